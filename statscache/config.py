@@ -1,0 +1,178 @@
+"""The ``statscache.*`` keys of fedmsg's configuration, checked once and given types."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fedmsg.config
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from statscache.errors import ConfigurationError
+
+URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
+"""The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
+
+ABOUT_SOURCES = ("tables", "fedmsg.meta")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration says; each attribute names its key."""
+
+    uri: str
+    """``statscache.sqlalchemy.uri``: where the tables are."""
+    consumer_enabled: bool
+    """``statscache.consumer.enabled``: whether the hub runs our consumer."""
+    epoch: datetime | None
+    """``statscache.consumer.epoch``: how far back history goes, UTC; None is unlimited."""
+    frequency: timedelta
+    """``statscache.producer.frequency``: how often the hub commits what has arrived."""
+    batch_size: int
+    """``statscache.consumer.batch_size``: messages after which it commits without waiting."""
+    buffer_size: int
+    """``statscache.consumer.buffer_size``: messages held at most while the database is away."""
+    datagrepper_endpoint: str
+    """``statscache.datagrepper.endpoint``: the archive."""
+    default_rows_per_page: int
+    """``statscache.app.default_rows_per_page``."""
+    maximum_rows_per_page: int
+    """``statscache.app.maximum_rows_per_page``."""
+    statement_timeout: timedelta
+    """``statscache.app.statement_timeout``: how long one query of the API may run."""
+    retention: Mapping[str, timedelta]
+    """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
+    resolutions that are not named keep their rows for ever."""
+    about: str
+    """``statscache.about``: ``tables`` (our own) or ``fedmsg.meta`` (the installed processors)."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """Read and check the keys; what is absent takes its default.
+
+        Raises:
+            ConfigurationError: a value cannot be used; the message names the key and the cure.
+        """
+        default_rows = _positive_int(config, "statscache.app.default_rows_per_page", 100)
+        maximum_rows = _positive_int(config, "statscache.app.maximum_rows_per_page", 100)
+        return cls(
+            uri=_uri(config),
+            consumer_enabled=bool(config.get("statscache.consumer.enabled", False)),
+            epoch=_moment(config, "statscache.consumer.epoch"),
+            frequency=_duration(config, "statscache.producer.frequency", timedelta(seconds=1)),
+            batch_size=_positive_int(config, "statscache.consumer.batch_size", 10_000),
+            buffer_size=_positive_int(config, "statscache.consumer.buffer_size", 200_000),
+            datagrepper_endpoint=str(
+                config.get(
+                    "statscache.datagrepper.endpoint",
+                    "https://apps.fedoraproject.org/datagrepper/",
+                )
+            ),
+            default_rows_per_page=min(default_rows, maximum_rows),
+            maximum_rows_per_page=maximum_rows,
+            statement_timeout=_duration(
+                config, "statscache.app.statement_timeout", timedelta(seconds=10)
+            ),
+            retention=_retention(config),
+            about=_choice(config, "statscache.about", ABOUT_SOURCES),
+        )
+
+
+def load(filename: str | None = None) -> dict[str, Any]:
+    """fedmsg's configuration, from the files that fedmsg-hub reads.
+
+    Those are ``/etc/fedmsg.d/``, ``~/.fedmsg.d/`` and ``./fedmsg.d/``, or the one file given.
+    """
+    with warnings.catch_warnings():
+        # The replacement, fedmsg.config.conf, reads other folders than fedmsg-hub does.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Without its defaults fedmsg does not insist on a bus, which only the hub needs.
+        config: dict[str, Any] = fedmsg.config.load_config(
+            filenames=[filename] if filename else None,
+            invalidate_cache=True,
+            disable_defaults=True,
+        )
+    return dict(config)
+
+
+def _uri(config: Mapping[str, Any]) -> str:
+    key = "statscache.sqlalchemy.uri"
+    uri = os.environ.get(URI_VARIABLE) or config.get(key) or "sqlite:///statscache.db"
+    origin = URI_VARIABLE if os.environ.get(URI_VARIABLE) else key
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        raise ConfigurationError(
+            f"{origin} is not a database URI: {uri!r}; write, for example, "
+            "sqlite:////var/lib/statscache/statscache.db or postgresql://user@host/statscache"
+        ) from None
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise ConfigurationError(
+            f"{origin} names the database {backend!r}; statscache runs on sqlite and postgresql"
+        )
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            f"{origin} is an in-memory SQLite database, which the hub and the API cannot share; "
+            "name a file, for example sqlite:///statscache.db"
+        )
+    if backend == "sqlite" and url.database and not url.database.startswith("file:"):
+        parent = Path(url.database).absolute().parent
+        if not parent.is_dir():
+            raise ConfigurationError(
+                f"{origin}: the folder {str(parent)!r} does not exist; create it, "
+                "writable for the user that runs the hub"
+            )
+    return str(uri)
+
+
+def _positive_int(config: Mapping[str, Any], key: str, default: int) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or value < 1:
+        raise ConfigurationError(f"{key} must be a whole number from 1 on, not {value!r}")
+    return value
+
+
+def _duration(config: Mapping[str, Any], key: str, default: timedelta) -> timedelta:
+    value = config.get(key, default)
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise ConfigurationError(
+            f"{key} must be a datetime.timedelta longer than zero, not {value!r}"
+        )
+    return value
+
+
+def _moment(config: Mapping[str, Any], key: str) -> datetime | None:
+    value = config.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise ConfigurationError(f"{key} must be a datetime.datetime in UTC, not {value!r}")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _retention(config: Mapping[str, Any]) -> Mapping[str, timedelta]:
+    key = "statscache.retention"
+    value = config.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{key} must map schedules to timedeltas, such as {{'15s': timedelta(days=7)}}, "
+            f"not {value!r}"
+        )
+    for age in value.values():
+        if not isinstance(age, timedelta) or age <= timedelta(0):
+            raise ConfigurationError(f"{key}: {age!r} is not a timedelta longer than zero")
+    return dict(value)
+
+
+def _choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    value = config.get(key, choices[0])
+    if value not in choices:
+        raise ConfigurationError(f"{key} must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)

@@ -1,0 +1,29 @@
+"""Every exception that statscache raises on purpose; each message names the cause and the cure."""
+
+
+class StatscacheError(Exception):
+    """The base of all of them."""
+
+
+class InvalidMessage(StatscacheError):
+    """What came over the bus, or out of an archive, is not a message."""
+
+
+class ConfigurationError(StatscacheError):
+    """A ``statscache.*`` key of the configuration cannot be used as it is."""
+
+
+class InvalidPlugin(StatscacheError):
+    """A plugin breaks its contract, so it is not loaded."""
+
+
+class InvalidRow(StatscacheError):
+    """A plugin gave a row that does not fit the columns that it declares."""
+
+
+class SchemaError(StatscacheError):
+    """The tables of the database are not those of this version."""
+
+
+class DatabaseUnavailable(StatscacheError):
+    """The database cannot be reached now; nothing of the current batch was committed."""
