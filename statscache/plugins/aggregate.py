@@ -1,0 +1,293 @@
+"""The aggregate contract of a plugin: it declares columns, and turns a message into rows.
+
+The framework does the rest: it folds the rows in memory, upserts them, buckets them in time, prunes
+them, and serves them. Every merge rule is commutative and associative, so neither the order of
+the messages nor the way they are split into batches can change a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, get_args
+
+from sqlalchemy import BigInteger, Column, Double, Index, MetaData, Table
+from sqlalchemy.orm import registry
+
+from statscache.errors import InvalidPlugin
+from statscache.message import Message
+from statscache.plugins.base import make_ident
+from statscache.plugins.models import PLAIN_TEXT, Serializable
+from statscache.plugins.schedule import UNIX_EPOCH, Schedule
+from statscache.plugins.topics import EVERYTHING, matcher
+
+Role = Literal["user", "package", "category", "topic"]
+Merge = Literal["add", "smallest", "largest", "newest"]
+Row = tuple[Any, ...]
+
+NEWEST_AT = "_newest_at"
+"""The column that holds the time of the newest message of a bucket, where a value needs it."""
+
+QUERY_PARAMETERS = frozenset(
+    [
+        "_",
+        "by",
+        "callback",
+        "columns",
+        "compare",
+        "cursor",
+        "fill",
+        "format",
+        "limit",
+        "order",
+        "page",
+        "points",
+        "q",
+        "resolution",
+        "rows_per_page",
+        "select",
+        "start",
+        "stop",
+        "tz",
+        "top",
+        "wait",
+    ]
+)
+"""The words of the API's queries, which no column can be called."""
+
+_COLUMN_TYPES: Mapping[type, Any] = {str: PLAIN_TEXT, int: BigInteger(), float: Double()}
+_COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LONGEST_TABLE_NAME = 63
+MONDAY = timedelta(days=4)
+"""From 1970-01-01, a Thursday, to the first Monday: weeks are counted from there."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A column by which the rows of one bucket are told apart.
+
+    Args:
+        name: of the column, lower-case letters, digits and underscores.
+        role: what the values are, so that the API can explain a number by the messages behind it.
+        type: ``str`` or ``int``.
+    """
+
+    name: str
+    role: Role | None = None
+    type: type = str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A column whose values are merged when two rows have the same keys and bucket.
+
+    Args:
+        name: of the column, lower-case letters, digits and underscores.
+        merge: ``add`` (whole numbers only, because sums of floats depend on their order),
+            ``smallest``, ``largest``, or ``newest``: the value of the message with the largest
+            timestamp, and of two with the same timestamp the larger value. All the ``newest``
+            columns of a row come from one message.
+        type: ``int``, ``float`` or ``str``. There is no "no value".
+    """
+
+    name: str
+    merge: Merge = "add"
+    type: type = int
+
+
+class Aggregate:
+    """A statistic, declared: subclass it, set the attributes and override :meth:`rows`.
+
+    Args:
+        config: fedmsg's configuration.
+
+    Raises:
+        InvalidPlugin: the declaration breaks the contract; the text says where.
+    """
+
+    contract: ClassVar[int] = 1
+    """The version of this contract that the plugin is written for."""
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    topics: ClassVar[tuple[str, ...]] = EVERYTHING
+    """The topics it subscribes to: ``*`` is one token, ``#`` any number of them."""
+    keys: ClassVar[tuple[Key, ...]] = ()
+    values: ClassVar[tuple[Value, ...]] = ()
+    resolutions: ClassVar[tuple[timedelta, ...]] = ()
+    """The widths of its buckets, each a table and an ident of its own. None at all: one row per
+    key, whose ``timestamp`` is that of the newest message (a table of latest values)."""
+    retention: ClassVar[Mapping[timedelta, timedelta]] = {}
+    """Resolution to the age at which its rows are deleted; for ever where it is not named."""
+    backlog_delta: ClassVar[timedelta | None] = None
+    """How far back history is filled in; None is unlimited."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        _check(self)
+        self.subscribes = matcher(self.topics)
+        self.columns: tuple[Key | Value, ...] = (*self.keys, *self.values)
+        widths = sorted(self.resolutions)
+        self.tables = tuple(
+            AggregateTable(self, Schedule(width, bucket_epoch(width))) for width in widths
+        ) or (AggregateTable(self, None),)
+        finest = self.tables[0]
+        for table in self.tables[1:]:
+            if not fits(finest, table):
+                raise InvalidPlugin(
+                    f"{self.name!r}: the buckets of {table.schedule} are not made of whole "
+                    f"buckets of {finest.schedule}"
+                )
+
+    def rows(self, message: Message) -> Iterable[Row]:
+        """The rows that ``message`` adds: tuples of the keys, then the values, as declared.
+
+        Called once per message that the plugin subscribes to. It must depend on nothing but the
+        message. An exception rejects the message for this plugin alone.
+        """
+        raise NotImplementedError
+
+
+class AggregateTable:
+    """One table of an aggregate: one resolution, or the latest values.
+
+    Attributes:
+        ident: the identifier under which the API serves it.
+        schedule: its buckets; None for latest values.
+        width: of a bucket, whole seconds; None for latest values.
+        offset: seconds from 1970 to the start of the first bucket.
+        table: the SQL table; the columns are ``timestamp``, the keys, the values.
+        model: the mapped class.
+    """
+
+    def __init__(self, plugin: Aggregate, schedule: Schedule | None) -> None:
+        self.schedule = schedule
+        self.ident = make_ident(plugin.name, schedule)
+        self.width = int(schedule.interval.total_seconds()) if schedule else None
+        self.offset = int((schedule.epoch - UNIX_EPOCH).total_seconds()) if schedule else 0
+        self.retention = plugin.retention.get(schedule.interval) if schedule else None
+        self.table = _make_table(plugin, self.ident, bucketed=schedule is not None)
+        self.model = _make_model(plugin, self.ident, self.table)
+
+
+def bucket_epoch(width: timedelta) -> Any:
+    """The start of a bucket of ``width``: midnight UTC, and a Monday for whole weeks."""
+    return UNIX_EPOCH + MONDAY if width % timedelta(weeks=1) == timedelta(0) else UNIX_EPOCH
+
+
+def fits(finer: AggregateTable, coarser: AggregateTable) -> bool:
+    """Whether each bucket of ``coarser`` is made of whole buckets of ``finer``."""
+    if finer.width is None or coarser.width is None:
+        return False
+    return coarser.width % finer.width == 0 == (coarser.offset - finer.offset) % finer.width
+
+
+def keeps_newest_time(values: Iterable[Value], bucketed: bool) -> bool:
+    """Whether rows need :data:`NEWEST_AT`: ``timestamp`` says it where there are no buckets."""
+    return bucketed and any(value.merge == "newest" for value in values)
+
+
+def table_name(ident: str) -> str:
+    """The name of the table behind an ident, short enough for PostgreSQL."""
+    name = re.sub(r"\W+", "_", ident)
+    if len(name) <= _LONGEST_TABLE_NAME:
+        return name
+    digest = hashlib.sha256(ident.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_TABLE_NAME - 9]}_{digest}"
+
+
+def _make_table(plugin: Aggregate, ident: str, *, bucketed: bool) -> Table:
+    timestamp = Column(
+        "timestamp",
+        BigInteger() if bucketed else Double(),
+        primary_key=bucketed,
+        autoincrement=False,
+        nullable=False,
+    )
+    keys = [
+        Column(key.name, _COLUMN_TYPES[key.type], primary_key=True, autoincrement=False)
+        for key in plugin.keys
+    ]
+    if not bucketed and not keys:
+        raise InvalidPlugin(f"{plugin.name!r} has neither keys nor resolutions: give it one")
+    values = [Column(v.name, _COLUMN_TYPES[v.type], nullable=False) for v in plugin.values]
+    if keeps_newest_time(plugin.values, bucketed):
+        values.append(Column(NEWEST_AT, Double(), nullable=False))
+    name = table_name(ident)
+    table = Table(name, MetaData(), timestamp, *keys, *values, sqlite_with_rowid=False)
+    if not bucketed:
+        # Clients read latest values newest first as well.
+        Index(f"ix_{name[:56]}_time", table.c.timestamp)
+    return table
+
+
+def _make_model(plugin: Aggregate, ident: str, table: Table) -> Any:
+    def served_columns(cls: type[Serializable]) -> list[str]:
+        return [name for name in cls.columns() if name != NEWEST_AT]
+
+    model = type(
+        "".join(word.title() for word in re.split(r"\W+", ident)),
+        (Serializable,),
+        {
+            "__doc__": f"The rows of {ident}.",
+            "__module__": type(plugin).__module__,
+            "served_columns": classmethod(served_columns),
+        },
+    )
+    # A registry of its own: two plugins cannot disturb each other, nor a plugin loaded twice.
+    registry(metadata=table.metadata).map_imperatively(model, table)
+    return model
+
+
+def _check(plugin: Aggregate) -> None:
+    """Refuse a declaration that breaks the contract."""
+    for attribute in ("name", "summary", "description"):
+        if not getattr(plugin, attribute):
+            raise InvalidPlugin(f"{type(plugin).__name__} must define {attribute!r}")
+    refuse = _refuser(plugin)
+    if plugin.contract != Aggregate.contract:
+        refuse(
+            f"is written for version {plugin.contract} of the aggregate contract; this "
+            f"statscache has version {Aggregate.contract}: install a matching release"
+        )
+    if not plugin.values:
+        refuse("declares no value columns")
+    names = [*(key.name for key in plugin.keys), *(value.name for value in plugin.values)]
+    for name in names:
+        if not isinstance(name, str) or not _COLUMN_NAME.fullmatch(name):
+            refuse(f"column {name!r}: use lower-case letters, digits and underscores")
+        if names.count(name) > 1 or name == "timestamp":
+            refuse(f"declares the column {name!r} twice (timestamp is there anyway)")
+        if name in QUERY_PARAMETERS or name.startswith("not_"):
+            refuse(f"column {name!r} is a parameter of the API's queries: call it another name")
+    for key in plugin.keys:
+        if key.type not in (str, int):
+            refuse(f"key column {key.name!r} must be of type str or int")
+        if key.role is not None and key.role not in get_args(Role):
+            refuse(f"key column {key.name!r}: the roles are {', '.join(get_args(Role))}")
+    for value in plugin.values:
+        if value.merge not in get_args(Merge):
+            refuse(f"value column {value.name!r}: the rules are {', '.join(get_args(Merge))}")
+        if value.type not in _COLUMN_TYPES:
+            refuse(f"value column {value.name!r} must be of type int, float or str")
+        if value.merge == "add" and value.type is not int:
+            refuse(f"value column {value.name!r}: only whole numbers are added")
+    for width in (*plugin.resolutions, *plugin.retention):
+        if width < timedelta(seconds=1) or width.microseconds:
+            refuse(f"the resolution {width!r} is not a whole number of seconds")
+    if len(set(plugin.resolutions)) != len(plugin.resolutions):
+        refuse("declares a resolution twice")
+    for width in plugin.retention:
+        if width not in plugin.resolutions:
+            refuse(f"declares a retention for {width!r}, which is not one of its resolutions")
+
+
+def _refuser(plugin: Aggregate) -> Callable[[str], None]:
+    def refuse(reason: str) -> None:
+        raise InvalidPlugin(f"{plugin.name!r} {reason}")
+
+    return refuse

@@ -1,0 +1,75 @@
+"""Classic plugins that have work to do beside the stream of messages."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sqlalchemy.orm import Session
+
+from statscache.plugins.base import BasePlugin
+from statscache.plugins.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+_STOP = object()
+
+
+class AsyncPlugin(BasePlugin):
+    """A plugin whose slow work (a request to another service) runs in threads of its own.
+
+    ``process`` puts items on :attr:`queue`, or :meth:`fill` does when the hub starts; threads
+    call :meth:`work` with them, one item at a time. What work finds out is kept in memory,
+    under a lock of the plugin's, until the next ``update`` writes it.
+    """
+
+    workers: ClassVar[int] = 1
+    """How many threads work on the queue."""
+
+    def __init__(
+        self, schedule: Schedule | None, config: Mapping[str, Any], model: Any = None
+    ) -> None:
+        super().__init__(schedule, config, model)
+        self.queue: queue.Queue[Any] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+
+    def work(self, item: Any) -> None:
+        """Called in a thread of the plugin's for each item; an exception is logged."""
+        raise NotImplementedError
+
+    def fill(self, session: Session) -> None:
+        """Called when the hub starts, to put on the queue what a former run left undone."""
+
+    def launch(self, session: Session) -> None:
+        """Fill the queue and start the threads."""
+        self.fill(session)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{self.ident}-{number}", daemon=True)
+            for number in range(self.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let each thread finish the item in its hands; what is still queued is left undone."""
+        while True:
+            try:
+                self.queue.get_nowait()
+            except queue.Empty:
+                break
+        for _ in self._threads:
+            self.queue.put(_STOP)
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while (item := self.queue.get()) is not _STOP:
+            try:
+                self.work(item)
+            except Exception:
+                log.exception("%s could not work on %r", self.ident, item)
+            finally:
+                self.queue.task_done()

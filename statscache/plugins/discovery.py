@@ -1,0 +1,204 @@
+"""Find the installed plugins, refuse those that cannot work, and say why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from statscache.errors import InvalidPlugin
+from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
+from statscache.plugins.base import BasePlugin
+from statscache.plugins.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "statscache.plugin"
+
+_GENERATED: WeakKeyDictionary[Any, tuple[type, ...]] = WeakKeyDictionary()
+
+ROUTE_WORDS = frozenset({"plugins", "batch", "events"})
+"""What follows ``/api/`` in routes of the framework, so that no ident may be called so."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin was found."""
+
+    entry_point: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the API serves under one ident: one table of a plugin.
+
+    ``label`` says what the ``timestamp`` of a row is: the ``start`` or the ``end`` of its
+    window, or the time of a ``message``.
+    """
+
+    ident: str
+    plugin: BasePlugin | Aggregate
+    model: Any
+    schedule: Schedule | None
+    label: str
+    source: Source
+
+    @property
+    def layout(self) -> Any:
+        """How pages may draw it; None where the plugin does not say."""
+        return getattr(self.plugin, "layout", None)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that is installed and cannot be used."""
+
+    source: Source
+    error: str
+
+
+@dataclass
+class Installed:
+    """All that was found."""
+
+    aggregates: list[Aggregate] = field(default_factory=list)
+    classics: list[Callable[[], BasePlugin]] = field(default_factory=list)
+    """Each makes a new instance of a classic plugin, with nothing in its memory."""
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    """By ident, in the order of the idents."""
+    broken: list[Broken] = field(default_factory=list)
+
+
+def discover(config: Mapping[str, Any]) -> Installed:
+    """Load what the entry points of :data:`ENTRY_POINT_GROUP` name.
+
+    A plugin that cannot be imported or breaks its contract is logged and listed as broken.
+    """
+    found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value))
+    return load(((_source(point), point.load) for point in found), config)
+
+
+def load(
+    sources: Iterable[tuple[Source, Callable[[], Any]]], config: Mapping[str, Any]
+) -> Installed:
+    """Load the classes, or iterables of classes, that each of ``sources`` gives."""
+    installed = Installed()
+    for source, get in sources:
+        try:
+            classes = list(_classes(get()))
+        except Exception as error:
+            _report(installed, source, error)
+            continue
+        for plugin_class in classes:
+            try:
+                _add(installed, source, plugin_class, config)
+            except Exception as error:
+                _report(installed, source, error)
+    installed.datasets = dict(sorted(installed.datasets.items()))
+    return installed
+
+
+def _source(point: EntryPoint) -> Source:
+    distribution = point.dist
+    return Source(
+        entry_point=f"{point.name} = {point.value}",
+        distribution=distribution.name if distribution else "unknown",
+        version=distribution.version if distribution else "unknown",
+    )
+
+
+def _report(installed: Installed, source: Source, error: Exception) -> None:
+    text = str(error) if isinstance(error, InvalidPlugin) else f"{type(error).__name__}: {error}"
+    log.error(
+        "plugin %r of %s %s is not used: %s",
+        source.entry_point,
+        source.distribution,
+        source.version,
+        text,
+        exc_info=None if isinstance(error, InvalidPlugin) else error,
+    )
+    installed.broken.append(Broken(source, text))
+
+
+def _classes(loaded: Any) -> Iterator[type]:
+    if isinstance(loaded, type):
+        yield loaded
+        return
+    try:
+        iterator = iter(loaded)
+    except TypeError:
+        raise InvalidPlugin(
+            f"the entry point gives {loaded!r}: it must be a plugin class or an iterable of them"
+        ) from None
+    if iterator is not loaded:
+        yield from iterator
+        return
+    # A generator gives its classes once, and a process may load its plugins several times.
+    if loaded not in _GENERATED:
+        _GENERATED[loaded] = tuple(iterator)
+    yield from _GENERATED[loaded]
+
+
+def _add(
+    installed: Installed, source: Source, plugin_class: Any, config: Mapping[str, Any]
+) -> None:
+    if isinstance(plugin_class, type) and issubclass(plugin_class, Aggregate):
+        aggregate = plugin_class(config)
+        label = "start" if aggregate.resolutions else "message"
+        datasets = [
+            Dataset(table.ident, aggregate, table.model, table.schedule, label, source)
+            for table in aggregate.tables
+        ]
+        _register(installed, datasets)
+        installed.aggregates.append(aggregate)
+    elif isinstance(plugin_class, type) and issubclass(plugin_class, BasePlugin):
+        make = _maker(plugin_class, config)
+        classic = make()
+        if classic.model is None:
+            raise InvalidPlugin(f"{plugin_class.__name__} has no model: set it to a BaseModel")
+        label = "end" if classic.interval else "message"
+        _register(
+            installed,
+            [Dataset(classic.ident, classic, classic.model, classic.schedule, label, source)],
+        )
+        installed.classics.append(make)
+    else:
+        raise InvalidPlugin(
+            f"{plugin_class!r} is neither a subclass of statscache.plugins.BasePlugin "
+            "nor of statscache.plugins.Aggregate"
+        )
+
+
+def _maker(plugin_class: type[BasePlugin], config: Mapping[str, Any]) -> Callable[[], BasePlugin]:
+    interval = plugin_class.interval
+    schedule = Schedule(interval, bucket_epoch(interval)) if interval else None
+    return lambda: plugin_class(schedule, config)
+
+
+def _register(installed: Installed, datasets: list[Dataset]) -> None:
+    for dataset in datasets:
+        ident = dataset.ident
+        if "/" in ident:
+            raise InvalidPlugin(f"the ident {ident!r} has a slash: choose another name")
+        if ident in ROUTE_WORDS:
+            raise InvalidPlugin(f"the ident {ident!r} is a route of the API: choose another name")
+        if not ident.strip("-"):
+            raise InvalidPlugin(f"the name {dataset.plugin.name!r} leaves no ident")
+        name = dataset.model.__table__.name
+        for other in installed.datasets.values():
+            if other.ident == ident:
+                raise InvalidPlugin(
+                    f"the ident {ident!r} is taken by {other.source.entry_point!r} of "
+                    f"{other.source.distribution}: one of the two must change its name"
+                )
+            if other.model.__table__.name == name:
+                raise InvalidPlugin(f"the table {name!r} is taken by the plugin {other.ident!r}")
+    installed.datasets.update((dataset.ident, dataset) for dataset in datasets)
+
+
+__all__ = ["Broken", "Dataset", "Installed", "Source", "discover", "load", "table_name"]

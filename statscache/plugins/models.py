@@ -1,0 +1,108 @@
+"""The tables of classic plugins, and how any table of a plugin is written as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import DateTime, Integer, MetaData, Text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, mapped_column
+
+PLAIN_TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+"""Text that is ordered by code point in every database, so that two rebuilds give the same rows
+in the same order; the locale of a PostgreSQL server does not matter."""
+
+
+class Serializable:
+    """What every model of a plugin can do with its rows."""
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The names of the columns, ``timestamp`` first and the rest as declared."""
+        names = [str(attribute.key) for attribute in class_mapper(cls).column_attrs]
+        return sorted(names, key=lambda name: name != "timestamp")
+
+    @classmethod
+    def served_columns(cls) -> list[str]:
+        """The columns that clients see: all but the row number ``id``."""
+        return [name for name in cls.columns() if name != "id"]
+
+    @classmethod
+    def to_json(cls, rows: Iterable[Any]) -> str:
+        """``rows`` (instances or result rows) as a JSON array of objects, times in UNIX seconds."""
+        names = cls.served_columns()
+        return orjson.dumps(
+            [{name: plain(getattr(row, name)) for name in names} for row in rows],
+            default=str,
+        ).decode()
+
+    @classmethod
+    def to_csv(cls, rows: Iterable[Any]) -> str:
+        """``rows`` as CSV (RFC 4180), a header first, times in UNIX seconds."""
+        names = cls.served_columns()
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(names)
+        writer.writerows([plain(getattr(row, name)) for name in names] for row in rows)
+        return text.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON and CSV have it: a time is a number of UNIX seconds."""
+    if isinstance(value, datetime):
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+        value = aware.timestamp()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+class BaseModel(Serializable, DeclarativeBase):
+    """The base of the models of classic plugins: a row number and a time in UTC (naive).
+
+    A subclass sets ``__tablename__`` and adds its columns.
+    """
+
+    metadata = MetaData()
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, sort_order=-2)
+    timestamp: Mapped[datetime] = mapped_column(DateTime, nullable=False, index=True, sort_order=-1)
+
+
+class ScalarModel(BaseModel):
+    """One number per point in time."""
+
+    __abstract__ = True
+
+    scalar: Mapped[int] = mapped_column(Integer, nullable=False)
+
+
+class CategorizedModel(BaseModel):
+    """One number per category and point in time."""
+
+    __abstract__ = True
+
+    category: Mapped[str] = mapped_column(PLAIN_TEXT, nullable=False, index=True)
+    scalar: Mapped[int] = mapped_column(Integer, nullable=False)
+
+
+class CategorizedLogModel(BaseModel):
+    """Log entries, each of one category."""
+
+    __abstract__ = True
+
+    category: Mapped[str] = mapped_column(PLAIN_TEXT, nullable=False, index=True)
+    message: Mapped[str] = mapped_column(PLAIN_TEXT, nullable=False)
+
+
+class ConstrainedCategorizedLogModel(CategorizedLogModel):
+    """Log entries of which a category keeps one per constraint."""
+
+    __abstract__ = True
+
+    category_constraint: Mapped[str | None] = mapped_column(PLAIN_TEXT, nullable=True)

@@ -1,0 +1,74 @@
+"""Repeating intervals that are aligned to an epoch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
+"""Naive, and UTC like every naive datetime here; a multiple of it is aligned to UTC midnight."""
+
+
+class Schedule:
+    """A repeating interval: a point in time every ``interval``, counted from ``epoch``.
+
+    Naive datetimes are UTC; an aware one is converted, and the answer is then aware too.
+
+    Args:
+        interval: longer than zero.
+        epoch: a point in time that belongs to the schedule; 1970-01-01 UTC when absent.
+
+    Raises:
+        ValueError: the interval is not longer than zero.
+    """
+
+    def __init__(self, interval: timedelta, epoch: datetime | None = None) -> None:
+        if interval <= timedelta(0):
+            raise ValueError(f"the interval of a schedule must be longer than zero: {interval!r}")
+        self.interval = interval
+        self.epoch = _naive(epoch) if epoch is not None else UNIX_EPOCH
+
+    def last(self, now: datetime | None = None) -> datetime:
+        """The latest point of the schedule at or before ``now`` (the present when absent)."""
+        moment = _naive(now) if now is not None else _utc_now()
+        point = moment - (moment - self.epoch) % self.interval
+        return point.replace(tzinfo=UTC) if now is not None and now.tzinfo else point
+
+    def next(self, now: datetime | None = None) -> datetime:
+        """The earliest point of the schedule after ``now`` (the present when absent)."""
+        return self.last(now) + self.interval
+
+    @property
+    def time_to_fire(self) -> timedelta:
+        """How long it is from the present to the next point."""
+        now = _utc_now()
+        return self.next(now) - now
+
+    def __float__(self) -> float:
+        """The seconds from the present to the next point, as ``time.sleep`` wants them."""
+        return self.time_to_fire.total_seconds()
+
+    def __str__(self) -> str:
+        """The interval in its units, such as ``1d``, ``15s`` or ``1d1h1m1s``."""
+        return format_interval(self.interval)
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.interval!r}, {self.epoch!r})"
+
+
+def format_interval(interval: timedelta) -> str:
+    """``interval`` as days, hours, minutes and seconds, without those that are zero."""
+    minutes, seconds = divmod(interval.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((interval.days, "d"), (hours, "h"), (minutes, "m"))
+    text = "".join(f"{count}{unit}" for count, unit in parts if count)
+    if interval.microseconds:
+        return f"{text}{seconds}.{interval.microseconds:06d}".rstrip("0") + "s"
+    return f"{text}{seconds}s" if seconds or not text else text
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -1,0 +1,155 @@
+"""What a plugin declares: refused where it breaks the contract, with the reason."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from statscache.errors import InvalidPlugin
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins.discovery import Installed, Source
+from statscache.plugins.topics import matcher
+
+
+def load(*classes: Any) -> Installed:
+    return discovery.load([(Source("p = m:P", "dist", "1"), lambda: classes)], {})
+
+
+def aggregate(**attributes: Any) -> type[Aggregate]:
+    good = {
+        "name": "Good one",
+        "summary": "s",
+        "description": "d",
+        "values": (Value("volume"),),
+        "resolutions": (timedelta(days=1),),
+    }
+    return type("Plugin", (Aggregate,), good | attributes)
+
+
+def test_a_good_one() -> None:
+    installed = load(aggregate(keys=(Key("package", role="package"),)))
+    assert installed.broken == []
+    assert list(installed.datasets) == ["good-one-1d"]
+    dataset = installed.datasets["good-one-1d"]
+    assert dataset.model.columns() == ["timestamp", "package", "volume"]
+    assert dataset.label == "start"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"name": ""}, "must define 'name'"),
+        ({"summary": None}, "must define 'summary'"),
+        ({"description": ""}, "must define 'description'"),
+        ({"name": "a/b"}, "has a slash"),
+        ({"name": "Plugins", "resolutions": (), "keys": (Key("a"),)}, "route of the API"),
+        ({"name": "()", "resolutions": (), "keys": (Key("a"),)}, "leaves no ident"),
+        ({"values": ()}, "no value columns"),
+        ({"keys": (Key("start"),)}, "parameter of the API"),
+        ({"keys": (Key("not_me"),)}, "parameter of the API"),
+        ({"keys": (Key("Upper"),)}, "lower-case"),
+        ({"keys": (Key("volume"),)}, "twice"),
+        ({"keys": (Key("timestamp"),)}, "twice"),
+        ({"keys": (Key("a", role="boss"),)}, "the roles are"),
+        ({"keys": (Key("a", type=float),)}, "str or int"),
+        ({"values": (Value("a", "median"),)}, "the rules are"),
+        ({"values": (Value("a", "add", float),)}, "only whole numbers"),
+        ({"values": (Value("a", "newest", bytes),)}, "int, float or str"),
+        ({"resolutions": ()}, "neither keys nor resolutions"),
+        ({"resolutions": (timedelta(milliseconds=1),)}, "whole number of seconds"),
+        ({"resolutions": (timedelta(days=1),) * 2}, "a resolution twice"),
+        ({"resolutions": (timedelta(seconds=60), timedelta(seconds=90))}, "whole buckets"),
+        ({"retention": {timedelta(hours=1): timedelta(days=1)}}, "not one of its resolutions"),
+        ({"topics": ()}, "topics must be"),
+        ({"contract": 99}, "version 99"),
+    ],
+)
+def test_what_breaks_the_contract(attributes: dict[str, Any], reason: str) -> None:
+    installed = load(aggregate(**attributes))
+    assert installed.datasets == {}
+    assert reason in installed.broken[0].error
+
+
+def test_two_plugins_with_one_ident() -> None:
+    installed = load(aggregate(), aggregate())
+    assert list(installed.datasets) == ["good-one-1d"]
+    assert "is taken by" in installed.broken[0].error
+
+
+def test_two_idents_with_one_table() -> None:
+    installed = load(aggregate(), aggregate(name="good_one"))
+    assert "the table 'good_one_1d' is taken" in installed.broken[0].error
+
+
+def test_names_longer_than_postgresql_allows() -> None:
+    installed = load(aggregate(name="x" * 100), aggregate(name="x" * 101))
+    names = {dataset.model.__table__.name for dataset in installed.datasets.values()}
+    assert len(names) == 2
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_a_dot_in_an_ident_is_fine() -> None:
+    assert (
+        "contributions-to-pagure.io-1d"
+        in load(aggregate(name="Contributions to (pagure.io)")).datasets
+    )
+
+
+def test_classic_plugins_are_checked_too() -> None:
+    class Model(BaseModel):
+        __tablename__ = "declarations_classic"
+
+    class Nameless(BasePlugin):
+        model = Model
+
+    class Modelless(BasePlugin):
+        name, summary, description = "n", "s", "d"
+
+    class Good(Modelless):
+        name = """A "name", (with) 'all' the *odd* & characters?"""
+        model = Model
+        interval = timedelta(days=1, hours=1, minutes=1, seconds=1)
+
+    installed = load(Nameless, Modelless, Good, object, 7)
+    assert list(installed.datasets) == ["a-name-with-all-the-odd--characters-1d1h1m1s"]
+    assert installed.datasets.popitem()[1].label == "end"
+    errors = [broken.error for broken in installed.broken]
+    assert "must define 'name'" in errors[0]
+    assert "has no model" in errors[1]
+    assert all("is neither a subclass" in error for error in errors[2:])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "matches"),
+    [
+        ("#", "a", True),
+        ("a.b", "a.b", True),
+        ("a.b", "a.b.c", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a.b.c", False),
+        ("a.*", "a", False),
+        ("a.#", "a", True),
+        ("a.#", "a.b.c", True),
+        ("a.#", "ab", False),
+        ("a.#.z", "a.z", True),
+        ("a.#.z", "a.b.c.z", True),
+        ("a.#.z", "a.b.c", False),
+        ("#.z", "z", True),
+        ("#.z", "a.z", True),
+        ("#.z", "az", False),
+        ("a+", "aa", False),
+    ],
+)
+def test_topic_patterns(pattern: str, topic: str, matches: bool) -> None:
+    assert matcher([pattern])(topic) is matches
+
+
+def test_any_of_several_patterns() -> None:
+    match = matcher(["a.b", "c.*"])
+    assert match("a.b")
+    assert match("c.x")
+    assert not match("a.x")
+    with pytest.raises(InvalidPlugin):
+        matcher(["a", ""])
