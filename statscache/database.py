@@ -1,0 +1,178 @@
+"""The database: how to reach it, one transaction per batch, and whether its schema is ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from statscache import migrations
+from statscache.errors import DatabaseUnavailable, SchemaError
+
+SQLITE_BUSY_TIMEOUT = timedelta(seconds=30)
+"""How long a transaction waits for another process that writes."""
+
+
+class Database:
+    """One database, for a process that writes (the hub) or only reads (the API).
+
+    Args:
+        uri: as SQLAlchemy writes it, of SQLite or PostgreSQL.
+        read_only: whether the database itself is to refuse every write.
+        statement_timeout: the longest that one statement may run; None is unlimited.
+    """
+
+    def __init__(
+        self, uri: str, *, read_only: bool = False, statement_timeout: timedelta | None = None
+    ) -> None:
+        self.uri = uri
+        self.read_only = read_only
+        self.backend = make_url(uri).get_backend_name()
+        if self.backend == "sqlite":
+            self.engine = _sqlite_engine(uri, read_only)
+        else:
+            self.engine = _postgresql_engine(uri, read_only, statement_timeout)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back on an exception.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached, is locked by another process, or
+                has no room: nothing was committed, and a later try may succeed.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if is_unavailable(error):
+                raise DatabaseUnavailable(_first_line(error)) from error
+            raise
+
+    def check_schema(self) -> None:
+        """Compare the revision of the schema with that of the installed migrations.
+
+        Raises:
+            SchemaError: it is another one; the text names both and the command that helps.
+            DatabaseUnavailable: see :meth:`begin`.
+        """
+        with self.begin() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        expected = migrations.head()
+        if current == expected:
+            return
+        where = make_url(self.uri).render_as_string(hide_password=True)
+        if current is None:
+            raise SchemaError(
+                f"the database {where} has no statscache tables yet (this version needs schema "
+                f"{expected}): run 'statscache db upgrade'"
+            )
+        if not migrations.is_known(current):
+            raise SchemaError(
+                f"the database {where} has schema {current}, which this version of statscache "
+                f"(schema {expected}) does not know: it is newer; upgrade statscache"
+            )
+        raise SchemaError(
+            f"the database {where} has schema {current}, and this version of statscache needs "
+            f"{expected}: stop the hub and run 'statscache db upgrade'"
+        )
+
+    def create_missing(self, tables: list[Any]) -> list[str]:
+        """Create those of ``tables`` that are not there, and give their names.
+
+        For the tables of plugins from other distributions, which no migration of ours knows.
+        """
+        with self.begin() as connection:
+            existing = set(inspect(connection).get_table_names())
+            missing = [table for table in tables if table.name not in existing]
+            by_metadata: dict[MetaData, list[Any]] = {}
+            for table in missing:
+                by_metadata.setdefault(table.metadata, []).append(table)
+            for metadata, group in by_metadata.items():
+                metadata.create_all(connection, tables=group, checkfirst=False)
+        return [table.name for table in missing]
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+_SQLITE_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+_PRIMARY_CODE = 0xFF
+"""SQLite's extended result codes have the primary one in their lowest byte."""
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Whether the database, and not the statement, is the cause: a later try may succeed."""
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        return code & _PRIMARY_CODE in _SQLITE_UNAVAILABLE
+    # PostgreSQL: lost connections, shutdowns, lack of resources, dead-locks, time-outs.
+    return isinstance(error, OperationalError)
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else repr(error)
+
+
+def _sqlite_engine(uri: str, read_only: bool) -> Engine:
+    engine = create_engine(uri, connect_args={"timeout": SQLITE_BUSY_TIMEOUT.total_seconds()})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver's own transactions begin too late for savepoints: we begin them below.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        if read_only:
+            cursor.execute("PRAGMA query_only = ON")
+        else:
+            # Readers and the writer do not wait for each other. Survives kill -9 without a
+            # sync per commit; after a power failure the last batches are missing as a whole, and
+            # the archive has them.
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute("PRAGMA cache_size = -131072")
+            cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer takes its lock at once: two that upgraded a read lock would dead-lock.
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta | None) -> Engine:
+    options = "-c timezone=UTC"
+    if read_only:
+        options += " -c default_transaction_read_only=on"
+    if statement_timeout is not None:
+        options += f" -c statement_timeout={int(statement_timeout.total_seconds() * 1000)}"
+    url = make_url(uri)
+    if url.drivername == "postgresql":
+        # What SQLAlchemy takes for a URI without a driver depends on its version.
+        url = url.set(drivername="postgresql+psycopg2")
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={"options": options, "connect_timeout": 10},
+    )
