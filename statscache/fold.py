@@ -1,0 +1,203 @@
+"""Fold messages into partial aggregates: dicts from a bucket and its keys to merged values.
+
+Partials know nothing of databases. Any two of the same table merge into one, in any order, which
+is what makes batches, workers and machines interchangeable.
+
+A key of a partial is ``(bucket start, key, ...)``, or ``(key, ...)`` for latest values. Its value
+is ``(value, ...)`` in the order of the declaration, behind the time of the newest message where
+the table keeps one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, NoReturn
+
+from statscache.errors import InvalidRow
+from statscache.message import Message
+from statscache.plugins.aggregate import (
+    Aggregate,
+    AggregateTable,
+    Merge,
+    Row,
+    Value,
+    fits,
+    keeps_newest_time,
+)
+
+Partial = dict[Row, Row]
+Combine = Callable[[Row, Row], Row]
+
+
+class Folder:
+    """Folds the messages of one plugin into the partials of all its tables.
+
+    Rows are folded at the finest resolution only; the coarser ones are made of the finer partial
+    once per batch, never of the table, whose old rows may have been pruned.
+    """
+
+    def __init__(self, plugin: Aggregate) -> None:
+        self.plugin = plugin
+        self.subscribes = plugin.subscribes
+        self._finest, *coarser = plugin.tables
+        self._timed = keeps_time(plugin.values, self._finest)
+        self._combine = combiner(plugin.values, timed=self._timed)
+        # Counters are nearly everything: they need no function call per row.
+        self._counts = [value.merge for value in plugin.values] == ["add"] and not self._timed
+        self._split = len(plugin.keys)
+        self._types = tuple(column.type for column in plugin.columns)
+        self._rollups = _rollups(self._finest, coarser)
+
+    def fold(self, message: Message, partial: Partial) -> None:
+        """Add the rows of ``message`` to ``partial``: all of them, or on an exception none.
+
+        Raises:
+            InvalidRow: a row does not fit the declared columns.
+            Exception: whatever the plugin's own code raises.
+        """
+        rows = self.plugin.rows(message)
+        if not isinstance(rows, tuple | list):
+            rows = tuple(rows)
+        for row in rows:
+            if type(row) is not tuple or tuple(map(type, row)) != self._types:
+                self._refuse(row)
+        split = self._split
+        width = self._finest.width
+        if width is None:
+            prefix: Row = ()
+        else:
+            moment = int(message.timestamp)
+            prefix = (moment - (moment - self._finest.offset) % width,)
+        if self._counts:
+            for row in rows:
+                key = prefix + row[:split]
+                known = partial.get(key)
+                partial[key] = row[split:] if known is None else (known[0] + row[split],)
+            return
+        head: Row = (message.timestamp,) if self._timed else ()
+        for row in rows:
+            self._merge_row(partial, prefix + row[:split], head + row[split:])
+
+    def merge(self, into: Partial, other: Partial) -> None:
+        """Merge the partial ``other`` into ``into``."""
+        for key, values in other.items():
+            self._merge_row(into, key, values)
+
+    def tables(self, partial: Partial) -> list[tuple[AggregateTable, list[Row]]]:
+        """The rows to upsert into each table, in key order, in the order of its columns.
+
+        The columns are ``timestamp``, the keys, the values, the time of the newest message.
+        """
+        partials = [self._cleaned(partial)]
+        for rollup in self._rollups:
+            coarse: Partial = {}
+            for key, values in partials[rollup.source].items():
+                start = key[0] - (key[0] - rollup.table.offset) % rollup.table.width
+                self._merge_row(coarse, (start, *key[1:]), values)
+            partials.append(coarse)
+        tables = (self._finest, *(rollup.table for rollup in self._rollups))
+        return [
+            (table, self._in_columns(rows)) for table, rows in zip(tables, partials, strict=True)
+        ]
+
+    def _merge_row(self, partial: Partial, key: Row, values: Row) -> None:
+        known = partial.get(key)
+        partial[key] = values if known is None else self._combine(known, values)
+
+    def _in_columns(self, partial: Partial) -> list[Row]:
+        items = sorted(partial.items(), key=itemgetter(0))
+        if self._finest.width is None:
+            # The time of the newest message is the timestamp of the row.
+            return [(values[0], *key, *values[1:]) for key, values in items]
+        if self._timed:
+            return [(*key, *values[1:], values[0]) for key, values in items]
+        return [key + values for key, values in items]
+
+    def _cleaned(self, partial: Partial) -> Partial:
+        """``partial`` with text that every database can store."""
+        if all(_is_storable(item) for pair in partial.items() for part in pair for item in part):
+            return partial
+        clean: Partial = {}
+        for key, values in partial.items():
+            # Two keys may become one.
+            self._merge_row(clean, tuple(map(_storable, key)), tuple(map(_storable, values)))
+        return clean
+
+    def _refuse(self, row: Any) -> NoReturn:
+        wanted = ", ".join(
+            f"{column.name}: {column.type.__name__}" for column in self.plugin.columns
+        )
+        raise InvalidRow(f"rows() must give tuples ({wanted}), not {row!r:.200}")
+
+
+@dataclass(frozen=True)
+class _Rollup:
+    """How a coarser table is made: of which of the partials before it."""
+
+    table: AggregateTable
+    source: int
+
+
+def _rollups(finest: AggregateTable, coarser: list[AggregateTable]) -> list[_Rollup]:
+    rollups: list[_Rollup] = []
+    done = [finest]
+    for table in coarser:
+        # Of the coarsest buckets that fit, since those are the fewest.
+        fitting = [i for i, finer in enumerate(done) if fits(finer, table)]
+        rollups.append(_Rollup(table, fitting[-1]))
+        done.append(table)
+    return rollups
+
+
+def keeps_time(values: tuple[Value, ...], table: AggregateTable) -> bool:
+    """Whether the values of a partial begin with the time of the newest message."""
+    return table.width is None or keeps_newest_time(values, bucketed=True)
+
+
+def combiner(values: tuple[Value, ...], *, timed: bool) -> Combine:
+    """The function that merges the values of two rows of the same key.
+
+    It is commutative, associative, and idempotent in all columns but those that are added.
+    """
+    first = 1 if timed else 0
+    newest = [first + i for i, value in enumerate(values) if value.merge == "newest"]
+    others = [
+        (first + i, _MERGES[value.merge])
+        for i, value in enumerate(values)
+        if value.merge != "newest"
+    ]
+
+    def combine(a: Row, b: Row) -> Row:
+        merged = list(a)
+        if timed:
+            if [b[0], *(b[i] for i in newest)] > [a[0], *(a[i] for i in newest)]:
+                for i in newest:
+                    merged[i] = b[i]
+            merged[0] = max(a[0], b[0])
+        for i, merge in others:
+            merged[i] = merge(a[i], b[i])
+        return tuple(merged)
+
+    return combine
+
+
+_MERGES: Mapping[Merge, Callable[[Any, Any], Any]] = {
+    "add": lambda a, b: a + b,
+    "smallest": lambda a, b: b if b < a else a,
+    "largest": lambda a, b: b if b > a else a,
+}
+
+
+def _is_storable(value: Any) -> bool:
+    return type(value) is not str or (value.isascii() and "\0" not in value)
+
+
+def _storable(value: Any) -> Any:
+    return storable(value) if type(value) is str else value
+
+
+def storable(text: str) -> str:
+    """``text`` with U+FFFD in place of what PostgreSQL or UTF-8 cannot hold."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
