@@ -1,0 +1,172 @@
+"""The front door of the hub: the moksha consumer takes messages in, the producer flushes them.
+
+What to know of moksha: the hub's reactor thread receives, a worker thread of the pool calls
+:meth:`StatscacheConsumer.consume`, and another thread of the pool polls the producer for ever.
+It handles SIGINT and SIGHUP, without waking up the reactor, and not SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import fedmsg.consumers
+import fedmsg.encoding
+import moksha.hub.api.producer
+from moksha.hub.reactor import reactor
+
+from statscache import about
+from statscache.config import Settings
+from statscache.engine import Engine
+from statscache.errors import DatabaseUnavailable, StatscacheError
+from statscache.intake import LONGEST_BACKOFF, Intake
+from statscache.plugins import discovery
+
+log = logging.getLogger(__name__)
+
+
+class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
+    """Takes every message of the bus in."""
+
+    topic = "*"
+    config_key = "statscache.consumer.enabled"
+    # We decode ourselves, several times faster and not in the thread of the reactor.
+    jsonify = False
+
+    intake: Intake
+
+    def __init__(self, hub: Any) -> None:
+        if not hub.config.get(self.config_key):
+            super().__init__(hub)
+            return
+        _log_like_fedmsg()
+        try:
+            settings = Settings.from_config(hub.config)
+            about.configure(hub.config)
+            self._engine = Engine.from_settings(settings, discovery.discover(hub.config))
+            _open_when_reachable(self._engine)
+        except StatscacheError as error:
+            # moksha would log an exception and run on without us.
+            raise SystemExit(f"statscache: {error}") from error
+        except Exception as error:
+            log.exception("statscache cannot start")
+            raise SystemExit("statscache: cannot start, see the log") from error
+        self.frequency = settings.frequency
+        self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
+        _stop_on_sigterm()
+        # Behind the pool's threads, which shut down "during": nothing is put in after this.
+        reactor.addSystemEventTrigger("after", "shutdown", self._close)
+        reactor.callWhenRunning(_make_room_for_threads, hub)
+        super().__init__(hub)
+        self._guard_frames()
+
+    def validate(self, message: Any) -> None:
+        """Check the signature, when the configuration of fedmsg asks for it.
+
+        moksha calls this twice per message, in the threads of the reactor and of the worker.
+        """
+        if self.validate_signatures:
+            try:
+                super().validate(message)
+            except Exception as error:
+                if threading.current_thread() is threading.main_thread():
+                    self.intake.reject(_body(message), f"signature: {error}")
+                raise RuntimeWarning(str(error)) from error
+
+    def consume(self, message: Any) -> None:
+        """Take in one message: the JSON text of a fedmsg dict."""
+        self.intake.put(_body(message))
+        if self.intake.is_full:
+            self.intake.flush()
+
+    def stop(self) -> None:
+        """Called by the hub in its signal handler; what is in hand is committed later."""
+        super().stop()
+        # Twisted sleeps until the next message otherwise.
+        reactor.wakeUp()
+
+    def _close(self) -> None:
+        self.intake.close()
+        self._engine.close()
+        log.info("statscache has stopped")
+
+    def _guard_frames(self) -> None:
+        """Keep the frames that moksha cannot decode, and would drop with a log of Twisted's."""
+        for extension in self.hub.extensions:
+            for connection in getattr(extension, "subscriber_factories", {}).values():
+                connection.gotMessage = _guarded(connection.gotMessage, self.intake)
+
+
+class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
+    """Flushes the consumer's intake every ``statscache.producer.frequency``."""
+
+    def __init__(self, hub: Any) -> None:
+        consumers = [c for c in hub.consumers if isinstance(c, StatscacheConsumer)]
+        if not consumers:
+            log.info("the consumer is disabled: nothing to flush")
+            return
+        self._intake = consumers[0].intake
+        self.frequency = consumers[0].frequency
+        super().__init__(hub)
+
+    def poll(self) -> None:
+        """Flush; an exception would end moksha's loop for good, so there is none."""
+        self._intake.flush()
+
+
+def _body(message: Any) -> str | bytes:
+    body = message.body if hasattr(message, "body") else message["body"]
+    if isinstance(body, str | bytes):
+        return body
+    # Other transports of moksha, and fedmsg's own replay, give decoded bodies.
+    return str(fedmsg.encoding.dumps(body))
+
+
+def _guarded(got_message: Any, intake: Intake) -> Any:
+    def guard(*parts: Any) -> None:
+        try:
+            got_message(*parts)
+        except (UnicodeDecodeError, ValueError) as error:
+            intake.reject(b" ".join(reversed(parts)), f"{type(error).__name__}: {error}")
+
+    return guard
+
+
+def _open_when_reachable(engine: Engine) -> None:
+    delay = 1.0
+    while True:
+        try:
+            engine.open()
+            return
+        except DatabaseUnavailable as error:
+            log.error("the database is away, next try in %.0f s: %s", delay, error)
+            time.sleep(delay)
+            delay = min(delay * 2, LONGEST_BACKOFF)
+
+
+def _stop_on_sigterm() -> None:
+    """Let systemd's signal do what Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def _make_room_for_threads(hub: Any) -> None:
+    """See that the pool has a thread for each worker and poller: one without never runs."""
+    workers = int(hub.config.get("moksha.workers_per_consumer", 1))
+    needed = 1 + hub.num_producers + hub.num_consumers * workers
+    pool = reactor.getThreadPool()
+    if pool.max < needed:
+        log.warning("moksha.threadpool_size is %d: raised to the %d needed", pool.max, needed)
+        reactor.suggestThreadPoolSize(needed)
+
+
+def _log_like_fedmsg() -> None:
+    """Use the handlers of fedmsg's logger, unless the configuration names one for us."""
+    logger = logging.getLogger("statscache")
+    if not logger.handlers and not logging.getLogger().handlers:
+        logger.handlers = list(logging.getLogger("fedmsg").handlers)
+        logger.setLevel(logging.INFO)

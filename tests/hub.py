@@ -1,0 +1,102 @@
+"""The real fedmsg-hub in a subprocess, on a loopback bus of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pprint
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import zmq
+
+PROGRAMS = Path(sys.executable).parent
+"""Where the command-line programs of the environment are."""
+
+DISTRIBUTION = Path(__file__).parent / "distribution"
+"""A folder with an installed distribution of other people's plugins."""
+
+
+class Hub:
+    """A bus and the hub that listens to it; a context manager."""
+
+    def __init__(self, folder: Path, uri: str, *, others: bool = False, **config: Any) -> None:
+        self.folder = folder
+        self._context = zmq.Context()
+        self._bus = self._context.socket(zmq.XPUB)
+        self._bus.setsockopt(zmq.SNDHWM, 0)
+        port = self._bus.bind_to_random_port("tcp://127.0.0.1")
+        self.config = {
+            "endpoints": {"test": [f"tcp://127.0.0.1:{port}"]},
+            "environment": "dev",
+            "topic_prefix": "org.fedoraproject",
+            "zmq_enabled": True,
+            "zmq_publish_endpoints": "",
+            "validate_signatures": False,
+            "statscache.consumer.enabled": True,
+            "statscache.sqlalchemy.uri": uri,
+        } | config
+        self.environment = dict(os.environ)
+        if others:
+            self.environment["PYTHONPATH"] = str(DISTRIBUTION)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "hub.log"
+
+    def __enter__(self) -> Self:
+        folder = self.folder / "fedmsg.d"
+        folder.mkdir(exist_ok=True)
+        imports = "import datetime\n" if "datetime" in repr(self.config) else ""
+        (folder / "test.py").write_text(f"{imports}config = {pprint.pformat(self.config)}\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._bus.close(linger=0)
+        self._context.term()
+
+    def start(self, *, subscribes: bool = True) -> None:
+        """Start the hub, and wait until it has subscribed to the bus."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(PROGRAMS / "fedmsg-hub")],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if subscribes:
+            wait_until(lambda: self._bus.poll(50) != 0, "the hub subscribes", self.log)
+            assert self._bus.recv()[0] == 1
+            wait_until(lambda: "Suggesting threadpool" in self.log.read_text(), "it runs", self.log)
+
+    def publish(self, raw: dict[str, Any]) -> None:
+        self.send(raw["topic"].encode(), json.dumps(raw).encode())
+
+    def send(self, *frames: bytes) -> None:
+        self._bus.send_multipart(frames)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Signal the hub, wait for its end, and give the seconds that it took."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=20)
+        while self._bus.poll(0):
+            self._bus.recv()
+        return time.monotonic() - began
+
+
+def wait_until(is_true: Callable[[], Any], what: str, log: Path | None = None) -> None:
+    deadline = time.monotonic() + 30
+    while not is_true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain until {what}\n{log.read_text() if log else ''}")
+        time.sleep(0.02)
