@@ -1,0 +1,19 @@
+"""What all the volumes share: a counter, and the buckets that it is kept in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from statscache.plugins import Aggregate, Value
+
+
+class Counter(Aggregate):
+    """Counts messages in buckets of a quarter of a minute, a minute, an hour and a day."""
+
+    values = (Value("volume", "add"),)
+    resolutions = (
+        timedelta(seconds=15),
+        timedelta(minutes=1),
+        timedelta(hours=1),
+        timedelta(days=1),
+    )
