@@ -1,0 +1,5 @@
+"""``python -m statscache`` is the command line."""
+
+from statscache.cli import main
+
+main()

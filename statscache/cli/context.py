@@ -1,0 +1,46 @@
+"""What the commands share: the configuration, read when a command first asks for it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from statscache import about, config
+from statscache.config import Settings
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.plugins import discovery
+from statscache.plugins.discovery import Installed
+
+
+class Context:
+    """The configuration and what is made of it."""
+
+    def __init__(self, config_filename: str | None) -> None:
+        self.config_filename = config_filename
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """fedmsg's configuration."""
+        return config.load(self.config_filename)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Our keys of it."""
+        return Settings.from_config(self.config)
+
+    @cached_property
+    def installed(self) -> Installed:
+        """The plugins."""
+        return discovery.discover(self.config)
+
+    def database(self, *, read_only: bool = False) -> Database:
+        """The configured database."""
+        return Database(self.settings.uri, read_only=read_only)
+
+    def engine(self) -> Engine:
+        """An engine that is ready to count."""
+        about.configure(self.config)
+        engine = Engine.from_settings(self.settings, self.installed)
+        engine.open()
+        return engine

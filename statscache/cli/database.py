@@ -1,0 +1,27 @@
+"""``statscache db``: the schema of the database."""
+
+from __future__ import annotations
+
+import click
+
+from statscache import migrations
+from statscache.cli.context import Context
+
+
+@click.group()
+def db() -> None:
+    """The schema of the database."""
+
+
+@db.command()
+@click.pass_obj
+def upgrade(context: Context) -> None:
+    """Create the tables, or bring them to the schema of this version."""
+    database = context.database()
+    with database.begin() as connection:
+        before, after = migrations.upgrade(connection)
+    database.dispose()
+    if before == after:
+        click.echo(f"The schema is {after} already.")
+    else:
+        click.echo(f"The schema is now {after} (it was {before or 'empty'}).")

@@ -1,0 +1,33 @@
+"""``statscache demo``: the whole system on this machine, fed with real messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from statscache.demo import Demo
+
+
+@click.command()
+@click.option("--port", default=8080, show_default=True, help="The port of the API.")
+@click.option("--rate", default=20.0, show_default=True, help="Messages per second.")
+@click.option("--seconds", type=float, help="Stop by itself after so long.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to keep the configuration, the database and the logs; a temporary one if absent.",
+)
+def demo(port: int, rate: float, seconds: float | None, folder: Path | None) -> None:
+    """Run a bus, the hub and the API, publish real messages, and say what to look at.
+
+    Ctrl-C ends all of it.
+    """
+    with Demo(port=port, folder=folder) as running:
+        click.echo(running.introduction())
+        try:
+            running.publish(rate=rate, seconds=seconds, report=click.echo)
+        except KeyboardInterrupt:
+            click.echo("")
+        click.echo("Stopping: the hub commits what it has in hand ...")
+    click.echo(f"Stopped. {running.published} messages were published.")

@@ -1,0 +1,30 @@
+"""``statscache plugins``: what is installed."""
+
+from __future__ import annotations
+
+import click
+
+from statscache.cli.context import Context
+
+
+@click.command()
+@click.pass_obj
+def plugins(context: Context) -> None:
+    """List the installed plugins, by the idents under which the API serves them."""
+    installed = context.installed
+    width = max((len(ident) for ident in installed.datasets), default=0)
+    for ident, dataset in installed.datasets.items():
+        source = dataset.source
+        click.echo(
+            f"{ident:{width}}  {dataset.plugin.summary}  ({source.distribution} {source.version})"
+        )
+    if not installed.datasets:
+        click.echo("No plugin is installed.")
+    for broken in installed.broken:
+        source = broken.source
+        click.secho(
+            f"broken: {source.entry_point} ({source.distribution} {source.version}): "
+            f"{broken.error}",
+            fg="red",
+            err=True,
+        )

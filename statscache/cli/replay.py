@@ -1,0 +1,94 @@
+"""``statscache replay``: count the messages of files."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import click
+
+from statscache.cli.context import Context
+from statscache.intake import count_texts
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
+@click.option(
+    "--batch-size", default=10_000, show_default=True, help="Messages in one transaction."
+)
+@click.pass_obj
+def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
+    """Count the messages in FILES: fedmsg messages, one JSON object a line, gzipped or not.
+
+    "-" is standard input. What was counted before, by whichever way it came, is not counted
+    again, so that an interrupted replay can simply be repeated.
+    """
+    engine = context.engine()
+    counted = duplicates = rejected = 0
+    try:
+        with _Progress(files) as progress:
+            lines = progress.lines()
+            while batch := list(islice(lines, batch_size)):
+                outcome = count_texts(engine, batch)
+                counted += outcome.counted
+                duplicates += outcome.duplicates
+                rejected += len(outcome.rejections)
+                progress.show()
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what is said below is committed; repeat the command to go on.")
+        raise
+    finally:
+        engine.close()
+        click.echo(f"{counted} counted, {duplicates} counted before, {rejected} rejected.")
+        if rejected:
+            click.echo("'statscache rejected list' shows what was rejected, and why.")
+
+
+class _Progress:
+    """Reads the lines of files, and draws how far it is on a terminal."""
+
+    def __init__(self, files: tuple[str, ...]) -> None:
+        self._files = files
+        self._done = 0
+        self._position = lambda: 0
+        total = sum(Path(name).stat().st_size for name in files if name != "-")
+        self._bar = click.progressbar(
+            length=total, label="Replaying", file=sys.stderr, hidden="-" in files
+        )
+
+    def __enter__(self) -> _Progress:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.render_finish()
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of all the files, without the empty ones."""
+        for name in self._files:
+            with _binary(name) as binary:
+                self._position = binary.tell if binary.seekable() else lambda: 0
+                readable: IO[bytes] = binary
+                if binary.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]
+                    readable = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
+                for line in readable:
+                    if not line.isspace():
+                        yield line
+                self._done += self._position()
+                self._position = lambda: 0
+
+    def show(self) -> None:
+        """Draw the bar anew."""
+        self._bar.update(self._done + self._position() - self._bar.pos)
+
+
+def _binary(name: str) -> IO[bytes]:
+    return sys.stdin.buffer if name == "-" else Path(name).open("rb")
