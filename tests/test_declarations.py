@@ -10,7 +10,7 @@ import pytest
 from statscache.errors import InvalidPlugin
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
-from statscache.plugins.topics import matcher
+from statscache.topics import matcher
 
 
 def load(*classes: Any) -> Installed:

@@ -22,7 +22,7 @@ from statscache.message import Message
 from statscache.plugins.base import make_ident
 from statscache.plugins.models import PLAIN_TEXT, Serializable
 from statscache.plugins.schedule import UNIX_EPOCH, Schedule
-from statscache.plugins.topics import EVERYTHING, matcher
+from statscache.topics import EVERYTHING, matcher
 
 Role = Literal["user", "package", "category", "topic"]
 Merge = Literal["add", "smallest", "largest", "newest"]
