@@ -1,0 +1,109 @@
+"""The one shape of all errors: ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import flask
+import orjson
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+from statscache.errors import DatabaseUnavailable, SchemaError
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = 5
+"""Seconds after which a client may try again, when the database is away."""
+
+
+class Problem(Exception):
+    """An answer that says what is wrong, and what to do.
+
+    Args:
+        status: of HTTP.
+        detail: the cause and the cure.
+        parameter: the parameter of the query that is wrong.
+        allowed: what could have been said instead.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        parameter: str | None = None,
+        allowed: Iterable[str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.parameter = parameter
+        self.allowed = None if allowed is None else list(allowed)
+        self.headers = headers or {}
+
+    def response(self) -> flask.Response:
+        """The answer."""
+        body: dict[str, object] = {
+            "type": "about:blank",
+            "title": HTTP_STATUS_CODES[self.status],
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.parameter is not None:
+            body["parameter"] = self.parameter
+        if self.allowed is not None:
+            body["allowed"] = self.allowed
+        return flask.Response(
+            orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE),
+            status=self.status,
+            headers=self.headers,
+            content_type="application/problem+json",
+        )
+
+
+def register(app: flask.Flask) -> None:
+    """Let every error of ``app`` have the one shape."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> flask.Response:
+        return error.response()
+
+    @app.errorhandler(HTTPException)
+    def from_werkzeug(error: HTTPException) -> flask.Response:
+        status = error.code or 500
+        # A redirect is no error.
+        if status < 400:
+            return error.get_response()  # type: ignore[return-value]
+        detail = _DETAILS.get(status, error.description or HTTP_STATUS_CODES[status])
+        answer = Problem(status, detail).response()
+        for name, value in error.get_headers():
+            if name not in ("Content-Type", "Content-Length"):
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(DatabaseUnavailable)
+    @app.errorhandler(SchemaError)
+    def unavailable(error: Exception) -> flask.Response:
+        log.error("%s", error)
+        detail = str(error)
+        if isinstance(error, DatabaseUnavailable):
+            detail = f"the database does not answer: {detail}; try again in a moment"
+        return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER)}).response()
+
+    @app.errorhandler(DBAPIError)
+    @app.errorhandler(500)
+    def unexpected(error: Exception) -> flask.Response:
+        log.error("unexpected", exc_info=getattr(error, "original_exception", None) or error)
+        return Problem(500, _DETAILS[500]).response()
+
+
+_DETAILS = {
+    404: "there is no such page; /api/ lists the idents of what is served",
+    405: "everything here is read-only: use GET, HEAD or OPTIONS",
+    500: "an error of ours, which is in the server's log",
+}
