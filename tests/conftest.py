@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,19 @@ def postgresql_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Backend to the URI of a migrated database that is copied for each test."""
-    return {}
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with our schema, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgresql_uri: str) -> Iterator[str]:
+    """The name of a PostgreSQL database with our schema, to be copied."""
+    with _new_postgresql(postgresql_uri) as uri:
+        upgrade(uri)
+        yield str(make_url(uri).database)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -62,50 +72,34 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def new_database(
-    backend: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Callable[[], str]]:
-    """Makes empty databases of the backend, and gives their URIs."""
-    numbers = itertools.count()
-    if backend == "sqlite":
-        yield lambda: f"sqlite:///{tmp_path / f'statscache-{next(numbers)}.db'}"
-        return
-    server = request.getfixturevalue("postgresql_uri")
-    made: list[str] = []
-
-    def make(template: str | None = None) -> str:
-        made.append(f"statscache_{uuid.uuid4().hex}")
-        _administer(server, f"CREATE DATABASE {made[-1]}")
-        return make_url(server).set(database=made[-1]).render_as_string(hide_password=False)
-
-    yield make
-    for name in made:
-        _administer(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def database_uri(new_database: Callable[[], str]) -> str:
+def database_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database, on SQLite and on PostgreSQL."""
-    return new_database()
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'statscache.db'}"
+    else:
+        with _new_postgresql(request.getfixturevalue("postgresql_uri")) as uri:
+            yield uri
 
 
 @pytest.fixture
-def migrated_uri(
-    backend: str,
-    database_uri: str,
-    templates: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> str:
+def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database with our schema, on SQLite and on PostgreSQL."""
     if backend == "sqlite":
-        if backend not in templates:
-            path = tmp_path_factory.mktemp("template") / "template.db"
-            upgrade(f"sqlite:///{path}")
-            templates[backend] = str(path)
-        shutil.copy(templates[backend], str(make_url(database_uri).database))
+        path = tmp_path / "statscache.db"
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+        yield f"sqlite:///{path}"
     else:
-        upgrade(database_uri)
-    return database_uri
+        template = request.getfixturevalue("migrated_template")
+        with _new_postgresql(request.getfixturevalue("postgresql_uri"), template) as uri:
+            yield uri
+
+
+@contextmanager
+def _new_postgresql(server: str, template: str = "template1") -> Iterator[str]:
+    name = f"statscache_{uuid.uuid4().hex}"
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def upgrade(uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -424,7 +425,8 @@ def test_intake_keeps_what_cannot_be_committed(
     def unavailable(*_: Any) -> None:
         raise DatabaseUnavailable("gone")
 
-    texts = ['{"topic": "a.b.c.d", "timestamp": 1, "msg_id": "%d"}' % i for i in range(8)]
+    raw = {"topic": "a.b.c.d", "timestamp": 1}
+    texts = [json.dumps(raw | {"msg_id": str(number)}) for number in range(8)]
     with monkeypatch.context() as patch:
         patch.setattr(engine, "count", unavailable)
         for item in texts[:3]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -58,7 +58,7 @@ class _Progress:
     def __init__(self, files: tuple[str, ...]) -> None:
         self._files = files
         self._done = 0
-        self._position = lambda: 0
+        self._position: Callable[[], int] = _nowhere
         total = sum(Path(name).stat().st_size for name in files if name != "-")
         self._bar = click.progressbar(
             length=total, label="Replaying", file=sys.stderr, hidden="-" in files
@@ -75,7 +75,7 @@ class _Progress:
         """The lines of all the files, without the empty ones."""
         for name in self._files:
             with _binary(name) as binary:
-                self._position = binary.tell if binary.seekable() else lambda: 0
+                self._position = binary.tell if binary.seekable() else _nowhere
                 readable: IO[bytes] = binary
                 if binary.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]
                     readable = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
@@ -83,11 +83,15 @@ class _Progress:
                     if not line.isspace():
                         yield line
                 self._done += self._position()
-                self._position = lambda: 0
+                self._position = _nowhere
 
     def show(self) -> None:
         """Draw the bar anew."""
         self._bar.update(self._done + self._position() - self._bar.pos)
+
+
+def _nowhere() -> int:
+    return 0
 
 
 def _binary(name: str) -> IO[bytes]:

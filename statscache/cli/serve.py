@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-import waitress
+from waitress.server import create_server
 
 from statscache.app import create_app
 from statscache.cli.context import Context
@@ -22,11 +22,13 @@ def serve(context: Context, host: str, port: int, threads: int) -> None:
     """
     app = create_app(context.config)
     try:
-        server = waitress.create_server(app, host=host, port=port, threads=threads)
+        server = create_server(app, host=host, port=port, threads=threads)
     except OSError as error:
         raise StatscacheError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; "
             "choose another port with --port"
         ) from error
-    click.echo(f"Serving on http://{host}:{server.effective_port}/api/")
+    # "localhost" may be several addresses, and then there are as many sockets.
+    port = getattr(server, "effective_port", port)
+    click.echo(f"Serving on http://{host}:{port}/api/")
     server.run()

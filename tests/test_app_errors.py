@@ -1,0 +1,183 @@
+"""Errors of the API: one shape, on every route, with what to do; nonsense is never a 5xx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from statscache.app import create_app
+from statscache.database import Database
+from tests.conftest import upgrade
+
+HOST = "http://localhost"
+
+
+@pytest.fixture
+def client(migrated_uri: str) -> FlaskClient:
+    return create_app({"statscache.sqlalchemy.uri": migrated_uri}).test_client()
+
+
+def assert_problem(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.data
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    problem: dict[str, Any] = answer.get_json(force=True)
+    assert problem["status"] == status
+    assert problem["type"] == "about:blank"
+    assert problem["title"]
+    assert len(problem["detail"]) > 10
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        *(
+            ("start", text)
+            for text in ("abc", "", "nan", "inf", "-1", "1e400", "1e15", "1_0", "\uff11")
+        ),
+        *(("stop", text) for text in ("abc", "-inf", "2015-01-01", "\0", "1;DROP TABLE volume_1d")),
+        *(("rows_per_page", text) for text in ("0", "-1", "abc", "", "1.5", "9" * 30, "1_0")),
+        *(("page", text) for text in ("0", "-1", "x", "9" * 5000, "2147483648000", "\uff11")),
+        *(("limit", text) for text in ("-1", "x", "9" * 30, "nan")),
+        ("order", "sideways"),
+        ("order", ""),
+        ("format", "xml"),
+        ("callback", "alert(1)//"),
+        ("callback", ""),
+        ("callback", "a b"),
+        ("callback", "a..b"),
+        ("callback", "a\n"),
+        ("callback", "<script>"),
+        ("callback", "x" * 129),
+        ("nonsense", "1"),
+        ("x" * 10_000, "1"),
+        ("\0", "1"),
+    ],
+)
+def test_a_bad_parameter_is_named(client: FlaskClient, parameter: str, text: str) -> None:
+    answer = client.get("/api/volume-1d", query_string={parameter: text})
+    problem = assert_problem(answer, 400)
+    assert problem["parameter"] == parameter[:80]
+    assert repr(parameter[:80]) in problem["detail"]
+    assert "alert(1)" not in answer.get_data(as_text=True)
+    assert len(answer.data) < 2000
+
+
+def test_a_parameter_given_twice(client: FlaskClient) -> None:
+    problem = assert_problem(client.get("/api/volume-1d?page=1&page=2"), 400)
+    assert "more than once" in problem["detail"]
+
+
+def test_unknown_parameters_list_the_known_ones(client: FlaskClient) -> None:
+    problem = assert_problem(client.get("/api/?start=1"), 400)
+    assert problem["allowed"] == ["callback", "_"]
+    problem = assert_problem(client.get("/api/volume-1d?strat=1"), 400)
+    assert "start" in problem["allowed"]
+
+
+def test_csv_with_a_callback(client: FlaskClient) -> None:
+    problem = assert_problem(client.get("/api/volume-1d?format=csv&callback=a"), 400)
+    assert problem["parameter"] == "callback"
+
+
+@pytest.mark.parametrize("path", ["/api/volume-1", "/api/volume-1/layout"])
+def test_an_unknown_ident_suggests_near_ones(client: FlaskClient, path: str) -> None:
+    problem = assert_problem(client.get(path), 404)
+    assert "volume-1d" in problem["allowed"]
+    assert "/api/ lists" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/x/y/z", "/api/%00", "/api/" + "x" * 5000, "/api/a%2Fb", "/%ff"]
+)
+def test_pages_that_are_not_there(client: FlaskClient, path: str) -> None:
+    assert_problem(client.get(path), 404)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("path", ["/api/", "/api/volume-1d", "/api/volume-1d/layout"])
+def test_nothing_can_be_changed(client: FlaskClient, method: str, path: str) -> None:
+    answer = client.open(path, method=method)
+    assert_problem(answer, 405)
+    assert "GET" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("path", ["/api/", "/api/volume-1d", "/api/volume-1d/layout"])
+def test_what_cannot_be_accepted(client: FlaskClient, path: str) -> None:
+    problem = assert_problem(client.get(path, headers={"Accept": "application/xml"}), 406)
+    assert "application/json" in problem["allowed"]
+
+
+@pytest.mark.parametrize("path", ["/api/", "/api/volume-1d", "/api/volume-1d/layout", "/api/no"])
+def test_other_origins_may_ask(client: FlaskClient, path: str) -> None:
+    for method in ("GET", "HEAD", "OPTIONS"):
+        answer = client.open(path, method=method, headers={"Origin": "https://example.org"})
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Link-Count" in answer.headers["Access-Control-Expose-Headers"]
+    assert answer.status_code == 200
+    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
+
+
+def test_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'later.db'}"
+    client = create_app({"statscache.sqlalchemy.uri": uri}).test_client()
+    answer = client.get("/api/volume-1d")
+    problem = assert_problem(answer, 503)
+    assert "statscache db upgrade" in problem["detail"]
+    assert int(answer.headers["Retry-After"]) > 0
+    assert not (tmp_path / "later.db").exists()
+    # What needs no table is answered all the same, and everything behind an upgrade.
+    assert client.get("/api/").status_code == 200
+    upgrade(uri)
+    assert client.get("/api/volume-1d").json == []
+
+
+def test_a_database_without_tables(database_uri: str) -> None:
+    if database_uri.startswith("sqlite"):
+        Database(database_uri).engine.connect().close()
+    client = create_app({"statscache.sqlalchemy.uri": database_uri}).test_client()
+    problem = assert_problem(client.get("/api/volume-1d"), 503)
+    assert "statscache db upgrade" in problem["detail"]
+
+
+def test_a_server_that_is_away_is_said_without_its_password() -> None:
+    uri = "postgresql://someone:secret@127.0.0.1:1/statscache"
+    answer = create_app({"statscache.sqlalchemy.uri": uri}).test_client().get("/api/volume-1d")
+    assert_problem(answer, 503)
+    assert b"secret" not in answer.data
+
+
+def test_the_api_cannot_write(migrated_uri: str) -> None:
+    database = Database(migrated_uri, read_only=True)
+    with pytest.raises(Exception, match=r"(?i)read.?only"), database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM volume_1d")
+
+
+@pytest.fixture
+def quick(client: FlaskClient) -> FlaskClient:
+    return client
+
+
+names = st.sampled_from(
+    ["start", "stop", "order", "limit", "page", "rows_per_page", "callback", "format", "_"]
+)
+texts = st.text(max_size=30) | st.integers().map(str) | st.floats().map(str)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["", "/layout"]), query=st.dictionaries(names | texts, texts, max_size=4)
+)
+def test_no_query_makes_a_5xx(quick: FlaskClient, path: str, query: dict[str, str]) -> None:
+    query = {key: value.encode("utf-8", "replace").decode() for key, value in query.items()}
+    query = {key.encode("utf-8", "replace").decode(): value for key, value in query.items()}
+    answer = quick.get(f"/api/volume-1d{path}", query_string=query)
+    assert answer.status_code in (200, 400, 404)
+    if answer.status_code != 200:
+        assert_problem(answer, answer.status_code)
