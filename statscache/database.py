@@ -174,5 +174,7 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
     return create_engine(
         url,
         pool_pre_ping=True,
+        # All that a reader reads in one transaction is of one moment.
+        isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
         connect_args={"options": options, "connect_timeout": 10},
     )
