@@ -10,6 +10,7 @@ the table keeps one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
@@ -26,6 +27,9 @@ from statscache.plugins.aggregate import (
     fits,
     keeps_newest_time,
 )
+
+LONGEST_KEY = 300
+"""Characters of a text key that are kept: a row of PostgreSQL's index holds some 2,700 bytes."""
 
 Partial = dict[Row, Row]
 Combine = Callable[[Row, Row], Row]
@@ -122,7 +126,7 @@ class Folder:
         clean: Partial = {}
         for key, values in partial.items():
             # Two keys may become one.
-            self._merge_row(clean, tuple(map(_storable, key)), tuple(map(_storable, values)))
+            self._merge_row(clean, tuple(map(_storable_key, key)), tuple(map(_storable, values)))
         return clean
 
     def _refuse(self, row: Any) -> NoReturn:
@@ -191,11 +195,22 @@ _MERGES: Mapping[Merge, Callable[[Any, Any], Any]] = {
 
 
 def _is_storable(value: Any) -> bool:
-    return type(value) is not str or (value.isascii() and "\0" not in value)
+    return type(value) is not str or (
+        value.isascii() and len(value) <= LONGEST_KEY and "\0" not in value
+    )
 
 
 def _storable(value: Any) -> Any:
     return storable(value) if type(value) is str else value
+
+
+def _storable_key(value: Any) -> Any:
+    value = _storable(value)
+    if type(value) is str and len(value) > LONGEST_KEY:
+        # Counted all the same, and told apart from others that begin alike.
+        digest = hashlib.sha256(value.encode()).hexdigest()[:16]
+        return f"{value[: LONGEST_KEY - 17]}\u2026{digest}"
+    return value
 
 
 def storable(text: str) -> str:

@@ -190,6 +190,19 @@ def test_text_that_postgresql_cannot_hold_is_still_counted(
     assert sum(volume for _, _, volume in rows) == 4
 
 
+def test_keys_beyond_what_an_index_holds_are_shortened(
+    open_engine: Opener, migrated_uri: str
+) -> None:
+    engine = open_engine()
+    topics = [f"org.fedoraproject.prod.{'🎩' * 9000}.{end}" for end in "abb"]
+    outcome = engine.count([message(topic=topic) for topic in topics])
+    assert not outcome.failing
+    rows = table(migrated_uri, "volume_by_topic_1d")
+    assert sorted(volume for _, _, volume in rows) == [1, 2]
+    assert all(len(topic) == 300 and topic.startswith("org.fedora") for _, topic, _ in rows)
+    assert [volume for _, _, volume in table(migrated_uri, "volume_by_category_1d")] == [3]
+
+
 class Latest(Aggregate):
     name = "latest"
     summary = "the latest state of each thing"
