@@ -1,0 +1,81 @@
+"""Everything that the author of a plugin needs for its tests.
+
+Example:
+    >>> from statscache.testing import check_laws, make_message, rows_of
+    >>> plugin = MyPlugin({})
+    >>> rows_of(plugin, [make_message("org.fedoraproject.prod.git.receive", msg={...})])
+    >>> check_laws(plugin, many_messages)
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from statscache.fold import Folder, Partial
+from statscache.message import Message
+from statscache.plugins.aggregate import Aggregate
+
+__all__ = ["check_laws", "make_message", "rows_of"]
+
+
+def make_message(
+    topic: str, msg: Any = None, timestamp: float | None = None, **more: Any
+) -> Message:
+    """A message with an id of its own, of now unless a time (UNIX seconds) is given.
+
+    ``more`` are further keys of the fedmsg dict, such as ``msg_id``.
+    """
+    raw = {
+        "topic": topic,
+        "timestamp": time.time() if timestamp is None else timestamp,
+        "msg_id": f"{time.gmtime().tm_year}-{uuid.uuid4()}",
+        "msg": {} if msg is None else msg,
+    }
+    return Message.from_fedmsg(raw | more)
+
+
+def rows_of(plugin: Aggregate, messages: Sequence[Message]) -> dict[str, list[tuple[Any, ...]]]:
+    """Ident to the rows that its table would have: time, keys, values, in the order of the keys.
+
+    Only messages that the plugin subscribes to are given to it; whatever it raises is raised.
+    """
+    return _tables(plugin, [messages])
+
+
+def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) -> None:
+    """See that neither the order of ``messages``, nor how they are split, changes a row.
+
+    Raises:
+        AssertionError: it does; the text shows the first table that differs.
+    """
+    expected = rows_of(plugin, messages)
+    for seed in range(tries):
+        generator = random.Random(seed)  # noqa: S311
+        shuffled = list(messages)
+        generator.shuffle(shuffled)
+        size = generator.randint(1, max(1, len(shuffled)))
+        batches = [shuffled[first : first + size] for first in range(0, len(shuffled), size)]
+        for ident, rows in _tables(plugin, batches).items():
+            if rows != expected[ident]:
+                raise AssertionError(
+                    f"{ident} depends on the order of the messages (or on more than each message "
+                    f"alone):\n  {rows}\nis not\n  {expected[ident]}"
+                )
+
+
+def _tables(
+    plugin: Aggregate, batches: Sequence[Sequence[Message]]
+) -> dict[str, list[tuple[Any, ...]]]:
+    folder = Folder(plugin)
+    whole: Partial = {}
+    for batch in batches:
+        partial: Partial = {}
+        for message in batch:
+            if folder.subscribes(message.topic):
+                folder.fold(message, partial)
+        folder.merge(whole, partial)
+    return {table.ident: rows for table, rows in folder.tables(whole)}

@@ -1,0 +1,46 @@
+"""The tools for the authors of plugins, on the bundled plugins and on one that breaks the law."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from statscache.message import Message
+from statscache.plugins import Aggregate, Value, discovery
+from statscache.testing import check_laws, make_message, rows_of
+
+BUNDLED = discovery.discover({}).aggregates
+
+
+@pytest.mark.parametrize("plugin", BUNDLED, ids=lambda plugin: type(plugin).__name__)
+def test_bundled_plugins_keep_the_laws(plugin: Aggregate, corpus: list[Message]) -> None:
+    check_laws(plugin, corpus)
+    assert any(rows_of(plugin, corpus).values())
+
+
+class Lawless(Aggregate):
+    name, summary, description = "lawless", "counts calls", "For tests."
+    values = (Value("calls"),)
+    resolutions = (timedelta(days=1),)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.calls = itertools.count()
+
+    def rows(self, message: Message) -> list[tuple[int]]:
+        return [(next(self.calls),)]
+
+
+def test_a_plugin_that_breaks_them_is_found() -> None:
+    with pytest.raises(AssertionError, match="lawless-1d depends on the order"):
+        check_laws(Lawless({}), [make_message("a.b.c.d", timestamp=1.0) for _ in range(5)])
+
+
+def test_messages_are_of_now_unless_a_time_is_given() -> None:
+    assert abs(make_message("a.b.c.d").timestamp - time.time()) < 5
+    found = make_message("a.b.c.d", {"x": 1}, 5.0, msg_id="own")
+    assert (found.msg, found.timestamp, found.id) == ({"x": 1}, 5.0, "own")
