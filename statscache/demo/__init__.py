@@ -159,7 +159,7 @@ class Demo:
             )
 
     def _hub_has_subscribed(self) -> bool:
-        return bool(self._publisher.poll(0)) and bool(self._publisher.recv())
+        return self._publisher.poll(0) != 0 and self._publisher.recv()[0] == 1
 
     def _api_answers(self) -> bool:
         try:

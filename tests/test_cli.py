@@ -1,0 +1,164 @@
+"""The command line, as its users call it: in a process of its own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statscache import __version__
+from statscache.config import URI_VARIABLE
+from tests.conftest import NOON, table
+from tests.hub import DISTRIBUTION, PROGRAMS, wait_until
+
+LINE = {"topic": "org.fedoraproject.prod.git.receive", "timestamp": NOON, "msg": {}}
+
+
+def run(
+    folder: Path, *arguments: str, uri: str = "", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({URI_VARIABLE: uri} if uri else {})
+    return subprocess.run(
+        [str(PROGRAMS / "statscache"), *arguments],
+        cwd=folder,
+        env=environment | options.pop("env", {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def lines(count: int) -> str:
+    return "".join(json.dumps(LINE | {"msg_id": f"id-{number}"}) + "\n" for number in range(count))
+
+
+def test_upgrade_says_what_it_did(tmp_path: Path, database_uri: str) -> None:
+    first = run(tmp_path, "db", "upgrade", uri=database_uri)
+    assert (first.returncode, first.stdout) == (0, "The schema is now 0001 (it was empty).\n")
+    second = run(tmp_path, "db", "upgrade", uri=database_uri)
+    assert (second.returncode, second.stdout) == (0, "The schema is 0001 already.\n")
+
+
+def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: str) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(3) + "\n  \n" + "{nonsense\n")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(5).encode()))
+    done = run(tmp_path, "replay", "a.jsonl", "b.jsonl.gz", uri=migrated_uri)
+    assert done.returncode == 0, done.stderr
+    assert "5 counted, 3 counted before, 1 rejected." in done.stdout
+    done = run(tmp_path, "replay", "-", uri=migrated_uri, input=lines(7))
+    assert "2 counted, 5 counted before, 0 rejected." in done.stdout
+    assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [7]
+    listed = run(tmp_path, "rejected", "list", uri=migrated_uri)
+    assert "not a message: not JSON" in listed.stdout
+    assert "{nonsense" in listed.stdout
+    status = run(tmp_path, "status", uri=migrated_uri)
+    assert "lane main: 7 messages" in status.stdout
+    assert "1 rejected; 0 plugins broken" in status.stdout
+
+
+def test_replay_draws_its_progress_on_a_terminal(tmp_path: Path, migrated_uri: str) -> None:
+    import pty
+
+    (tmp_path / "a.jsonl").write_text(lines(30))
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [str(PROGRAMS / "statscache"), "replay", "a.jsonl", "--batch-size", "10"],
+        cwd=tmp_path,
+        env=os.environ | {URI_VARIABLE: migrated_uri},
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            part = os.read(leader, 4096)
+        except OSError:
+            break
+        seen += part
+    assert process.wait() == 0
+    assert b"Replaying" in seen
+    assert b"100%" in seen
+
+
+def test_plugins_lists_the_good_and_the_broken(tmp_path: Path) -> None:
+    done = run(tmp_path, "plugins", env={"PYTHONPATH": str(DISTRIBUTION)})
+    assert done.returncode == 0
+    assert f"(statscache {__version__})" in done.stdout
+    for ident in ("volume-by-user-1h", "release-engineering-event-logs", "wiki-edits-by-title-1d"):
+        assert ident in done.stdout
+    assert "broken: slash" in done.stderr
+
+
+def test_errors_are_one_line_with_the_cure(tmp_path: Path, database_uri: str) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(1))
+    for command in (("replay", "a.jsonl"), ("status",), ("rejected", "list")):
+        done = run(tmp_path, *command, uri=database_uri)
+        assert done.returncode == 1
+        assert "run 'statscache db upgrade'" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = run(tmp_path, "status", uri="mysql://x")
+    assert done.returncode == 1
+    assert "runs on sqlite and postgresql" in done.stderr
+    assert run(tmp_path, "replay", "missing.jsonl", uri=database_uri).returncode == 2
+
+
+def test_serve(tmp_path: Path, migrated_uri: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "statscache", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=os.environ | {URI_VARIABLE: migrated_uri},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = line.split()[-1]
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert "volume-1d" in json.load(answer)
+        port = url.rsplit(":", 1)[1].split("/")[0]
+        taken = run(tmp_path, "serve", "--port", port, uri=migrated_uri)
+        assert taken.returncode == 1
+        assert "choose another port with --port" in taken.stderr
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.mark.parametrize("command", ["db", "demo", "plugins", "rejected", "replay", "serve"])
+def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
+    done = run(tmp_path, command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 100
+
+
+def test_the_wsgi_module_and_file(tmp_path: Path, migrated_uri: str) -> None:
+    root = Path(__file__).parent.parent
+    for program in (
+        "from statscache.wsgi import application",
+        f"exec(open({str(root / 'statscache.wsgi')!r}).read())",
+    ):
+        program += "; print(application.test_client().get('/api/volume-1d').status_code)"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=os.environ | {URI_VARIABLE: migrated_uri},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "200\n", done.stderr
+
+
+def test_wait_until_is_not_endless() -> None:
+    # The helper that the other tests rely on really checks.
+    wait_until(lambda: True, "at once")
