@@ -23,6 +23,8 @@ config = {
     # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its
     # processors are installed.
     "statscache.about": "tables",
+    # E-mail addresses and IRC nicks to the accounts that they stand for.
+    "statscache.about.aliases": {},
     # The API.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,

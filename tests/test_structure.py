@@ -1,0 +1,116 @@
+"""Rooms know their neighbours only, and the documents say what is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from statscache.cli import statscache as command_line
+
+ROOT = Path(__file__).parent.parent
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+FORBIDDEN = {
+    # The API knows models and revisions, not the engine or the bus.
+    "statscache/app": ("engine", "intake", "fold", "lanes", "upsert", "consumer", "classics"),
+    # Plugins know messages and columns, not sessions or dialects, nor what runs them.
+    "statscache/plugins": ("engine", "intake", "fold", "lanes", "upsert", "database", "tables"),
+    "statscache_plugins": ("engine", "intake", "fold", "lanes", "upsert", "database", "tables"),
+    # Folding is arithmetic.
+    "statscache/fold.py": ("engine", "database", "tables", "lanes", "upsert"),
+    "statscache/message.py": ("engine", "plugins", "database"),
+}
+ONLY_IN = {
+    "moksha": {"statscache/consumer.py"},
+    "flask": {"statscache/app"},
+    "zmq": {"statscache/demo"},
+}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_rooms_know_their_neighbours_only(room: str) -> None:
+    place = ROOT / room
+    for path in [place] if place.is_file() else place.rglob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "statscache" and len(parts) > 1:
+                assert parts[1] not in FORBIDDEN[room], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    for path in (ROOT / "statscache").rglob("*.py"):
+        relative = str(path.relative_to(ROOT))
+        for name in imports(path):
+            allowed = ONLY_IN.get(name.split(".")[0])
+            if allowed is not None:
+                assert any(relative.startswith(place) for place in allowed), f"{relative}: {name}"
+
+
+def test_the_api_starts_without_the_bus() -> None:
+    program = (
+        "import sys, statscache.app;"
+        "print({'moksha.hub', 'twisted', 'statscache.engine'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_there_are_no_drawers() -> None:
+    drawers = {"utils.py", "helpers.py", "common.py", "misc.py"}
+    assert not [path for path in ROOT.glob("statscache*/**/*.py") if path.name in drawers]
+
+
+def documents() -> str:
+    paths = [ROOT / "README.rst", *(ROOT / "docs").glob("*.rst")]
+    return "\n".join(path.read_text() for path in paths)
+
+
+def test_every_command_is_documented() -> None:
+    text = documents()
+    for name in command_line.commands:
+        assert f"statscache {name}" in text, name
+
+
+def test_every_key_is_in_the_shipped_configuration_and_documented() -> None:
+    used = set()
+    for path in (ROOT / "statscache").rglob("*.py"):
+        used |= set(re.findall(r'"(statscache\.[a-z_]+(?:\.[a-z_]+)+)"', path.read_text()))
+    keys = {key for key in used if not re.fullmatch(r"statscache\.(demo|plugin|app|cli).*", key)}
+    keys |= {key for key in used if key.startswith("statscache.app.") and "rows" in key}
+    assert len(keys) > 8
+    shipped = (ROOT / "fedmsg.d" / "statscache.py").read_text()
+    text = documents()
+    for key in keys:
+        assert key in shipped, key
+        assert key in text, key
+
+
+def test_the_files_that_the_readme_names_exist() -> None:
+    for name in re.findall(
+        r"``((?:statscache|docs|fedmsg\.d|tests|alembic)[\w./]*\.\w+)``", documents()
+    ):
+        if not name.startswith("statscache.") or name == "statscache.wsgi":
+            assert (ROOT / name).exists(), name
+
+
+def test_the_readmes_commands_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"make (\w+)", (ROOT / "README.rst").read_text()):
+        assert target in targets, target
