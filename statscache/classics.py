@@ -29,12 +29,25 @@ class ClassicRunner:
         self._make = make
         self.plugin = make()
         self.ident = self.plugin.ident
+        self._is_launched = False
 
     def launch(self, connection: Connection) -> None:
-        """Let the plugin prepare itself, before the first message."""
-        with _session(connection) as session:
-            self.plugin.launch(session)
-            session.commit()
+        """Let the plugin prepare itself, before its first message; once for each instance.
+
+        Raises:
+            Exception: the database's; what the plugin's own code raises is logged.
+        """
+        if self._is_launched:
+            return
+        try:
+            with connection.begin_nested(), _session(connection) as session:
+                self.plugin.launch(session)
+                session.commit()
+        except Exception as error:
+            if not blames_plugin(error):
+                raise
+            log.exception("%s could not be launched", self.ident)
+        self._is_launched = True
 
     def process(self, messages: Sequence[Message]) -> list[Rejection]:
         """Give it ``messages``, which are in the order of their timestamps."""
@@ -73,6 +86,7 @@ class ClassicRunner:
         """Forget all that the plugin holds in memory."""
         self.stop()
         self.plugin = self._make()
+        self._is_launched = False
 
     def stop(self) -> None:
         """Let the plugin end its threads; called after its last batch."""

@@ -110,13 +110,7 @@ class Engine:
             self._register(connection, self._lane)
         with self._database.begin() as connection:
             for runner in self._classics:
-                try:
-                    with connection.begin_nested():
-                        runner.launch(connection)
-                except Exception as error:
-                    if not blames_plugin(error):
-                        raise
-                    log.exception("%s could not be launched", runner.ident)
+                runner.launch(connection)
 
     def close(self) -> None:
         """Stop the plugins and close the connections."""
@@ -229,6 +223,7 @@ class Engine:
         in_order = sorted(messages, key=lambda message: message.timestamp)
         changed = []
         for runner in self._classics:
+            runner.launch(connection)
             outcome.rejections += runner.process(in_order)
             try:
                 with connection.begin_nested():

@@ -53,6 +53,9 @@ class Folder:
         self._split = len(plugin.keys)
         self._types = tuple(column.type for column in plugin.columns)
         self._rollups = _rollups(self._finest, coarser)
+        self._rows = plugin.rows
+        self._width = self._finest.width
+        self._offset = self._finest.offset
 
     def fold(self, message: Message, partial: Partial) -> None:
         """Add the rows of ``message`` to ``partial``: all of them, or on an exception none.
@@ -61,19 +64,21 @@ class Folder:
             InvalidRow: a row does not fit the declared columns.
             Exception: whatever the plugin's own code raises.
         """
-        rows = self.plugin.rows(message)
-        if not isinstance(rows, tuple | list):
+        rows = self._rows(message)
+        if type(rows) is not tuple and type(rows) is not list:
             rows = tuple(rows)
+        if not rows:
+            return
         for row in rows:
             if type(row) is not tuple or tuple(map(type, row)) != self._types:
                 self._refuse(row)
         split = self._split
-        width = self._finest.width
+        width = self._width
         if width is None:
             prefix: Row = ()
         else:
             moment = int(message.timestamp)
-            prefix = (moment - (moment - self._finest.offset) % width,)
+            prefix = (moment - (moment - self._offset) % width,)
         if self._counts:
             for row in rows:
                 key = prefix + row[:split]

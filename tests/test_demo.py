@@ -68,6 +68,20 @@ def test_the_demonstration_serves_what_it_publishes_and_stops(tmp_path: Path) ->
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_a_termination_leaves_nothing_running(tmp_path: Path) -> None:
+    port = free_port()
+    process = start("--port", str(port), TMPDIR=str(tmp_path))
+    assert process.stdout is not None
+    while "Logs and database" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def test_a_taken_port_is_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

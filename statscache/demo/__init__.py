@@ -62,6 +62,9 @@ class Demo:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
+        # A demonstration that is told to end, in whichever way, leaves nothing running.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         try:
             self._start()
         except BaseException:
