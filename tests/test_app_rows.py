@@ -344,3 +344,32 @@ def pages(serve: Serve) -> flask.Flask:
         message(timestamp=NOON + i * 3600, msg={"things": ["a", "b", "c"]}) for i in range(10)
     ]
     return serve(*messages).application
+
+
+@pytest.mark.parametrize("query", ["", "?start=1700000000.5&stop=1700086400.5", "?order=asc"])
+def test_pages_are_read_from_an_index(serve: Serve, migrated_uri: str, query: str) -> None:
+    """Neither a scan nor a sort of the whole table, whose size must not matter."""
+    client = serve(*hours(300))
+    statements: list[tuple[str, Any]] = []
+    service = client.application.extensions["statscache"]
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "FROM things_1h" in statement and "count" not in statement:
+            statements.append((statement, parameters))
+
+    sa.event.listen(service._database.engine, "before_cursor_execute", note)
+    client.get(f"/api/things-1h{query}")
+    ((statement, parameters),) = statements
+    sqlite = migrated_uri.startswith("sqlite")
+    with Database(migrated_uri).begin() as connection:
+        if not sqlite:
+            # So small a table it would rather scan, or sort.
+            for way in ("seqscan", "bitmapscan", "sort"):
+                connection.exec_driver_sql(f"SET enable_{way} = off")
+        explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        plan = str(connection.exec_driver_sql(explain + statement, parameters).all())
+    assert sqlite or "Index Scan" in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
+    assert "Seq Scan" not in plan
+    assert "double precision" not in plan

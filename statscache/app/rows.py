@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Select, func, inspect, select
+from sqlalchemy import Connection, DateTime, Integer, Select, func, inspect, select
 from sqlalchemy.orm import Session
 
 from statscache import tables
@@ -110,6 +111,9 @@ class RowReader:
         """A time as the table holds it: classic models have naive datetimes in UTC."""
         if isinstance(self._timestamp.type, DateTime):
             return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+        if isinstance(self._timestamp.type, Integer):
+            # PostgreSQL does not search an index of integers for a float.
+            return math.ceil(moment)
         return moment
 
 
