@@ -1,0 +1,16 @@
+"""``python -m benchmarks [replay] [live] [api]``: all of them, or those that are named."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from benchmarks import api, live, replay
+
+BENCHMARKS = {"replay": replay.run, "live": live.run, "api": api.run}
+
+logging.basicConfig(level=logging.ERROR)
+for name in sys.argv[1:] or BENCHMARKS:
+    if name not in BENCHMARKS:
+        sys.exit(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    BENCHMARKS[name]()
