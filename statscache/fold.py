@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import Any
 
 from statscache.errors import InvalidRow
 from statscache.message import Message
@@ -48,13 +48,14 @@ class Folder:
         self._finest, *coarser = plugin.tables
         self._timed = keeps_time(plugin.values, self._finest)
         self._combine = combiner(plugin.values, timed=self._timed)
-        # Counters are nearly everything: they need no function call per row.
+        # Counters are nearly everything: they have a path of their own.
         self._counts = [value.merge for value in plugin.values] == ["add"] and not self._timed
         self._split = len(plugin.keys)
         self._types = tuple(column.type for column in plugin.columns)
         self._rollups = _rollups(self._finest, coarser)
         self._rows = plugin.rows
-        self._width = self._finest.width
+        self._is_latest = self._finest.width is None
+        self._width = self._finest.width or 1
         self._offset = self._finest.offset
 
     def fold(self, message: Message, partial: Partial) -> None:
@@ -67,27 +68,32 @@ class Folder:
         rows = self._rows(message)
         if type(rows) is not tuple and type(rows) is not list:
             rows = tuple(rows)
-        if not rows:
+        if self._counts and len(rows) == 1:
+            # The path of nearly every message. The types of a key that is there already were
+            # checked when it came first.
+            row = rows[0]
+            moment = int(message.timestamp)
+            key = (moment - (moment - self._offset) % self._width,) + row[:-1]  # noqa: RUF005
+            known = partial.get(key)
+            if known is None or type(row[-1]) is not int:
+                self._check(row)
+                partial[key] = row[-1:]
+            else:
+                partial[key] = (known[0] + row[-1],)
             return
         for row in rows:
-            if type(row) is not tuple or tuple(map(type, row)) != self._types:
-                self._refuse(row)
+            self._check(row)
         split = self._split
-        width = self._width
-        if width is None:
-            prefix: Row = ()
-        else:
-            moment = int(message.timestamp)
-            prefix = (moment - (moment - self._offset) % width,)
-        if self._counts:
-            for row in rows:
-                key = prefix + row[:split]
-                known = partial.get(key)
-                partial[key] = row[split:] if known is None else (known[0] + row[split],)
-            return
+        prefix = self._prefix(message)
         head: Row = (message.timestamp,) if self._timed else ()
         for row in rows:
             self._merge_row(partial, prefix + row[:split], head + row[split:])
+
+    def _prefix(self, message: Message) -> Row:
+        if self._is_latest:
+            return ()
+        moment = int(message.timestamp)
+        return (moment - (moment - self._offset) % self._width,)
 
     def merge(self, into: Partial, other: Partial) -> None:
         """Merge the partial ``other`` into ``into``."""
@@ -117,7 +123,7 @@ class Folder:
 
     def _in_columns(self, partial: Partial) -> list[Row]:
         items = sorted(partial.items(), key=itemgetter(0))
-        if self._finest.width is None:
+        if self._is_latest:
             # The time of the newest message is the timestamp of the row.
             return [(values[0], *key, *values[1:]) for key, values in items]
         if self._timed:
@@ -134,7 +140,9 @@ class Folder:
             self._merge_row(clean, tuple(map(_storable_key, key)), tuple(map(_storable, values)))
         return clean
 
-    def _refuse(self, row: Any) -> NoReturn:
+    def _check(self, row: Any) -> None:
+        if type(row) is tuple and tuple(map(type, row)) == self._types:
+            return
         wanted = ", ".join(
             f"{column.name}: {column.type.__name__}" for column in self.plugin.columns
         )

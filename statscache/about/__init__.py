@@ -25,17 +25,15 @@ _TOPIC_PREFIXES = (
 """What fedmsg.meta takes for the beginning of a topic, where the configuration does not say."""
 
 _MOST_TOPICS_REMEMBERED = 10_000
-_DEEPEST_TRIGGER = 5
-"""Messages within messages that are followed: a sender may nest them without end."""
 
 
 class Tables:
     """Finds names with tables of paths, compiled once per topic.
 
     Args:
-        rules: topic patterns, from the service (the fourth token) on, to paths in the body.
+        rules: topic patterns, from the service (the fourth token) on, to paths in the message.
         fallback: the paths for services that no pattern names.
-        aliases: names that stand for an account: addresses and nicks.
+        aliases: addresses and nicks that stand for an account.
     """
 
     def __init__(
@@ -44,41 +42,38 @@ class Tables:
         fallback: tuple[str, ...] = (),
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        self._rules = [(matcher([pattern]), paths) for pattern, paths in rules.items()]
+        self._rules: dict[str, list[tuple[Callable[[str], bool], tuple[str, ...]]]] = {}
+        for pattern, paths in rules.items():
+            service = pattern.split(".", 1)[0]
+            self._rules.setdefault(service, []).append((matcher([pattern]), paths))
         self._fallback = fallback
         self._aliases = dict(aliases or {})
         self._finders: dict[str, Finder] = {}
 
-    def names(self, raw: dict[str, Any], depth: int = 0) -> set[str]:
+    def names(self, raw: dict[str, Any]) -> set[str]:
         """The names in the fedmsg dict ``raw``; any body will do, an odd one has none."""
         topic = raw.get("topic")
-        if not isinstance(topic, str):
+        if type(topic) is not str:
             return set()
         finder = self._finders.get(topic)
         if finder is None:
             finder = self._compile(topic)
         found: set[str] = set()
-        finder(raw.get("msg"), found.add)
-        if not found:
-            return found
-        for name in [name for name in found if type(name) is not str]:
-            # A message that this one is an answer to.
-            found.discard(name)
-            if depth < _DEEPEST_TRIGGER:
-                found |= self.names(name.raw, depth + 1)  # type: ignore[attr-defined]
-        aliases = self._aliases
-        if not aliases.keys().isdisjoint(found):
-            found = {aliases.get(name, name) for name in found}
+        finder(raw, found.add)
         return found
 
     def _compile(self, topic: str) -> Finder:
         if len(self._finders) >= _MOST_TOPICS_REMEMBERED:
             self._finders.clear()
         tokens = topic.split(".")
-        # Some early topics lack the organisation and the environment.
-        service = ".".join(tokens[3:] if len(tokens) > 3 else tokens)
-        matching = [paths for matches, paths in self._rules if matches(service)]
-        paths = [path for group in matching for path in group] if matching else self._fallback
+        if len(tokens) > 3:  # some early topics lack the organisation and the environment
+            tokens = tokens[3:]
+        rules = self._rules.get(tokens[0])
+        if rules is None:
+            paths = self._fallback
+        else:
+            rest = ".".join(tokens)
+            paths = tuple(path for matches, group in rules if matches(rest) for path in group)
         finder = compile_finder(dict.fromkeys(paths), self._aliases)
         self._finders[topic] = finder
         return finder

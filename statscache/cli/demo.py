@@ -24,8 +24,8 @@ def demo(port: int, rate: float, seconds: float | None, folder: Path | None) -> 
     Ctrl-C ends all of it.
     """
     with Demo(port=port, folder=folder) as running:
-        click.echo(running.introduction())
         try:
+            click.echo(running.introduction())
             running.publish(rate=rate, seconds=seconds, report=click.echo)
         except KeyboardInterrupt:
             click.echo("")
