@@ -27,3 +27,7 @@ class SchemaError(StatscacheError):
 
 class DatabaseUnavailable(StatscacheError):
     """The database cannot be reached now; nothing of the current batch was committed."""
+
+
+class ArchiveUnavailable(StatscacheError):
+    """The archive of the bus cannot give what it has now; it can be asked again."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import click
 
+from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
 from statscache.intake import count_texts
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @click.command()
@@ -26,12 +23,15 @@ GZIP_MAGIC = b"\x1f\x8b"
 )
 @click.pass_obj
 def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
-    """Count the messages in FILES: fedmsg messages, one JSON object a line, gzipped or not.
+    """Count the messages in FILES: fedmsg messages, one JSON object a line, plain
+    or compressed (gzip, zstandard).
 
     "-" is standard input. What was counted before, by whichever way it came, is not counted
     again, so that an interrupted replay can simply be repeated.
     """
     engine = context.engine()
+    # What is replayed is for classic plugins too, wherever their history stands.
+    engine.flow()
     counted = duplicates = rejected = 0
     try:
         with _Progress(files) as progress:
@@ -74,14 +74,9 @@ class _Progress:
     def lines(self) -> Iterator[bytes]:
         """The lines of all the files, without the empty ones."""
         for name in self._files:
-            with _binary(name) as binary:
+            with opened(name) as binary:
                 self._position = binary.tell if binary.seekable() else _nowhere
-                readable: IO[bytes] = binary
-                if binary.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]
-                    readable = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
-                for line in readable:
-                    if not line.isspace():
-                        yield line
+                yield from lines(binary, name)
                 self._done += self._position()
                 self._position = _nowhere
 
@@ -92,7 +87,3 @@ class _Progress:
 
 def _nowhere() -> int:
     return 0
-
-
-def _binary(name: str) -> IO[bytes]:
-    return sys.stdin.buffer if name == "-" else Path(name).open("rb")

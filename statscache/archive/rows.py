@@ -1,0 +1,59 @@
+"""The shapes in which archives give a message, made one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from dateutil import parser
+
+from statscache.errors import InvalidMessage
+from statscache.message import Message
+
+
+def message_of(row: Any) -> Message:
+    """A message of a row that is shaped as fedmsg's, or as fedora-messaging's.
+
+    The latter has ``id``, ``topic``, ``body``, ``headers`` and ``sent_at`` (ISO 8601, UTC where
+    it names no zone).
+
+    Raises:
+        InvalidMessage: it is neither.
+    """
+    if isinstance(row, dict) and "body" in row and "msg" not in row:
+        row = _as_fedmsg(row)
+    return Message.from_fedmsg(row)
+
+
+def _as_fedmsg(row: dict[str, Any]) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "topic": row.get("topic"),
+        "timestamp": _timestamp(row),
+        "msg": row["body"],
+    }
+    ident = row.get("id", row.get("msg_id"))
+    if ident:
+        raw["msg_id"] = ident
+    headers = row.get("headers")
+    if isinstance(headers, dict):
+        raw["headers"] = headers
+    return raw
+
+
+def _timestamp(row: dict[str, Any]) -> Any:
+    headers = row.get("headers")
+    sent = row.get("sent_at", row.get("sent-at"))
+    if sent is None and isinstance(headers, dict):
+        sent = headers.get("sent-at")
+    if sent is None or isinstance(sent, int | float):
+        return row.get("timestamp", sent)
+    try:
+        moment = parser.isoparse(str(sent))
+    except (ValueError, OverflowError):
+        raise InvalidMessage(f"sent_at is not a time: {sent!r:.80}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def iso(seconds: float) -> str:
+    """A time in UNIX seconds as ISO 8601, for people."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
