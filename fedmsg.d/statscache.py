@@ -18,6 +18,19 @@ config = {
     "statscache.consumer.epoch": datetime.datetime(2015, 1, 1),
     # The archive of the bus.
     "statscache.datagrepper.endpoint": "https://apps.fedoraproject.org/datagrepper/",
+    # Files and folders of messages that are asked instead: JSON lines, plain, gz or zst.
+    # "statscache.archive.files": ["/srv/messages"],
+    # How long after it was sent the archive has a message, how often it is asked for what the
+    # bus lost, and how far back it is asked again each time, since some come late.
+    "statscache.archive.lag": datetime.timedelta(minutes=1),
+    "statscache.archive.interval": datetime.timedelta(minutes=1),
+    "statscache.archive.overlap": datetime.timedelta(minutes=15),
+    # Questions to the archive at a time.
+    "statscache.archive.concurrency": 1,
+    # How much of the archive the background audit reads (0: none), and whether it counts anew
+    # what it finds to be wrong.
+    "statscache.audit.messages_per_hour": 50_000,
+    "statscache.audit.repair": False,
     # How old rows get before they are deleted, by schedule; others are kept for ever.
     # "statscache.retention": {"15s": datetime.timedelta(days=7)},
     # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Table, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from statscache.database import is_unavailable
+from statscache.definitions import redirect
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
 from statscache.rejections import Rejection
 
 log = logging.getLogger(__name__)
+
+_MOMENT = timedelta(microseconds=1)
 
 
 class ClassicRunner:
@@ -30,6 +35,58 @@ class ClassicRunner:
         self.plugin = make()
         self.ident = self.plugin.ident
         self._is_launched = False
+        self._table: Table | None = None
+        self._shadow: str | None = None
+
+    def redirect(self, table: Table, shadow: str | None) -> None:
+        """From now on let it work on the table ``shadow`` instead of ``table``, if given."""
+        if shadow != self._shadow:
+            self.renew()
+        self._table, self._shadow = table, shadow
+
+    def begin(self, connection: Connection, since: float) -> float:
+        """Ask it up to when its rows are there, and revert what may be incomplete.
+
+        Gives the time, UNIX seconds, from which it is to get messages: ``since`` or later.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        plugin = self.plugin
+        with self._session(connection) as session:
+            latest = plugin.latest(session)
+            if latest is None:
+                return since
+            if plugin.schedule is not None:
+                # A row is stamped with the end of its window: the last one may be incomplete, and
+                # the row that is stamped with its start belongs to the window before.
+                start = plugin.schedule.last(latest - _MOMENT)
+                when = start + _MOMENT
+            else:
+                start = when = latest
+            if _seconds(start) <= since:
+                start, when = _naive(since), _naive(since) + _MOMENT
+            plugin.revert(when, session)
+            session.commit()
+        return max(since, _seconds(start))
+
+    def window_start(self, moment: float) -> float:
+        """The start of the window of the plugin in which a time (UNIX seconds) lies."""
+        if self.plugin.schedule is None:
+            return moment
+        return _seconds(self.plugin.schedule.last(_naive(moment)))
+
+    def revert(self, connection: Connection, start: float) -> None:
+        """Let it take back all rows of messages from ``start`` (UNIX seconds) on.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        when = _naive(start) if self.plugin.schedule is None else _naive(start) + _MOMENT
+        with self._session(connection) as session:
+            self.plugin.revert(when, session)
+            session.commit()
+        self.renew()
 
     def launch(self, connection: Connection) -> None:
         """Let the plugin prepare itself, before its first message; once for each instance.
@@ -40,7 +97,7 @@ class ClassicRunner:
         if self._is_launched:
             return
         try:
-            with connection.begin_nested(), _session(connection) as session:
+            with connection.begin_nested(), self._session(connection) as session:
                 self.plugin.launch(session)
                 session.commit()
         except Exception as error:
@@ -75,12 +132,33 @@ class ClassicRunner:
 
         event.listen(connection, "before_cursor_execute", notice)
         try:
-            with _session(connection) as session:
+            with self._session(connection) as session:
                 self.plugin.update(session)
                 session.commit()
         finally:
             event.remove(connection, "before_cursor_execute", notice)
         return wrote
+
+    @contextmanager
+    def _session(self, connection: Connection) -> Iterator[Session]:
+        """A session whose commit() and rollback() end a savepoint, never our transaction."""
+        table, shadow = self._table, self._shadow
+
+        def replace(*arguments: Any) -> tuple[str, Any]:
+            assert table is not None
+            assert shadow is not None
+            return redirect(arguments[2], table, shadow), arguments[3]
+
+        if shadow is not None:
+            event.listen(connection, "before_cursor_execute", replace, retval=True)
+        try:
+            with Session(
+                connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+            ) as session:
+                yield session
+        finally:
+            if shadow is not None:
+                event.remove(connection, "before_cursor_execute", replace)
 
     def renew(self) -> None:
         """Forget all that the plugin holds in memory."""
@@ -96,11 +174,14 @@ class ClassicRunner:
             log.exception("%s could not be stopped", self.ident)
 
 
-def _session(connection: Connection) -> Session:
-    # The plugin's own commit() and rollback() end a savepoint, never the engine's transaction.
-    return Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
-
-
 def blames_plugin(error: Exception) -> bool:
     """Whether an exception in a plugin's writes is its own, and not the database's."""
     return not (isinstance(error, DBAPIError) and is_unavailable(error))
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
+def _naive(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

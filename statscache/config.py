@@ -38,8 +38,23 @@ class Settings:
     """``statscache.consumer.batch_size``: messages after which it commits without waiting."""
     buffer_size: int
     """``statscache.consumer.buffer_size``: messages held at most while the database is away."""
-    datagrepper_endpoint: str
-    """``statscache.datagrepper.endpoint``: the archive."""
+    datagrepper_endpoint: str | None
+    """``statscache.datagrepper.endpoint``: the archive; None: there is none."""
+    archive_files: tuple[str, ...]
+    """``statscache.archive.files``: files and folders of messages, instead of datagrepper."""
+    archive_concurrency: int
+    """``statscache.archive.concurrency``: questions to the archive at a time."""
+    archive_interval: timedelta
+    """``statscache.archive.interval``: how often what the bus lost is asked for."""
+    archive_lag: timedelta
+    """``statscache.archive.lag``: how long after it was sent the archive has a message."""
+    archive_overlap: timedelta
+    """``statscache.archive.overlap``: how far back the archive is asked again every time."""
+    audit_budget: int
+    """``statscache.audit.messages_per_hour``: how much of the archive the background audit may
+    read; 0 switches it off."""
+    audit_repairs: bool
+    """``statscache.audit.repair``: whether the audit counts anew what it finds to be wrong."""
     default_rows_per_page: int
     """``statscache.app.default_rows_per_page``."""
     maximum_rows_per_page: int
@@ -51,6 +66,11 @@ class Settings:
     resolutions that are not named keep their rows for ever."""
     about: str
     """``statscache.about``: ``tables`` (our own) or ``fedmsg.meta`` (the installed processors)."""
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether there is an archive that gives what the bus lost."""
+        return bool(self.archive_files or self.datagrepper_endpoint)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -68,12 +88,14 @@ class Settings:
             frequency=_duration(config, "statscache.producer.frequency", timedelta(seconds=1)),
             batch_size=_positive_int(config, "statscache.consumer.batch_size", 10_000),
             buffer_size=_positive_int(config, "statscache.consumer.buffer_size", 200_000),
-            datagrepper_endpoint=str(
-                config.get(
-                    "statscache.datagrepper.endpoint",
-                    "https://apps.fedoraproject.org/datagrepper/",
-                )
-            ),
+            datagrepper_endpoint=_endpoint(config),
+            archive_files=_paths(config, "statscache.archive.files"),
+            archive_concurrency=_positive_int(config, "statscache.archive.concurrency", 1),
+            archive_interval=_duration(config, "statscache.archive.interval", timedelta(minutes=1)),
+            archive_lag=_duration(config, "statscache.archive.lag", timedelta(minutes=1)),
+            archive_overlap=_duration(config, "statscache.archive.overlap", timedelta(minutes=15)),
+            audit_budget=_natural(config, "statscache.audit.messages_per_hour", 50_000),
+            audit_repairs=bool(config.get("statscache.audit.repair", False)),
             default_rows_per_page=min(default_rows, maximum_rows),
             maximum_rows_per_page=maximum_rows,
             statement_timeout=_duration(
@@ -137,6 +159,38 @@ def _positive_int(config: Mapping[str, Any], key: str, default: int) -> int:
     if type(value) is not int or value < 1:
         raise ConfigurationError(f"{key} must be a whole number from 1 on, not {value!r}")
     return value
+
+
+def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or value < 0:
+        raise ConfigurationError(f"{key} must be a whole number from 0 on, not {value!r}")
+    return value
+
+
+def _endpoint(config: Mapping[str, Any]) -> str | None:
+    key = "statscache.datagrepper.endpoint"
+    value = config.get(key)
+    if not value:
+        return None
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{key} must be a URL such as https://apps.fedoraproject.org/datagrepper/, or None "
+            f"where there is no archive, not {value!r}"
+        )
+    return value
+
+
+def _paths(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = config.get(key, ())
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(path, str) for path in value):
+        raise ConfigurationError(f"{key} must be a list of files and folders, not {value!r}")
+    for path in value:
+        if not Path(path).exists():
+            raise ConfigurationError(f"{key}: there is no {path!r}")
+    return tuple(value)
 
 
 def _duration(config: Mapping[str, Any], key: str, default: timedelta) -> timedelta:

@@ -20,6 +20,8 @@ import moksha.hub.api.producer
 from moksha.hub.reactor import reactor
 
 from statscache import about
+from statscache.archive import open_archive
+from statscache.catchup import CatchUp, Pace
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable, StatscacheError
@@ -55,6 +57,8 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         except Exception as error:
             log.exception("statscache cannot start")
             raise SystemExit("statscache: cannot start, see the log") from error
+        self._stopping = threading.Event()
+        self._catching_up = _start_catching_up(self._engine, settings, hub.config, self._stopping)
         self.frequency = settings.frequency
         self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
         _stop_on_sigterm()
@@ -90,7 +94,11 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         reactor.wakeUp()
 
     def _close(self) -> None:
+        self._stopping.set()
         self.intake.close()
+        if self._catching_up is not None:
+            # It may wait for an answer of the archive: nothing of that is lost.
+            self._catching_up.join(timeout=2.0)
         self._engine.close()
         log.info("statscache has stopped")
 
@@ -146,6 +154,29 @@ def _open_when_reachable(engine: Engine) -> None:
             log.error("the database is away, next try in %.0f s: %s", delay, error)
             time.sleep(delay)
             delay = min(delay * 2, LONGEST_BACKOFF)
+
+
+def _start_catching_up(
+    engine: Engine, settings: Settings, config: Any, stop: threading.Event
+) -> threading.Thread | None:
+    """Catch up in a thread of our own: the reactor's must not wait for an archive."""
+    archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
+    if archive is None:
+        log.info("no archive is configured: what the bus loses is lost")
+        return None
+    log.info("what the bus loses comes from %s", archive.describe())
+    catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config)
+
+    def run() -> None:
+        # Connect first, then fetch: what is sent in between comes by both ways.
+        while not reactor.running and not stop.wait(0.05):
+            pass
+        catch_up.run(stop)
+        archive.close()
+
+    thread = threading.Thread(target=run, name="statscache-catchup", daemon=True)
+    thread.start()
+    return thread
 
 
 def _stop_on_sigterm() -> None:

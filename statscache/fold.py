@@ -11,7 +11,7 @@ the table keeps one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -36,16 +36,22 @@ Combine = Callable[[Row, Row], Row]
 
 
 class Folder:
-    """Folds the messages of one plugin into the partials of all its tables.
+    """Folds the messages of one plugin into the partials of its tables.
+
+    Args:
+        plugin: whose rows are folded.
+        tables: which of its tables, finest first; all of them when absent.
 
     Rows are folded at the finest resolution only; the coarser ones are made of the finer partial
     once per batch, never of the table, whose old rows may have been pruned.
     """
 
-    def __init__(self, plugin: Aggregate) -> None:
+    def __init__(self, plugin: Aggregate, tables: Sequence[AggregateTable] | None = None) -> None:
         self.plugin = plugin
         self.subscribes = plugin.subscribes
-        self._finest, *coarser = plugin.tables
+        chosen = plugin.tables if tables is None else tuple(tables)
+        self.idents = tuple(table.ident for table in chosen)
+        self._finest, *coarser = chosen
         self._timed = keeps_time(plugin.values, self._finest)
         self._combine = combiner(plugin.values, timed=self._timed)
         # Counters are nearly everything: they have a path of their own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from typing import Any
@@ -113,19 +114,18 @@ class Message:
         the signature, fractions of a second) is left out, so that every copy of a message that
         was sent without an id has the same one.
         """
-        digest = self._digest
-        if digest is None:
-            try:
-                content = orjson.dumps(
-                    [self.topic, int(self.timestamp), self.msg], option=_CANONICAL
-                )
-            except TypeError:
-                # Integers beyond 64 bits and lone surrogates, which JSON allows and orjson refuses.
-                content = repr([self.topic, int(self.timestamp), _sorted(self.msg)]).encode(
-                    "utf-8", "surrogatepass"
-                )
-            digest = self._digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        return digest
+        if self._digest is None:
+            self._digest = self.digest_at(int(self.timestamp))
+        return self._digest
+
+    def digest_at(self, second: int) -> str:
+        """What :attr:`digest` would be, had the message been sent at this time (UNIX seconds)."""
+        try:
+            content = orjson.dumps([self.topic, second, self.msg], option=_CANONICAL)
+        except TypeError:
+            # Integers beyond 64 bits and lone surrogates, which JSON allows and orjson refuses.
+            content = repr([self.topic, second, _sorted(self.msg)]).encode("utf-8", "surrogatepass")
+        return "sha256:" + hashlib.sha256(content).hexdigest()
 
     @property
     def identity(self) -> str:
@@ -151,6 +151,13 @@ class Message:
         if self._packages is None:
             self._packages = about.packages(self.raw)
         return self._packages
+
+    def to_json(self) -> str:
+        """:attr:`raw` as JSON text, from which :func:`decode` makes the same message."""
+        try:
+            return orjson.dumps(self.raw, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:
+            return json.dumps(self.raw)
 
     def __repr__(self) -> str:
         return f"<Message {self.id} {self.topic} at {self.timestamp}>"

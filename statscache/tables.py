@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    text,
+)
 
 from statscache.plugins.models import PLAIN_TEXT
 
@@ -13,8 +23,24 @@ lane = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("name", PLAIN_TEXT, nullable=False, unique=True),
-    # Everything older has been reconciled with the archive; UNIX seconds.
+    # The name of the lane that this one joins when it has caught up.
+    Column("joins", PLAIN_TEXT),
+    # 1: its plugins want history before live messages, in the order of time.
+    Column("ordered", Integer, nullable=False, default=0, server_default="0"),
+    # The times below are UNIX seconds. History is filled in from here on; absent without archive.
+    Column("since", Double),
+    # Everything from `since` to here has been reconciled with the archive.
     Column("watermark", Double),
+    # Claims of messages from `since` to here have been pruned.
+    Column("horizon", Double),
+    # After a failure nothing is counted before this time.
+    Column("retry_at", Double),
+    Column("failures", Integer, nullable=False, default=0, server_default="0"),
+    # Which process fills in its history, and until when others leave that to it.
+    Column("leased_by", PLAIN_TEXT),
+    Column("leased_until", Double),
+    # Grows, in the row of the lane 1, whenever lanes or their plugins change.
+    Column("generation", BigInteger, nullable=False, default=0, server_default="0"),
     # The largest timestamp of a message that was counted; UNIX seconds.
     Column("newest", Double),
     Column("messages", BigInteger, nullable=False, default=0),
@@ -33,6 +59,15 @@ claim = Table(
     Column("timestamp", Double, nullable=False),
     # A random number per transaction.
     Column("batch", BigInteger, nullable=False),
+    # 1: the message had no id, so this is the digest of its content.
+    Column("anonymous", Integer, nullable=False, default=0, server_default="0"),
+    Index(
+        "ix_statscache_claim_anonymous",
+        "lane",
+        "timestamp",
+        sqlite_where=text("anonymous = 1"),
+        postgresql_where=text("anonymous = 1"),
+    ),
     comment="The messages that a lane has counted.",
     sqlite_with_rowid=False,
 )
@@ -42,13 +77,77 @@ plugin = Table(
     metadata,
     Column("ident", PLAIN_TEXT, primary_key=True),
     Column("lane", Integer, nullable=False),
-    # "active", or "failing": its last write did not succeed.
+    # "active"; "filling": its history is not complete; "failing": its last write did not succeed;
+    # "gone": it is not installed any more.
     Column("state", PLAIN_TEXT, nullable=False),
     Column("error", PLAIN_TEXT),
     Column("failed_at", Double),
-    # Messages that others counted while its writes failed.
+    # Messages that others counted while its writes failed, and that no archive can give again.
     Column("missed", BigInteger, nullable=False, default=0),
+    # From when on it has counted everything; UNIX seconds.
+    Column("since", Double),
+    # What the table behind the ident holds, as JSON; another definition needs another table.
+    Column("definition", PLAIN_TEXT),
+    # The table that is filled beside the served one, to take its place.
+    Column("shadow", PLAIN_TEXT),
+    # Rows of earlier times have been deleted, because of their age.
+    Column("pruned_until", Double),
+    # The audit has compared everything from `since` to here with the archive.
+    Column("audited_until", Double),
+    Column("mismatches", BigInteger, nullable=False, default=0, server_default="0"),
     comment="What the hub knows of each plugin, for the API and the command line.",
+)
+
+counted = Table(
+    "statscache_counted",
+    metadata,
+    Column("lane", Integer, primary_key=True, autoincrement=False),
+    # The start of a quarter of an hour.
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("messages", BigInteger, nullable=False),
+    # The exclusive or of the digests of all the claims.
+    Column("digest", LargeBinary(16), nullable=False),
+    comment="What is left of claims that were pruned: enough to tell whether one was among them.",
+    sqlite_with_rowid=False,
+)
+
+late = Table(
+    "statscache_late",
+    metadata,
+    Column("lane", Integer, primary_key=True, autoincrement=False),
+    Column("identity", LargeBinary(16), primary_key=True),
+    Column("timestamp", Double, nullable=False),
+    Column("content", PLAIN_TEXT, nullable=False),
+    Column("received_at", Double, nullable=False),
+    comment="Messages that wait until the archive tells whether they were counted before.",
+)
+
+gap = Table(
+    "statscache_gap",
+    metadata,
+    Column("lane", Integer, primary_key=True, autoincrement=False),
+    Column("start", Double, primary_key=True),
+    Column("stop", Double, nullable=False),
+    Column("missing", BigInteger, nullable=False),
+    Column("noticed_at", Double, nullable=False),
+    comment="Times of which the archive did not give all that it says it has.",
+)
+
+audit = Table(
+    "statscache_audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # How many times the whole history has been compared with the archive.
+    Column("sweeps", Integer, nullable=False),
+    # Where the present sweep goes on; UNIX seconds.
+    Column("position", Double),
+    Column("checked_at", Double),
+    Column("messages", BigInteger, nullable=False),
+    Column("mismatches", BigInteger, nullable=False),
+    Column("repaired", BigInteger, nullable=False),
+    # The newest difference, as a person reads it.
+    Column("last_mismatch", PLAIN_TEXT),
+    comment="How far the background audit is: one row.",
 )
 
 revision = Table(

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-from statscache.plugins.aggregate import NEWEST_AT, Aggregate, AggregateTable
+from statscache.plugins.aggregate import NEWEST_AT, Aggregate
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -86,9 +86,9 @@ class Upsert:
         return connection.execute(self._statement, parameters).rowcount
 
 
-def aggregate_upsert(plugin: Aggregate, table: AggregateTable, backend: str) -> Upsert:
+def aggregate_upsert(plugin: Aggregate, table: Table, backend: str, *, is_latest: bool) -> Upsert:
     """The upsert that merges the rows of an aggregate as its values declare."""
-    clock = NEWEST_AT if NEWEST_AT in table.table.c else "timestamp"
+    clock = NEWEST_AT if NEWEST_AT in table.c else "timestamp"
     newest = [value.name for value in plugin.values if value.merge == "newest"]
 
     def is_newer(old: Any, new: Any) -> ColumnElement[bool]:
@@ -115,9 +115,9 @@ def aggregate_upsert(plugin: Aggregate, table: AggregateTable, backend: str) -> 
         "newest": merge_newest,
     }
     merges = {value.name: makers[value.merge](value.name) for value in plugin.values}
-    if table.width is None or clock == NEWEST_AT:
+    if is_latest or clock == NEWEST_AT:
         merges[clock] = merge_largest(clock)
-    return Upsert(table.table, backend, merges)
+    return Upsert(table, backend, merges)
 
 
 def _unnested(name: str, type_: Any) -> Any:

@@ -24,7 +24,14 @@ def test_the_shipped_files_say_the_defaults(
     assert not defaults.consumer_enabled
     assert shipped.epoch == datetime(2015, 1, 1, tzinfo=UTC)
     assert defaults.epoch is None
-    for name in ("uri", "frequency", "batch_size", "buffer_size", "datagrepper_endpoint"):
+    # Nobody asks the real archive who did not say so.
+    assert shipped.datagrepper_endpoint == "https://apps.fedoraproject.org/datagrepper/"
+    assert defaults.datagrepper_endpoint is None
+    for name in ("archive_interval", "archive_overlap", "archive_concurrency"):
+        assert getattr(shipped, name) == getattr(defaults, name), name
+    for name in ("audit_budget", "audit_repairs"):
+        assert getattr(shipped, name) == getattr(defaults, name), name
+    for name in ("uri", "frequency", "batch_size", "buffer_size", "archive_lag"):
         assert getattr(shipped, name) == getattr(defaults, name), name
     for name in ("default_rows_per_page", "maximum_rows_per_page", "statement_timeout", "about"):
         assert getattr(shipped, name) == getattr(defaults, name), name

@@ -125,6 +125,9 @@ class Aggregate:
     """Resolution to the age at which its rows are deleted; for ever where it is not named."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
+    version: ClassVar[int] = 1
+    """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
+    A change of columns, topics or resolutions is noticed without it."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config

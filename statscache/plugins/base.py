@@ -47,6 +47,9 @@ class BasePlugin:
     """The width of a window in time, for plugins that count in windows."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
+    version: ClassVar[int] = 1
+    """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
+    A change of columns, topics or resolutions is noticed without it."""
     model: Any = None
 
     def __init__(

@@ -1,0 +1,355 @@
+"""Catch up with the archive: at start, over and over while live messages flow, for new plugins.
+
+That one mechanism fills in history, cures the bus of losing messages, and repairs after a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+from statscache import late
+from statscache.archive import Archive, Window, read
+from statscache.archive.reading import fetch
+from statscache.backfill import Folded, FoldTask
+from statscache.config import Settings
+from statscache.engine import Engine
+from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
+from statscache.lanes import Lane
+from statscache.topics import EVERYTHING
+
+log = logging.getLogger(__name__)
+
+_TURN_OF_A_LANE = 2.0
+"""Seconds after which a lane that fills in its history lets the others have their turn."""
+
+_PATIENCE = 5.0
+"""Seconds beyond the lag that a command waits for a lane to join."""
+
+_SHORTEST_WAIT = 1.0
+_LONGEST_WAIT = 300.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the archive is asked; seconds, except where it says.
+
+    Attributes:
+        lag: how long after it was sent the archive has a message.
+        overlap: how far back it is asked again every time, since rows may come late.
+        interval: how often it is asked for what the bus lost.
+        concurrency: windows under way at a time.
+    """
+
+    lag: float = 60.0
+    overlap: float = 900.0
+    interval: float = 60.0
+    concurrency: int = 1
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Pace:
+        """As it is configured."""
+        return cls(
+            lag=settings.archive_lag.total_seconds(),
+            overlap=settings.archive_overlap.total_seconds(),
+            interval=settings.archive_interval.total_seconds(),
+            concurrency=settings.archive_concurrency,
+        )
+
+
+@dataclass
+class Progress:
+    """What has been done since the start.
+
+    Attributes:
+        messages: that the archive gave.
+        until: of each lane's name, its watermark, UNIX seconds.
+    """
+
+    messages: int = 0
+    until: dict[str, float] = field(default_factory=dict)
+
+
+class CatchUp:
+    """Moves the watermarks of all lanes towards the present.
+
+    Args:
+        engine: that counts; other threads may use it meanwhile.
+        archive: that is asked.
+        pace: how.
+        executor: where windows are fetched and folded; absent, in threads of our own.
+        config: fedmsg's configuration, with which plugins are made in other processes.
+        idents: the plugins whose lanes are moved; absent, all.
+        report: called now and then with the progress.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        archive: Archive,
+        pace: Pace,
+        *,
+        executor: Executor | None = None,
+        config: Mapping[str, Any] | None = None,
+        idents: frozenset[str] | None = None,
+        report: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._pace = pace
+        self._executor = executor
+        self._config = config or {}
+        self._idents = idents
+        self._report = report
+        self._owner = f"{socket.gethostname()} {os.getpid()} {id(self):x}"
+        self._readers: dict[int, tuple[float, Iterator[Any]]] = {}
+        self._due = 0.0
+        self._forced: set[int] = set()
+        self.progress = Progress()
+
+    def run(self, stop: threading.Event) -> None:
+        """Go on until ``stop`` is set; nothing that can go wrong ends it."""
+        wait = 0.0
+        trouble = ""
+        while not stop.wait(wait):
+            try:
+                wait = self.turn()
+            except (ArchiveUnavailable, DatabaseUnavailable) as error:
+                self._forget_readers()
+                wait = min(max(wait * 2, _SHORTEST_WAIT), _LONGEST_WAIT)
+                if str(error) != trouble:
+                    log.error("cannot catch up, next try in %.0f s: %s", wait, error)
+                trouble = str(error)
+                if isinstance(error, ArchiveUnavailable):
+                    self._let_live_messages_through()
+            except Exception:
+                self._forget_readers()
+                log.exception("catching up failed")
+                wait = _LONGEST_WAIT
+            else:
+                if trouble:
+                    log.info("catching up again")
+                trouble = ""
+        self._forget_readers()
+
+    def run_until_complete(self) -> list[str]:
+        """Go on until all the lanes have come up to now, less the lag, and have joined.
+
+        Gives the idents that are complete and could not join yet, because the others have counted
+        messages that the archive does not have: they will, when the overlap has passed.
+
+        Raises:
+            ArchiveUnavailable: what was done is committed.
+            DatabaseUnavailable: the same.
+        """
+        try:
+            patience = None
+            while True:
+                wait = self.turn()
+                behind, apart = self._unfinished()
+                if not behind:
+                    if patience is None:
+                        patience = time.monotonic() + self._pace.lag + _PATIENCE
+                    if not apart or time.monotonic() >= patience:
+                        return apart
+                time.sleep(min(wait, 1.0))
+                self._due = 0.0
+        finally:
+            self._forget_readers()
+
+    def turn(self) -> float:
+        """Do a part of what is to be done; gives the seconds until there is more.
+
+        Raises:
+            ArchiveUnavailable: what was done is committed.
+            DatabaseUnavailable: the same.
+        """
+        target = float(int(time.time() - self._pace.lag))
+        lanes = self._lanes()
+        far = [lane for lane in lanes if self._is_far(lane, target)]
+        near = [lane for lane in lanes if lane not in far]
+        if near and time.monotonic() >= self._due:
+            self._rewind(near)
+            self._reconcile(near, target)
+            self._due = time.monotonic() + self._pace.interval
+            self._join(lanes)
+            self._engine.prune_claims(self._pace.overlap)
+            late.resolve(self._engine, self._archive)
+        for lane in far:
+            self._fill_in(lane, lanes, target)
+        if far:
+            self._engine.prune_claims(self._pace.overlap)
+            return 0.0
+        return max(0.0, self._due - time.monotonic())
+
+    def _lanes(self) -> list[Lane]:
+        """Those that have plugins that want messages, and are to be moved."""
+        now = time.time()
+        with self._engine.transaction() as connection:
+            lanes = self._engine.lanes.all(connection)
+        ready = [
+            lane
+            for lane in lanes
+            if lane.watermark is not None
+            and (lane.retry_at is None or lane.retry_at <= now)
+            and self._engine.crew(lane) is not None
+        ]
+        if self._idents is None:
+            return ready
+        wanted = [lane for lane in ready if self._idents.intersection(self._members(lane))]
+        # A lane can join only one that is as far as it is.
+        homes = {lane.joins for lane in wanted}
+        return wanted + [lane for lane in ready if lane.name in homes and lane not in wanted]
+
+    def _members(self, lane: Lane) -> tuple[str, ...]:
+        crew = self._engine.crew(lane)
+        return crew.idents if crew is not None else ()
+
+    def _is_far(self, lane: Lane, target: float) -> bool:
+        assert lane.watermark is not None
+        return target - lane.watermark > max(self._pace.overlap, 2 * self._pace.interval)
+
+    def _unfinished(self) -> tuple[list[str], list[str]]:
+        """The idents that are still behind, and those that are not, but in lanes of their own."""
+        target = time.time() - self._pace.lag - 2 * max(self._pace.interval, 60.0)
+        behind: list[str] = []
+        apart: list[str] = []
+        for lane in self._lanes():
+            if _watermark(lane) < target or self._engine.waits(lane.id):
+                behind += self._members(lane)
+            elif lane.joins is not None:
+                apart += self._members(lane)
+        return behind, apart
+
+    # Near the present: all lanes at once, and an overlap again.
+
+    def _reconcile(self, lanes: list[Lane], target: float) -> None:
+        start = min(
+            max(_watermark(lane) - self._pace.overlap, lane.since or 0.0, lane.horizon or 0.0)
+            for lane in lanes
+        )
+        numbers = frozenset(lane.id for lane in lanes)
+        pieces = read(
+            self._archive,
+            min(start, target),
+            target,
+            concurrency=self._pace.concurrency,
+        )
+        counted = 0
+        for piece in pieces:
+            outcome = self._engine.count_slice(numbers, piece, is_last=piece.window.stop >= target)
+            counted += outcome.counted
+            self.progress.messages += piece.size
+        for lane in lanes:
+            self.progress.until[lane.name] = target
+        self._tell()
+        if counted:
+            log.info("%d messages that the bus did not bring came from the archive", counted)
+
+    def _rewind(self, lanes: list[Lane]) -> None:
+        """Fill in anew what classic plugins saw while the archive could not be asked."""
+        for lane in lanes:
+            if lane.id in self._forced:
+                self._archive.fetch(Window(_watermark(lane), _watermark(lane) + 1.0))
+                self._engine.rewind(lane.id)
+                self._forced.discard(lane.id)
+
+    def _let_live_messages_through(self) -> None:
+        try:
+            waiting = [lane.id for lane in self._lanes() if self._engine.waits(lane.id)]
+            if waiting:
+                log.warning("classic plugins get live messages without their history")
+                self._engine.flow()
+                self._forced.update(waiting)
+        except DatabaseUnavailable as error:
+            log.error("the database is away too: %s", error)
+
+    def _join(self, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            if lane.joins is not None:
+                self._engine.join(lane.id)
+
+    # Far from it: each lane by itself, in turns.
+
+    def _fill_in(self, lane: Lane, lanes: list[Lane], target: float) -> None:
+        with self._engine.transaction() as connection:
+            if not self._engine.lanes.lease(connection, lane, self._owner):
+                return
+        if lane.id in self._forced:
+            self._rewind([lane])
+            return
+        deadline = time.monotonic() + _TURN_OF_A_LANE
+        for result in self._reader(lane, lanes, target):
+            stop = self._count(lane, result)
+            self.progress.messages += result.size
+            self.progress.until[lane.name] = stop
+            self._tell()
+            self._readers[lane.id] = (stop, self._readers[lane.id][1])
+            if time.monotonic() >= deadline:
+                return
+        self._readers.pop(lane.id, None)
+
+    def _reader(self, lane: Lane, lanes: list[Lane], target: float) -> Iterator[Any]:
+        """Reads on where it stopped, unless the lane has been moved by somebody else."""
+        position, reader = self._readers.get(lane.id, (None, None))
+        if reader is not None and position == lane.watermark:
+            return reader
+        if reader is not None:
+            reader.close()  # type: ignore[attr-defined]
+        crew = self._engine.crew(lane)
+        assert crew is not None
+        topics: tuple[str, ...] = EVERYTHING
+        stop = target
+        home = next((other for other in lanes if other.name == lane.joins), None)
+        if home is not None and home.horizon is not None and _watermark(lane) < home.horizon:
+            # Up to where its home remembers claims, nothing else is needed. From there on both
+            # must claim the same, so that they can be compared.
+            topics, stop = crew.topics, min(target, home.horizon)
+        task: Any = fetch
+        if self._executor is not None and not crew.runners:
+            task = FoldTask(crew, self._config)
+        made = read(
+            self._archive,
+            _watermark(lane),
+            stop,
+            topics,
+            task=task,
+            executor=self._executor,
+            concurrency=self._pace.concurrency,
+        )
+        self._readers[lane.id] = (_watermark(lane), made)
+        return made
+
+    def _count(self, lane: Lane, result: Any) -> float:
+        """Count what was fetched, or folded; gives up to when."""
+        window: Window = result.window
+        if not isinstance(result, Folded):
+            self._engine.count_slice({lane.id}, result)
+        elif not self._engine.count_folded(lane.id, result):
+            start = window.start
+            while start < window.stop:
+                piece = self._archive.fetch(Window(start, window.stop))
+                self._engine.count_slice({lane.id}, piece)
+                start = piece.window.stop
+        return window.stop
+
+    def _forget_readers(self) -> None:
+        for _, reader in self._readers.values():
+            reader.close()  # type: ignore[attr-defined]
+        self._readers.clear()
+
+    def _tell(self) -> None:
+        if self._report is not None:
+            self._report(self.progress)
+
+
+def _watermark(lane: Lane) -> float:
+    assert lane.watermark is not None
+    return lane.watermark

@@ -1,0 +1,214 @@
+"""A crew: the plugins of one lane, ready to count what the lane has claimed."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from statscache.classics import ClassicRunner, blames_plugin
+from statscache.definitions import shadow_table
+from statscache.fold import Folder, Partial
+from statscache.message import Message
+from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
+from statscache.rejections import Rejection
+from statscache.topics import EVERYTHING
+from statscache.upsert import Upsert, aggregate_upsert
+
+log = logging.getLogger(__name__)
+
+_MOST_TOPICS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One ident in a lane: what is written for it, and where.
+
+    Attributes:
+        shadow: the table that is filled instead of the served one; None: the served one.
+        since: where its history begins, UNIX seconds; None: anywhere.
+        pruned_until: older rows have been deleted and are not written again.
+    """
+
+    ident: str
+    table: AggregateTable | None
+    plugin: Any
+    shadow: str | None = None
+    since: float | None = None
+    pruned_until: float | None = None
+
+
+@dataclass
+class Written:
+    """What became of the messages that a crew was given."""
+
+    changed: list[str] = field(default_factory=list)
+    """The idents whose tables were written."""
+    failed: list[tuple[tuple[str, ...], str]] = field(default_factory=list)
+    """The idents of a plugin whose rows could not be written, and the error."""
+
+
+class Crew:
+    """Folds messages for the plugins of a lane, and writes their rows.
+
+    Args:
+        seats: of the aggregates.
+        runners: of the classic plugins, each with the time from which it gets messages.
+        backend: the name of the database's dialect.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        runners: Sequence[tuple[ClassicRunner, float | None]],
+        backend: str,
+    ) -> None:
+        self.seats = {seat.ident: seat for seat in seats}
+        self.runners = [runner for runner, _ in runners]
+        self._sinces_of_runners = [since for _, since in runners]
+        self.folders = folders(seats)
+        self.idents = (*self.seats, *(runner.ident for runner in self.runners))
+        self._since = [self.seats[folder.idents[0]].since for folder in self.folders]
+        self._upserts = {seat.ident: _upsert(seat, backend) for seat in seats}
+        self._subscribers: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def plugins(self) -> int:
+        """How many plugins it has."""
+        return len(self.folders) + len(self.runners)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that at least one of them subscribes to."""
+        if self.runners:
+            return EVERYTHING
+        topics = {topic for folder in self.folders for topic in folder.plugin.topics}
+        return EVERYTHING if "#" in topics else tuple(sorted(topics))
+
+    def fold(
+        self, messages: Sequence[Message], rejections: list[Rejection], start: float | None = None
+    ) -> list[Partial]:
+        """One partial for each of :attr:`folders`.
+
+        ``start``, for messages of the archive, is the time from which on they are: a plugin whose
+        own history begins later does not get the older ones.
+        """
+        partials: list[Partial] = [{} for _ in self.folders]
+        calls = [
+            (folder.fold, partial) for folder, partial in zip(self.folders, partials, strict=True)
+        ]
+        bounds = None
+        if start is not None and any(since is not None and since > start for since in self._since):
+            bounds = [since or 0.0 for since in self._since]
+        subscribers = self._subscribers
+        for message in messages:
+            numbers = subscribers.get(message.topic)
+            if numbers is None:
+                numbers = self._subscribe(message.topic)
+            for number in numbers:
+                if bounds is not None and message.timestamp < bounds[number]:
+                    continue
+                fold, partial = calls[number]
+                try:
+                    fold(message, partial)
+                except Exception as error:
+                    name = self.folders[number].plugin.name
+                    rejections.append(Rejection.by_plugin(message, name, error))
+        return partials
+
+    def write(self, connection: Connection, partials: Iterable[Partial], written: Written) -> None:
+        """Upsert the rows of ``partials``, each plugin in a savepoint of its own."""
+        for folder, partial in zip(self.folders, partials, strict=True):
+            if not partial:
+                continue
+            changed = []
+            try:
+                with connection.begin_nested():
+                    for table, rows in folder.tables(partial):
+                        kept = self._unpruned(table, rows)
+                        self._upserts[table.ident].run(connection, kept)
+                        changed.append(table.ident)
+            except Exception as error:
+                _blame(written, folder.idents, error)
+            else:
+                written.changed += changed
+
+    def run_classics(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        written: Written,
+        rejections: list[Rejection],
+        start: float | None = None,
+    ) -> None:
+        """Give the classic plugins ``messages``, by time, and let them write.
+
+        ``start`` is that of :meth:`fold`.
+        """
+        if not self.runners:
+            return
+        in_order = sorted(messages, key=lambda message: message.timestamp)
+        for runner, since in zip(self.runners, self._sinces_of_runners, strict=True):
+            runner.launch(connection)
+            theirs = in_order
+            if start is not None and since is not None and since > start:
+                theirs = [message for message in in_order if message.timestamp >= since]
+            rejections += runner.process(theirs)
+            try:
+                with connection.begin_nested():
+                    if runner.update(connection):
+                        written.changed.append(runner.ident)
+            except Exception as error:
+                _blame(written, (runner.ident,), error)
+                runner.renew()
+
+    def _unpruned(self, table: AggregateTable, rows: list[Any]) -> list[Any]:
+        until = self.seats[table.ident].pruned_until
+        if until is None or not rows or rows[0][0] >= until:
+            return rows
+        return rows[bisect_left(rows, until, key=lambda row: row[0]) :]
+
+    def _subscribe(self, topic: str) -> tuple[int, ...]:
+        """Which folders want ``topic``; remembered, because a bus has few topics."""
+        if len(self._subscribers) >= _MOST_TOPICS_REMEMBERED:
+            self._subscribers.clear()
+        numbers = tuple(i for i, folder in enumerate(self.folders) if folder.subscribes(topic))
+        self._subscribers[topic] = numbers
+        return numbers
+
+
+def folders(seats: Iterable[Seat]) -> list[Folder]:
+    """Folders for the tables of ``seats``: those of one plugin together, where they fit."""
+    groups: dict[tuple[int, float | None], tuple[Aggregate, list[AggregateTable]]] = {}
+    for seat in seats:
+        if seat.table is not None:
+            key = (id(seat.plugin), seat.since)
+            groups.setdefault(key, (seat.plugin, []))[1].append(seat.table)
+    found = []
+    for plugin, tables in groups.values():
+        rest = sorted(tables, key=lambda table: table.width or 0)
+        while rest:
+            finest, *others = rest
+            together = [finest, *(table for table in others if fits(finest, table))]
+            found.append(Folder(plugin, together))
+            rest = [table for table in others if table not in together]
+    return found
+
+
+def _upsert(seat: Seat, backend: str) -> Upsert:
+    assert seat.table is not None
+    table = seat.table.table
+    target = shadow_table(table, seat.shadow) if seat.shadow else table
+    return aggregate_upsert(seat.plugin, target, backend, is_latest=seat.table.width is None)
+
+
+def _blame(written: Written, idents: tuple[str, ...], error: Exception) -> None:
+    if not blames_plugin(error):
+        raise error
+    text = f"{type(error).__name__}: {error}"
+    log.error("the rows of %s cannot be written: %s", ", ".join(idents), text, exc_info=error)
+    written.failed.append((idents, text))

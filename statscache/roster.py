@@ -1,0 +1,397 @@
+"""The roster: which plugin is in which lane, and how it gets there.
+
+A system that starts empty has all its plugins in the main lane (classic ones in the ordered lane).
+Later ones start in a lane of their own, fill in their history, and join. So do plugins whose
+definition changed, whose writes failed, and which were away for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from statscache import tables
+from statscache.classics import ClassicRunner
+from statscache.crew import Crew, Seat
+from statscache.definitions import (
+    create_shadow,
+    definition_of,
+    drop_shadow,
+    shadow_name,
+    swap,
+)
+from statscache.lanes import MAIN, ORDERED, Lane, Lanes
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.discovery import Dataset, Installed
+
+log = logging.getLogger(__name__)
+
+ACTIVE = "active"
+FILLING = "filling"
+FAILING = "failing"
+GONE = "gone"
+
+_DAY = 86_400
+
+
+class Roster:
+    """Keeps the lanes of the installed plugins in the database.
+
+    Args:
+        installed: the plugins.
+        lanes: how lanes are kept.
+        epoch: how far back history goes; None: as far as the archive does.
+        has_history: whether there is an archive from which history can be filled in.
+    """
+
+    def __init__(
+        self, installed: Installed, lanes: Lanes, epoch: datetime | None, *, has_history: bool
+    ) -> None:
+        self.installed = installed
+        self.has_history = has_history
+        self._lanes = lanes
+        self._epoch = epoch
+        self.runners = {
+            runner.ident: runner for runner in (ClassicRunner(make) for make in installed.classics)
+        }
+
+    # When the hub, or a command, starts.
+
+    def settle(self, connection: Connection) -> None:
+        """Give each installed plugin its lane, and note which are not installed any more."""
+        self._open_lanes(connection)
+        known = {row.ident: row for row in connection.execute(select(tables.plugin))}
+        self._note_gone(connection, known)
+        newcomers: dict[str, list[Dataset]] = {}
+        for ident, dataset in self.installed.datasets.items():
+            row = known.get(ident)
+            if row is None:
+                if self._is_beginning(connection, dataset):
+                    self._seat_at_home(connection, dataset)
+                else:
+                    newcomers.setdefault(_home_name(dataset), []).append(dataset)
+            else:
+                self._welcome(connection, dataset, row, newcomers)
+        for home, datasets in newcomers.items():
+            self._seat_apart(connection, home, datasets)
+
+    def _open_lanes(self, connection: Connection) -> None:
+        datasets = self.installed.datasets.values()
+        for name in (MAIN, ORDERED):
+            ours = [dataset for dataset in datasets if _home_name(dataset) == name]
+            if not ours and name == ORDERED:
+                continue
+            start = None
+            if self.has_history:
+                start = min((self.since(dataset) for dataset in ours), default=self._floor(None))
+            is_ordered = name == ORDERED
+            lane = self._lanes.open(
+                connection, name, ordered=is_ordered, since=start, watermark=start
+            )
+            if lane.since is None and start is not None:
+                # The archive was configured later: what was counted until now is claimed.
+                row = tables.lane
+                connection.execute(
+                    update(row).where(row.c.id == lane.id).values(since=start, watermark=start)
+                )
+                connection.execute(
+                    update(tables.plugin)
+                    .where(tables.plugin.c.lane == lane.id, tables.plugin.c.since.is_(None))
+                    .values(since=start)
+                )
+                self._lanes.touch(connection)
+
+    def _is_beginning(self, connection: Connection, dataset: Dataset) -> bool:
+        """Whether a new plugin has missed nothing that others have counted."""
+        if not self.has_history:
+            return True
+        lane = self._home(connection, dataset)
+        batches = connection.scalar(
+            select(tables.lane.c.batches).where(tables.lane.c.id == lane.id)
+        )
+        return batches == 0 and lane.watermark == lane.since
+
+    def _seat_at_home(self, connection: Connection, dataset: Dataset) -> None:
+        since = None
+        if self.has_history and _home_name(dataset) == ORDERED:
+            since = self._begin(connection, dataset)
+        self._seat(connection, dataset, self._home(connection, dataset), ACTIVE, since)
+
+    def _home(self, connection: Connection, dataset: Dataset) -> Lane:
+        return self._lanes.open(connection, _home_name(dataset))
+
+    def _seat(
+        self,
+        connection: Connection,
+        dataset: Dataset,
+        lane: Lane,
+        state: str,
+        since: float | None = None,
+    ) -> None:
+        if self.has_history and since is None:
+            since = self.since(dataset)
+        connection.execute(
+            tables.plugin.insert().values(
+                ident=dataset.ident,
+                lane=lane.id,
+                state=state,
+                missed=0,
+                since=since,
+                definition=definition_of(dataset),
+            )
+        )
+        self._lanes.touch(connection)
+
+    def _welcome(
+        self,
+        connection: Connection,
+        dataset: Dataset,
+        row: Any,
+        newcomers: dict[str, list[Dataset]],
+    ) -> None:
+        """See whether a plugin that is known already can go on as it did."""
+        definition = definition_of(dataset)
+        ident = dataset.ident
+        if row.definition is None:
+            self._update(connection, ident, definition=definition)
+        elif row.definition != definition and row.shadow != shadow_name(dataset):
+            self._change(connection, dataset, row, newcomers)
+            return
+        elif row.definition == definition and row.shadow and row.shadow != shadow_name(dataset):
+            # Changed, and changed back before the shadow was complete; the served table is old.
+            self._change(connection, dataset, row, newcomers)
+            return
+        if row.state == GONE:
+            if self.has_history:
+                log.info("%s is back: what it missed is filled in", ident)
+                self._update(connection, ident, state=FILLING)
+            else:
+                log.warning("%s is back; without an archive it lacks what it missed", ident)
+                home = self._home(connection, dataset)
+                self._update(connection, ident, state=ACTIVE, lane=home.id)
+
+    def _change(
+        self,
+        connection: Connection,
+        dataset: Dataset,
+        row: Any,
+        newcomers: dict[str, list[Dataset]],
+    ) -> None:
+        ident = dataset.ident
+        if not self.has_history:
+            text = (
+                "its definition changed, and without an archive its table cannot be counted anew: "
+                "set statscache.datagrepper.endpoint or statscache.archive.files, or install the "
+                "release of the plugin that made the table"
+            )
+            log.error("%s: %s", ident, text)
+            self._update(connection, ident, state=FAILING, error=text, failed_at=time.time())
+            return
+        log.info("the definition of %s changed: its table is counted anew, beside", ident)
+        if row.shadow:
+            drop_shadow(connection, dataset.model.__table__, row.shadow)
+            self._update(connection, ident, shadow=None)
+        newcomers.setdefault(_home_name(dataset), []).append(dataset)
+
+    def _note_gone(self, connection: Connection, known: Mapping[str, Any]) -> None:
+        gone = [
+            row
+            for ident, row in known.items()
+            if ident not in self.installed.datasets and row.state != GONE
+        ]
+        for number in sorted({row.lane for row in gone}):
+            idents = [row.ident for row in gone if row.lane == number]
+            log.warning("not installed any more: %s", ", ".join(idents))
+            lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
+            if self.has_history and self._has_others(connection, lane, idents):
+                # As it was left, so that it can go on from there.
+                lane = self._lanes.split(connection, lane, f"gone {idents[0]}", None)
+            for ident in idents:
+                self._update(connection, ident, state=GONE, lane=lane.id)
+
+    def _has_others(self, connection: Connection, lane: Lane, idents: Iterable[str]) -> bool:
+        if lane.name in (MAIN, ORDERED):
+            return True
+        members = connection.scalars(
+            select(tables.plugin.c.ident).where(tables.plugin.c.lane == lane.id)
+        )
+        return bool(set(members) - set(idents))
+
+    # Lanes of their own.
+
+    def _seat_apart(self, connection: Connection, home: str, datasets: list[Dataset]) -> Lane:
+        """Put new and changed plugins into one lane, since they need the same history."""
+        sinces = {
+            dataset.ident: self._begin(connection, dataset)
+            if home == ORDERED
+            else self.since(dataset)
+            for dataset in datasets
+        }
+        start = min(sinces.values())
+        lane = self._lanes.open(
+            connection,
+            f"new {datasets[0].ident}",
+            joins=home,
+            ordered=home == ORDERED,
+            since=start,
+            watermark=start,
+        )
+        known = set(connection.scalars(select(tables.plugin.c.ident)))
+        for dataset in datasets:
+            if dataset.ident in known:
+                self._shadow(connection, dataset, lane, sinces[dataset.ident])
+            else:
+                self._seat(connection, dataset, lane, FILLING, sinces[dataset.ident])
+        log.info(
+            "filling in the history of %s since %s",
+            ", ".join(dataset.ident for dataset in datasets),
+            _iso(start),
+        )
+        return lane
+
+    def rebuild(self, connection: Connection, idents: Iterable[str]) -> Lane:
+        """Let plugins be counted anew, each into a shadow of its table."""
+        datasets = [self.installed.datasets[ident] for ident in idents]
+        return self._seat_apart(connection, _home_name(datasets[0]), datasets)
+
+    def _shadow(self, connection: Connection, dataset: Dataset, lane: Lane, since: float) -> None:
+        name = shadow_name(dataset)
+        create_shadow(connection, dataset.model.__table__, name)
+        previous = connection.scalar(
+            select(tables.plugin.c.lane).where(tables.plugin.c.ident == dataset.ident)
+        )
+        self._update(
+            connection, dataset.ident, lane=lane.id, state=FILLING, shadow=name, since=since
+        )
+        self._drop_if_empty(connection, previous)
+
+    def set_apart(
+        self,
+        connection: Connection,
+        lane: Lane,
+        idents: tuple[str, ...],
+        error: str,
+        batch: int | None,
+    ) -> None:
+        """Move a plugin whose writes failed to a lane that has not counted ``batch``."""
+        apart = self._lanes.split(connection, lane, f"apart {idents[0]}", batch)
+        for ident in idents:
+            self._update(
+                connection,
+                ident,
+                lane=apart.id,
+                state=FAILING,
+                error=error[:10_000],
+                failed_at=time.time(),
+            )
+        pause = self._lanes.back_off(connection, apart)
+        log.error("%s in a lane of its own, next try in %.0f s", ", ".join(idents), pause)
+
+    def join(self, connection: Connection, lane: Lane, home: Lane) -> list[str]:
+        """Move the plugins of ``lane`` to ``home``, and let shadows take their places."""
+        row = tables.plugin.c
+        members = connection.execute(
+            select(row.ident, row.shadow, row.state).where(row.lane == lane.id)
+        ).all()
+        if self._has_members(connection, home):
+            self._lanes.remove(connection, lane)
+        else:
+            home = self._lanes.replace(connection, home, lane)
+        for member in members:
+            dataset = self.installed.datasets[member.ident]
+            if member.shadow:
+                swap(connection, dataset.model.__table__, member.shadow)
+            self._update(
+                connection,
+                member.ident,
+                lane=home.id,
+                state=ACTIVE,
+                error=None,
+                failed_at=None,
+                shadow=None,
+                definition=definition_of(dataset),
+                audited_until=None,
+            )
+        return [member.ident for member in members]
+
+    # What the engine works with.
+
+    def crews(self, connection: Connection, backend: str) -> dict[int, Crew]:
+        """The plugins of each lane, ready to count; a lane without plugins has no crew."""
+        seats: dict[int, list[Seat]] = {}
+        runners: dict[int, list[tuple[ClassicRunner, float | None]]] = {}
+        for row in connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)):
+            dataset = self.installed.datasets.get(row.ident)
+            if dataset is None or row.state == GONE:
+                continue
+            if row.state == FAILING and row.definition != definition_of(dataset) and not row.shadow:
+                continue  # it does not fit its table, and there is no archive
+            if isinstance(dataset.plugin, Aggregate):
+                table = next(t for t in dataset.plugin.tables if t.ident == row.ident)
+                seat = Seat(
+                    row.ident, table, dataset.plugin, row.shadow, row.since, row.pruned_until
+                )
+                seats.setdefault(row.lane, []).append(seat)
+            else:
+                runner = self.runners[row.ident]
+                runner.redirect(dataset.model.__table__, row.shadow)
+                runners.setdefault(row.lane, []).append((runner, row.since))
+        return {
+            lane: Crew(seats.get(lane, []), runners.get(lane, []), backend)
+            for lane in {*seats, *runners}
+        }
+
+    def since(self, dataset: Dataset) -> float:
+        """Where the history of a plugin begins: a midnight in UTC, so that no day is a part."""
+        delta = dataset.plugin.backlog_delta
+        return self._floor(delta)
+
+    def _floor(self, backlog_delta: timedelta | None) -> float:
+        start = self._epoch.timestamp() if self._epoch else 0.0
+        if backlog_delta is not None:
+            start = max(start, time.time() - backlog_delta.total_seconds())
+        return max(0.0, start // _DAY * _DAY)
+
+    def _begin(self, connection: Connection, dataset: Dataset) -> float:
+        """Where the history of a classic plugin begins: it may have rows from earlier times."""
+        runner = self.runners[dataset.ident]
+        since = self.since(dataset)
+        is_known = connection.scalar(
+            select(func.count())
+            .select_from(tables.plugin)
+            .where(tables.plugin.c.ident == dataset.ident)
+        )
+        return since if is_known else runner.begin(connection, since)
+
+    def _update(self, connection: Connection, ident: str, **values: Any) -> None:
+        row = tables.plugin
+        connection.execute(update(row).where(row.c.ident == ident).values(values))
+        if values.keys() & {"lane", "state", "shadow", "pruned_until"}:
+            self._lanes.touch(connection)
+
+    def _has_members(self, connection: Connection, lane: Lane) -> bool:
+        row = tables.plugin.c
+        query = select(row.ident).where(row.lane == lane.id, row.state != GONE).limit(1)
+        return connection.execute(query).first() is not None
+
+    def _drop_if_empty(self, connection: Connection, number: int | None) -> None:
+        row = tables.plugin.c
+        is_used = connection.scalar(
+            select(func.count()).select_from(tables.plugin).where(row.lane == number)
+        )
+        for lane in self._lanes.all(connection):
+            if lane.id == number and not is_used and lane.name not in (MAIN, ORDERED):
+                self._lanes.remove(connection, lane)
+
+
+def _home_name(dataset: Dataset) -> str:
+    return MAIN if isinstance(dataset.plugin, Aggregate) else ORDERED
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
