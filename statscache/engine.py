@@ -228,7 +228,9 @@ class Engine:
                 live: Sequence[Message] = ()
                 if is_last and lane.ordered and self._waits(lane):
                     flowing.append(lane.id)
-                    live = [m for m in self._held.get(lane.id, ()) if not lane.is_late(m)]
+                    held = self._held.get(lane.id, ())
+                    live = [m for m in held if not lane.is_late(m)]
+                    self._put_aside(connection, lane, [m for m in held if lane.is_late(m)])
                 self._count_archived(connection, lane, crew, piece, live, outcome)
             self._finish(connection, outcome)
         for number in flowing:
@@ -262,7 +264,7 @@ class Engine:
             written = Written()
             crew.write(connection, folded.partials, written)
             if not self._settle(
-                connection, lane, crew, written, batch, len(folded.digests), outcome
+                connection, lane, crew, written, (batch,), len(folded.digests), outcome
             ):
                 # Counted here, it fails again, and then it is dealt with.
                 connection.rollback()
@@ -289,7 +291,7 @@ class Engine:
         crew = self._crews.get(lane.id)
         if crew is None or not messages:
             return
-        self._write(connection, lane, crew, messages, None, new_batch(), outcome)
+        self._write(connection, lane, crew, messages, None, (), outcome)
         sums: dict[int, tuple[int, int]] = {}
         for message in messages:
             start = counted_window(message.timestamp)
@@ -313,7 +315,7 @@ class Engine:
         if crew is not None and messages:
             batch = new_batch()
             new = self.lanes.claim(connection, lane, messages, batch)
-            self._write(connection, lane, crew, new, None, batch, outcome)
+            self._write(connection, lane, crew, new, None, (batch,), outcome)
             self.lanes.advance(connection, lane, len(new), _newest(new))
         self._finish(connection, outcome)
 
@@ -440,7 +442,7 @@ class Engine:
         batch = new_batch()
         with connection.begin_nested() as savepoint:
             new = self.lanes.claim(connection, lane, timely, batch)
-            is_settled = self._write(connection, lane, crew, new, None, batch, outcome)
+            is_settled = self._write(connection, lane, crew, new, None, (batch,), outcome)
             if is_settled:
                 self.lanes.advance(connection, lane, len(new), _newest(new))
             else:
@@ -460,19 +462,21 @@ class Engine:
         outcome: Outcome,
     ) -> None:
         window = piece.window
-        batch = new_batch()
+        # What was held comes first: the archive may have it under an id of its own invention.
+        # Two numbers, because each claim gives all that bears its own.
+        batches = (new_batch(), new_batch())
         with connection.begin_nested() as savepoint:
-            new = self.lanes.claim_archived(connection, lane, piece.messages, batch)
-            archived = len(new)
-            new += self.lanes.claim(connection, lane, live, batch) if live else []
-            is_settled = self._write(connection, lane, crew, new, window.start, batch, outcome)
+            held = self.lanes.claim(connection, lane, live, batches[0])
+            archived = self.lanes.claim_archived(connection, lane, piece.messages, batches[1])
+            new = [*archived, *held]
+            is_settled = self._write(connection, lane, crew, new, window.start, batches, outcome)
             if is_settled:
                 self.lanes.advance(connection, lane, len(new), _newest(new), window.stop)
                 self.lanes.note_gap(connection, lane, window.start, window.stop, piece.missing)
             else:
                 savepoint.rollback()
         if is_settled:
-            self._note(outcome, len(piece.messages), archived)
+            self._note(outcome, len(piece.messages), len(archived))
         else:
             self.lanes.back_off(connection, lane)
 
@@ -483,14 +487,14 @@ class Engine:
         crew: Crew,
         new: Sequence[Message],
         start: float | None,
-        batch: int,
+        batches: Sequence[int],
         outcome: Outcome,
     ) -> bool:
         """Write what ``new`` adds; False if nobody in the lane could."""
         written = Written()
         crew.write(connection, crew.fold(new, outcome.rejections, start), written)
         crew.run_classics(connection, new, written, outcome.rejections, start)
-        return self._settle(connection, lane, crew, written, batch, len(new), outcome)
+        return self._settle(connection, lane, crew, written, batches, len(new), outcome)
 
     def _note(self, outcome: Outcome, given: int, new: int) -> None:
         """Several lanes count the same messages: the largest number is what is told."""
@@ -503,7 +507,7 @@ class Engine:
         lane: Lane,
         crew: Crew,
         written: Written,
-        batch: int,
+        batches: Sequence[int],
         counted: int,
         outcome: Outcome,
     ) -> bool:
@@ -515,7 +519,7 @@ class Engine:
                 self._note_failure(connection, idents, error, counted)
             elif lane.name in PERMANENT or crew.plugins > 1:
                 self.lanes.exclude(connection)
-                self.roster.set_apart(connection, lane, idents, error, batch)
+                self.roster.set_apart(connection, lane, idents, error, batches)
             else:
                 return False
         return True

@@ -140,8 +140,10 @@ class Lanes:
             update(tables.lane).where(tables.lane.c.id == 1).values(generation=column + 1)
         )
 
-    def split(self, connection: Connection, lane: Lane, name: str, batch: int | None) -> Lane:
-        """A lane that has counted what ``lane`` has, but not the batch ``batch``."""
+    def split(
+        self, connection: Connection, lane: Lane, name: str, batches: Sequence[int] = ()
+    ) -> Lane:
+        """A lane that has counted what ``lane`` has, but not the claims of ``batches``."""
         joins = lane.joins or lane.name
         apart = self.open(
             connection,
@@ -157,8 +159,8 @@ class Lanes:
             copied = select(literal(apart.id), *(table.c[column] for column in names[1:])).where(
                 table.c.lane == lane.id
             )
-            if table is tables.claim and batch is not None:
-                copied = copied.where(tables.claim.c.batch != batch)
+            if table is tables.claim:
+                copied = copied.where(tables.claim.c.batch.not_in(batches))
             connection.execute(insert(table).from_select(names, copied))
         return apart
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -210,7 +210,7 @@ class Roster:
             lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
             if self.has_history and self._has_others(connection, lane, idents):
                 # As it was left, so that it can go on from there.
-                lane = self._lanes.split(connection, lane, f"gone {idents[0]}", None)
+                lane = self._lanes.split(connection, lane, f"gone {idents[0]}")
             for ident in idents:
                 self._update(connection, ident, state=GONE, lane=lane.id)
 
@@ -276,10 +276,10 @@ class Roster:
         lane: Lane,
         idents: tuple[str, ...],
         error: str,
-        batch: int | None,
+        batches: Sequence[int],
     ) -> None:
-        """Move a plugin whose writes failed to a lane that has not counted ``batch``."""
-        apart = self._lanes.split(connection, lane, f"apart {idents[0]}", batch)
+        """Move a plugin whose writes failed to a lane that has not counted ``batches``."""
+        apart = self._lanes.split(connection, lane, f"apart {idents[0]}", batches)
         for ident in idents:
             self._update(
                 connection,

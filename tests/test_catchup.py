@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import text
 
 from statscache import late
-from statscache.archive import Archive, FileArchive
+from statscache.archive import Archive, FileArchive, Slice, Window
 from statscache.catchup import CatchUp, Pace
 from statscache.database import Database
 from statscache.engine import Engine
@@ -398,6 +398,24 @@ def test_classic_plugins_get_history_in_order_before_live_messages(world: World)
     assert len(world.rows("catchup_log")) == expected + 25
     complete(engine, world.archive([*found, *live]))
     assert len(world.rows("catchup_log")) == expected + 27
+
+
+def test_what_was_held_for_classic_plugins_is_not_given_again_by_the_archive(world: World) -> None:
+    held = messages(6, NOW - 600, 10)
+    bare = messages(3, NOW - 500, 10, msg_id=None)
+    invented = [
+        Message.from_fedmsg(item.raw | {"msg_id": f"2026-{number}-invented"})
+        for number, item in enumerate(bare)
+    ]
+    engine = world.open(Hits, Log)
+    engine.count([*held, *bare])
+    with engine.transaction() as connection:
+        lanes = engine.lanes.all(connection)
+    window = Window(float(TODAY - 2 * 86_400), NOW - 60.0)
+    piece = Slice(window, [*held, *invented])
+    engine.count_slice([lane.id for lane in lanes], piece, is_last=True)
+    assert world.total() == 9
+    assert [row[2] for row in world.rows("catchup_log")] == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
 def test_a_classic_plugin_that_has_rows_goes_on_behind_them(world: World) -> None:
