@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect
-from sqlalchemy.engine import make_url
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    collate,
+    create_engine,
+    event,
+    inspect,
+)
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from statscache import migrations
 from statscache.errors import DatabaseUnavailable, SchemaError
 
-SQLITE_BUSY_TIMEOUT = timedelta(seconds=30)
-"""How long a transaction waits for another process that writes."""
+LOCK_TIMEOUT = timedelta(seconds=30)
+"""How long a transaction waits for another process that writes.
+
+For SQLite the URI may say otherwise: ``sqlite:///statscache.db?timeout=5``.
+"""
 
 
 class Database:
@@ -48,12 +62,22 @@ class Database:
             DatabaseUnavailable: the database cannot be reached, is locked by another process, or
                 has no room: nothing was committed, and a later try may succeed.
         """
+        was_lost = False
         try:
             with self.engine.begin() as connection:
-                yield connection
+                try:
+                    yield connection
+                except Exception:
+                    was_lost = connection.invalidated
+                    raise
         except DBAPIError as error:
-            if is_unavailable(error):
-                raise DatabaseUnavailable(_first_line(error)) from error
+            if was_lost or is_unavailable(error):
+                raise DatabaseUnavailable(_first_line(error) + self._room(error)) from error
+            raise
+        except Exception as error:
+            # Of somebody who went on after the connection was lost.
+            if was_lost:
+                raise DatabaseUnavailable(str(error)) from error
             raise
 
     def check_schema(self) -> None:
@@ -99,6 +123,18 @@ class Database:
                 metadata.create_all(connection, tables=group, checkfirst=False)
         return [table.name for table in missing]
 
+    def _room(self, error: DBAPIError) -> str:
+        """What there is to say of the disk, where SQLite may have failed because it is full."""
+        name = getattr(error.orig, "sqlite_errorname", "")
+        if not name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
+            return ""
+        folder = Path(make_url(self.uri).database or "").absolute().parent
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as reason:
+            return f" ({name}; {reason})"
+        return f" ({name}; {free // 1024:,} KiB are free on the disk of {folder})"
+
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -114,6 +150,9 @@ _SQLITE_UNAVAILABLE = frozenset(
         sqlite3.SQLITE_CANTOPEN,
     }
 )
+_READ_ONLY = "25006"
+"""PostgreSQL's code for a write where none are possible."""
+
 _PRIMARY_CODE = 0xFF
 """SQLite's extended result codes have the primary one in their lowest byte."""
 
@@ -125,8 +164,21 @@ def is_unavailable(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", 0)
         return code & _PRIMARY_CODE in _SQLITE_UNAVAILABLE
-    # PostgreSQL: lost connections, shutdowns, lack of resources, dead-locks, time-outs.
-    return isinstance(error, OperationalError)
+    # PostgreSQL: lost connections, shutdowns, lack of resources, dead-locks, time-outs; and a
+    # server that has become the standby of another.
+    is_read_only = getattr(error.orig, "pgcode", None) == _READ_ONLY
+    return is_read_only or isinstance(error, OperationalError)
+
+
+def ordered_alike(column: Any, backend: str) -> Any:
+    """A column to order by, so that every database orders alike: NULL first, text by code point.
+
+    The columns of other people's models may be collated as the server likes.
+    """
+    key = column
+    if backend == "postgresql" and isinstance(column.type, String) and not column.primary_key:
+        key = collate(column, "C")
+    return key.asc().nulls_first() if column.nullable else key
 
 
 def _first_line(error: DBAPIError) -> str:
@@ -134,7 +186,10 @@ def _first_line(error: DBAPIError) -> str:
 
 
 def _sqlite_engine(uri: str, read_only: bool) -> Engine:
-    engine = create_engine(uri, connect_args={"timeout": SQLITE_BUSY_TIMEOUT.total_seconds()})
+    arguments = (
+        {} if "timeout" in make_url(uri).query else {"timeout": LOCK_TIMEOUT.total_seconds()}
+    )
+    engine = create_engine(uri, connect_args=arguments)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -153,6 +208,15 @@ def _sqlite_engine(uri: str, read_only: bool) -> Engine:
             cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
 
+    @event.listens_for(engine, "handle_error")
+    def give_up(context: ExceptionContext) -> None:
+        # SQLite has rolled back the whole transaction when, for example, the disk is full; what
+        # followed on this connection would be committed on its own.
+        error = context.sqlalchemy_exception
+        if isinstance(error, DBAPIError) and is_unavailable(error):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A writer takes its lock at once: two that upgraded a read lock would dead-lock.
@@ -161,12 +225,18 @@ def _sqlite_engine(uri: str, read_only: bool) -> Engine:
     return engine
 
 
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Seconds and tries after which a machine that has vanished without a word is given up."""
+
+
 def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta | None) -> Engine:
     options = "-c timezone=UTC"
     if read_only:
         options += " -c default_transaction_read_only=on"
+    else:
+        options += f" -c lock_timeout={_milliseconds(LOCK_TIMEOUT)}"
     if statement_timeout is not None:
-        options += f" -c statement_timeout={int(statement_timeout.total_seconds() * 1000)}"
+        options += f" -c statement_timeout={_milliseconds(statement_timeout)}"
     url = make_url(uri)
     if url.drivername == "postgresql":
         # What SQLAlchemy takes for a URI without a driver depends on its version.
@@ -176,5 +246,9 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
         pool_pre_ping=True,
         # All that a reader reads in one transaction is of one moment.
         isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
-        connect_args={"options": options, "connect_timeout": 10},
+        connect_args={"options": options, "connect_timeout": 10, **_KEEPALIVES},
     )
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)
