@@ -21,6 +21,7 @@ from moksha.hub.reactor import reactor
 
 from statscache import about
 from statscache.archive import open_archive
+from statscache.audit.background import Audit
 from statscache.catchup import CatchUp, Pace
 from statscache.config import Settings
 from statscache.engine import Engine
@@ -61,6 +62,8 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         self._catching_up = _start_catching_up(self._engine, settings, hub.config, self._stopping)
         self.frequency = settings.frequency
         self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
+        # Not in moksha's threads: what they do not take out of its own queue has no bound.
+        self.intake.start()
         _stop_on_sigterm()
         # Behind the pool's threads, which shut down "during": nothing is put in after this.
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
@@ -85,7 +88,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         """Take in one message: the JSON text of a fedmsg dict."""
         self.intake.put(_body(message))
         if self.intake.is_full:
-            self.intake.flush()
+            self.intake.wake()
 
     def stop(self) -> None:
         """Called by the hub in its signal handler; what is in hand is committed later."""
@@ -110,7 +113,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
 
 class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
-    """Flushes the consumer's intake every ``statscache.producer.frequency``."""
+    """Lets the consumer's intake commit every ``statscache.producer.frequency``."""
 
     def __init__(self, hub: Any) -> None:
         consumers = [c for c in hub.consumers if isinstance(c, StatscacheConsumer)]
@@ -122,8 +125,8 @@ class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
         super().__init__(hub)
 
     def poll(self) -> None:
-        """Flush; an exception would end moksha's loop for good, so there is none."""
-        self._intake.flush()
+        """Wake the intake; an exception would end moksha's loop for good, so there is none."""
+        self._intake.wake()
 
 
 def _body(message: Any) -> str | bytes:
@@ -165,13 +168,15 @@ def _start_catching_up(
         log.info("no archive is configured: what the bus loses is lost")
         return None
     log.info("what the bus loses comes from %s", archive.describe())
-    catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config)
+    audit = Audit(engine, archive, settings.audit_budget, repairs=settings.audit_repairs)
+    catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config, audit=audit)
 
     def run() -> None:
         # Connect first, then fetch: what is sent in between comes by both ways.
         while not reactor.running and not stop.wait(0.05):
             pass
         catch_up.run(stop)
+        audit.close()
         archive.close()
 
     thread = threading.Thread(target=run, name="statscache-catchup", daemon=True)

@@ -29,6 +29,15 @@ PRUNE_EVERY = 60 * 60.0
 LONGEST_BACKOFF = 30.0
 """Seconds between two tries at most, while the database is away."""
 
+_PATIENCE = 5.0
+"""Seconds after which a commit that still waits for the database is told of in the log."""
+
+_USUAL_SIZE = 4096
+"""Bytes of a message for which memory is planned; where they are larger, fewer are held."""
+
+_BATCH_BYTES = 32 * 1024 * 1024
+"""Bytes after which a batch is closed: decoded they take several times as much."""
+
 
 def count_texts(
     engine: Engine, texts: Iterable[Text], rejections: Sequence[Rejection] = ()
@@ -85,8 +94,8 @@ class Intake:
     Args:
         engine: opened.
         batch_size: messages in one transaction at most.
-        buffer_size: messages in memory at most. While the database is away, more are dropped
-            and counted: the archive has them.
+        buffer_size: messages in memory at most, of 4 KiB on average. While the database is away
+            or too slow, more are dropped and counted: the archive has them.
     """
 
     def __init__(self, engine: Engine, batch_size: int, buffer_size: int) -> None:
@@ -95,27 +104,31 @@ class Intake:
         self._buffer_size = buffer_size
         self._texts: deque[Text] = deque()
         self._in_hand: list[Text] = []
-        self._rejections: deque[Rejection] = deque(maxlen=buffer_size)
+        self._rejections: deque[Rejection] = deque()
+        self._bytes = 0
         self._dropped = 0
         self._dropped_since = 0.0
+        # Of what is waiting; never held for longer than it takes to count.
+        self._counting = threading.Lock()
         self._flushing = threading.Lock()
+        self._waits_since = 0.0
         self._backoff = 0.0
         self._retry_at = 0.0
         self._prune_at = time.monotonic()
+        self._flusher: threading.Thread | None = None
+        self._wanted = threading.Event()
+        self._deadline: float | None = None
 
     def put(self, text: Text) -> None:
         """Take in a message; from any thread, at once."""
-        if len(self) < self._buffer_size:
+        if self._has_room(len(text)):
             self._texts.append(text)
-            return
-        if not self._dropped:
-            self._dropped_since = time.time()
-            log.error("%d messages wait for the database: newer ones are dropped", len(self))
-        self._dropped += 1
 
     def reject(self, content: Text, reason: str) -> None:
         """Take in something that is not a message; from any thread, at once."""
-        self._rejections.append(Rejection.of_frame(content, reason))
+        rejection = Rejection.of_frame(content, reason)
+        if self._has_room(len(rejection.content)):
+            self._rejections.append(rejection)
 
     def __len__(self) -> int:
         """How many messages wait."""
@@ -125,6 +138,21 @@ class Intake:
     def is_full(self) -> bool:
         """Whether there is a whole batch to commit."""
         return len(self._texts) >= self._batch_size
+
+    def start(self) -> None:
+        """Flush in a thread of our own from now on, whenever :meth:`wake` asks for it."""
+        self._flusher = threading.Thread(target=self._run, name="statscache-intake", daemon=True)
+        self._flusher.start()
+
+    def wake(self) -> None:
+        """Let the thread that :meth:`start` has started flush; from any thread, at once."""
+        since = self._waits_since
+        if since and time.monotonic() - since > _PATIENCE:
+            self._waits_since = 0.0
+            log.warning(
+                "the database has not answered for %.0f s: %d messages wait", _PATIENCE, len(self)
+            )
+        self._wanted.set()
 
     def flush(self) -> None:
         """Commit what is in the buffer, or say in the log why not; never raises.
@@ -139,16 +167,45 @@ class Intake:
             self._flushing.release()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Commit what is left, trying again for ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        with self._flushing:
-            while not self._flush() and time.monotonic() < deadline:
-                time.sleep(0.2)
+        """Commit what is left, trying again for ``timeout`` seconds; nothing is put in any more."""
+        self._deadline = time.monotonic() + timeout
+        if self._flusher is None:
+            self._flush_until(self._deadline)
+        else:
+            self._wanted.set()
+            # It may be waiting for the database for longer than whoever stops us would.
+            self._flusher.join(timeout)
         if len(self):
             log.error(
                 "stopped with %d messages that could not be committed; the archive has them",
                 len(self),
             )
+
+    def _run(self) -> None:
+        while self._deadline is None:
+            self._wanted.wait()
+            self._wanted.clear()
+            self.flush()
+        self._flush_until(self._deadline)
+
+    def _flush_until(self, deadline: float) -> None:
+        with self._flushing:
+            while not self._flush() and time.monotonic() < deadline:
+                time.sleep(0.2)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether something of this size may be kept; it is counted then, and else as dropped."""
+        with self._counting:
+            waiting = len(self) + len(self._rejections)
+            if waiting < self._buffer_size and self._bytes < self._buffer_size * _USUAL_SIZE:
+                self._bytes += size
+                return True
+            self._dropped += 1
+            if self._dropped > 1:
+                return False
+            self._dropped_since = time.time()
+        log.error("%d messages wait for the database: newer ones are dropped", waiting)
+        return False
 
     def _flush(self) -> bool:
         """Whether everything that was there has been committed."""
@@ -178,25 +235,36 @@ class Intake:
 
     def _commit_batch(self) -> int:
         """Count the oldest messages; they are kept until they are committed."""
-        while self._texts and len(self._in_hand) < self._batch_size:
-            self._in_hand.append(self._texts.popleft())
+        size = sum(map(len, self._in_hand))
+        while self._texts and len(self._in_hand) < self._batch_size and size < _BATCH_BYTES:
+            text = self._texts.popleft()
+            self._in_hand.append(text)
+            size += len(text)
         rejections = list(self._rejections)
         dropped = self._dropped
-        count_texts(
-            self._engine, self._in_hand, [*rejections, self._gap()] if dropped else rejections
-        )
-        size = len(self._in_hand)
-        self._in_hand.clear()
+        self._waits_since = time.monotonic()
+        try:
+            count_texts(
+                self._engine,
+                self._in_hand,
+                [*rejections, self._gap(dropped)] if dropped else rejections,
+            )
+        finally:
+            self._waits_since = 0.0
+        count = len(self._in_hand)
         for _ in rejections:
-            self._rejections.popleft()
-        self._dropped -= dropped
-        return size
+            size += len(self._rejections.popleft().content)
+        with self._counting:
+            self._in_hand.clear()
+            self._bytes -= size
+            self._dropped -= dropped
+        return count
 
-    def _gap(self) -> Rejection:
+    def _gap(self, dropped: int) -> Rejection:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._dropped_since))
         return Rejection.of_frame(
-            f"{self._dropped} messages that arrived from {since} UTC on",
-            "dropped: the buffer was full while the database was away",
+            f"{dropped} messages that arrived from {since} UTC on",
+            "dropped: the buffer was full, because the database was away or too slow",
         )
 
 
