@@ -44,6 +44,7 @@ class Hub:
         self.environment = dict(os.environ)
         if others:
             self.environment["PYTHONPATH"] = str(DISTRIBUTION)
+        self.command = [str(PROGRAMS / "fedmsg-hub")]
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "hub.log"
 
@@ -65,7 +66,7 @@ class Hub:
         """Start the hub, and wait until it has subscribed to the bus."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(PROGRAMS / "fedmsg-hub")],
+                self.command,
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,
@@ -73,8 +74,12 @@ class Hub:
                 start_new_session=True,
             )
         if subscribes:
-            wait_until(self._has_subscribed, "the hub subscribes", self.log)
-            wait_until(lambda: "Suggesting threadpool" in self.log.read_text(), "it runs", self.log)
+            self.wait_until_subscribed()
+
+    def wait_until_subscribed(self) -> None:
+        """Wait until the hub gets what is published."""
+        wait_until(self._has_subscribed, "the hub subscribes", self.log)
+        wait_until(lambda: "Suggesting threadpool" in self.log.read_text(), "it runs", self.log)
 
     def _has_subscribed(self) -> bool:
         # The goodbye of a hub that was killed (its first byte is 0) may come first.

