@@ -56,6 +56,17 @@ class Subject:
         return next(table for table in plugin.tables if table.ident == self.ident)
 
 
+def depends_on_history(dataset: Dataset) -> bool:
+    """Whether its rows tell of all that ever happened, and not of the time that they bear.
+
+    So it is with what classic plugins write, and with totals that are not kept in buckets.
+    """
+    plugin = dataset.plugin
+    if not isinstance(plugin, Aggregate):
+        return True
+    return dataset.schedule is None and any(value.merge != "newest" for value in plugin.values)
+
+
 class Doubts:
     """Times of which it is not known whether table and archive speak of the same messages."""
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 
 from statscache import tables
 from statscache.archive import Archive, read
-from statscache.audit.comparison import Comparison, Doubts, Subject
+from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_history
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
 from statscache.database import Database
@@ -108,13 +108,12 @@ class Verification:
         since = max(row.since or 0.0, lane.since or 0.0, row.pruned_until or 0.0)
         start = since if self._start is None else max(since, self._start)
         stop = math.inf if self._stop is None else self._stop
-        plugin = dataset.plugin
-        if not isinstance(plugin, Aggregate):
+        if depends_on_history(dataset):
             return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
+        plugin = dataset.plugin
+        assert isinstance(plugin, Aggregate)
         table = next(table for table in plugin.tables if table.ident == dataset.ident)
         if table.width is None:
-            if any(value.merge != "newest" for value in plugin.values):
-                return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
             return Subject(dataset, lane.id, start, start, stop, needs_all=False)
         # Whole buckets: outwards of what was asked for, inwards of what is covered.
         first = _bucket(table, since)
@@ -189,8 +188,8 @@ def _claimed(
             # Its claim may have been pruned, under another time.
             doubts.add(message.timestamp, message.timestamp)
     for when in claims.values():
-        if when >= settled - 2 * RESTAMPING:
-            doubts.add(when, when)
+        # Behind the horizon only those are claimed still that the archive has lost.
+        doubts.add(when, when)
     for when in connection.scalars(select(late.timestamp).where(late.lane == number)):
         doubts.add(when, when)
     return counted

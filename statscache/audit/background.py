@@ -1,0 +1,237 @@
+"""The audit that never ends: it compares the tables with the archive a day at a time.
+
+It goes through the history in order, so that each row is compared once a sweep, and after each day
+of that looks at one chosen by chance, so that what happened to a row of long ago does not wait for
+a sweep. It reads no more of the archive than its budget.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from statscache import tables
+from statscache.archive import Archive, Window
+from statscache.audit.comparison import depends_on_history
+from statscache.audit.gaps import refetch_gaps
+from statscache.audit.repair import repair
+from statscache.audit.verdict import Verdict
+from statscache.audit.verify import Verification
+from statscache.database import Database
+from statscache.engine import PERMANENT, Engine
+from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
+from statscache.lanes import read_lanes
+
+log = logging.getLogger(__name__)
+
+DAY = 86_400
+
+_TURN = 1.0
+"""Seconds after which it lets others have their turn."""
+
+_IDLE = 60.0
+"""Seconds until it looks again whether there is anything to audit."""
+
+_HOUR = 3600.0
+
+
+class Audit:
+    """Compares in the background; one thread uses it.
+
+    Args:
+        engine: whose tables are compared.
+        archive: that is right.
+        budget: messages of the archive that may be read in an hour; 0 switches the audit off.
+        repairs: whether what differs is counted anew.
+    """
+
+    def __init__(self, engine: Engine, archive: Archive, budget: int, *, repairs: bool) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._budget = budget
+        self._repairs = repairs
+        self._database = Database(engine.uri, read_only=True)
+        self._work: Iterator[int] | None = None
+        self._resume_at = 0.0
+
+    def advance(self) -> float:
+        """Go on for a second at most; gives the seconds until it wants to go on.
+
+        Raises:
+            ArchiveUnavailable: the day that it was at is begun anew the next time.
+            DatabaseUnavailable: the same.
+        """
+        if not self._budget:
+            return _IDLE
+        now = time.monotonic()
+        if self._resume_at <= now:
+            self._resume_at = max(self._resume_at, now - _TURN) + self._read_on(now + _TURN)
+        return max(0.0, self._resume_at - time.monotonic())
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._work = None
+        self._database.dispose()
+
+    def _read_on(self, deadline: float) -> float:
+        """Read until the deadline; gives the seconds that the budget allows for what was read."""
+        if self._work is None:
+            self._work = self._audit()
+        messages = 0
+        try:
+            for read in self._work:
+                messages += read
+                if time.monotonic() >= deadline:
+                    return messages * _HOUR / self._budget
+        except (ArchiveUnavailable, DatabaseUnavailable):
+            self._work = None
+            raise
+        except Exception:
+            log.exception("the audit failed, and begins the day anew")
+        self._work = None
+        return messages * _HOUR / self._budget + _IDLE
+
+    def _audit(self) -> Iterator[int]:
+        """Audit until there is nothing to do for now; gives now and then how much was read."""
+        while True:
+            yield refetch_gaps(self._engine, self._archive)
+            begin, end = self._limits()
+            if begin + DAY > end:
+                return
+            position = max(begin, self._position())
+            if position + DAY > end:
+                yield from self._compare(None, begin)
+                self._end_sweep()
+                position = begin
+            window = Window(position, position + DAY)
+            yield from self._compare(window, begin)
+            self._advance_to(window.stop)
+            days = int(end - begin) // DAY
+            if days > 1:
+                chosen = begin + random.randrange(days) * DAY  # noqa: S311
+                if chosen != position:
+                    yield from self._compare(Window(chosen, chosen + DAY), begin)
+
+    def _limits(self) -> tuple[float, float]:
+        """From when to when there are whole days that have been reconciled for good."""
+        with self._database.begin() as connection:
+            lanes = [lane for lane in read_lanes(connection) if lane.name in PERMANENT]
+            # Without an epoch the history begins with the first message that there was.
+            oldest = connection.scalar(select(func.min(tables.counted.c.start))) or 0.0
+        reconciled = [lane for lane in lanes if lane.since is not None]
+        if not reconciled:
+            return 0.0, 0.0
+        begin = max(oldest, min(lane.since or 0.0 for lane in reconciled))
+        end = min(lane.horizon or 0.0 for lane in reconciled)
+        return begin // DAY * DAY, end // DAY * DAY
+
+    def _compare(self, window: Window | None, begin: float) -> Iterator[int]:
+        """Compare a day; or, without, those whose rows depend on all of their history."""
+        verification = self._verification(None, window)
+        yield from self._run(verification)
+        differing = [v.ident for v in verification.verdicts if v.differences]
+        if differing:
+            # Rows may have been pruned, or messages have come late, meanwhile: look twice.
+            again = self._verification(differing, window)
+            yield from self._run(again)
+            confirmed = [verdict for verdict in again.verdicts if verdict.differences]
+            if confirmed:
+                self._report(confirmed)
+                if self._repairs:
+                    yield from self._repair(confirmed, window)
+        self._note(verification.verdicts, window, begin)
+
+    def _verification(self, idents: Iterable[str] | None, window: Window | None) -> Verification:
+        installed = self._engine.installed
+        if window is not None:
+            limits = (window.start, window.stop)
+            return Verification(
+                self._database, installed, self._archive, idents, *limits, history=False
+            )
+        if idents is None:
+            datasets = installed.datasets.items()
+            idents = [ident for ident, dataset in datasets if depends_on_history(dataset)]
+        return Verification(self._database, installed, self._archive, idents)
+
+    def _run(self, verification: Verification) -> Iterator[int]:
+        done = 0
+        for _ in verification.run():
+            yield verification.messages - done
+            done = verification.messages
+        self._update(messages=tables.audit.c.messages + done)
+
+    def _report(self, verdicts: list[Verdict]) -> None:
+        total = 0
+        for verdict in verdicts:
+            count = len(verdict.differences) + verdict.more
+            total += count
+            log.error(
+                "the audit found %d rows of %s that differ from the archive, such as %s",
+                count,
+                verdict.ident,
+                verdict.differences[0],
+            )
+            self._update_plugin(verdict.ident, mismatches=tables.plugin.c.mismatches + count)
+        self._update(
+            mismatches=tables.audit.c.mismatches + total,
+            last_mismatch=str(verdicts[0].differences[0]),
+        )
+
+    def _repair(self, verdicts: list[Verdict], window: Window | None) -> Iterator[int]:
+        idents = [verdict.ident for verdict in verdicts]
+        repaired = yield from repair(self._engine, self._archive, idents, window)
+        log.warning("counted anew: %s", ", ".join(repaired))
+        count = sum(len(v.differences) + v.more for v in verdicts if v.ident in repaired)
+        self._update(repaired=tables.audit.c.repaired + count)
+
+    # Its state.
+
+    def _position(self) -> float:
+        with self._database.begin() as connection:
+            return connection.scalar(select(tables.audit.c.position)) or 0.0
+
+    def _note(self, verdicts: list[Verdict], window: Window | None, begin: float) -> None:
+        """Remember up to when, without a gap, each ident has been compared."""
+        compared = [verdict for verdict in verdicts if not verdict.skipped]
+        row = tables.plugin.c
+        with self._engine.transaction() as connection:
+            for verdict in compared:
+                statement = update(tables.plugin).where(row.ident == verdict.ident)
+                if window is None:
+                    until = verdict.stop
+                else:
+                    until = window.stop
+                    first = func.coalesce(row.audited_until, row.since, 0.0)
+                    statement = statement.where(
+                        (first >= window.start) | (window.start <= begin), first < until
+                    )
+                connection.execute(statement.values(audited_until=until))
+
+    def _advance_to(self, position: float) -> None:
+        self._update(position=position)
+
+    def _end_sweep(self) -> None:
+        self._update(sweeps=tables.audit.c.sweeps + 1, position=None)
+        log.info("the audit has compared all of the history, and begins again")
+
+    def _update(self, **values: Any) -> None:
+        with self._engine.transaction() as connection:
+            _open_state(connection)
+            connection.execute(update(tables.audit).values(checked_at=time.time(), **values))
+
+    def _update_plugin(self, ident: str, **values: Any) -> None:
+        with self._engine.transaction() as connection:
+            row = tables.plugin
+            connection.execute(update(row).where(row.c.ident == ident).values(values))
+
+
+def _open_state(connection: Connection) -> None:
+    if connection.scalar(select(tables.audit.c.id)) is None:
+        connection.execute(
+            insert(tables.audit).values(id=1, sweeps=0, messages=0, mismatches=0, repaired=0)
+        )

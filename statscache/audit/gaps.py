@@ -1,0 +1,48 @@
+"""Ask the archive again for what it once did not give."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import delete, select
+
+from statscache import tables
+from statscache.archive import Archive, Window
+from statscache.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 20
+
+
+def refetch_gaps(engine: Engine, archive: Archive) -> int:
+    """Close gaps behind the horizons of lanes; gives how many messages were read.
+
+    What the archive gives now is put aside as late: then it is found out, by what is remembered of
+    pruned claims, which of it has been counted (see :mod:`statscache.late`). Newer gaps close
+    themselves, because the overlap is read again and again.
+
+    Raises:
+        ArchiveUnavailable: the gaps stay.
+        DatabaseUnavailable: the same.
+    """
+    gap = tables.gap.c
+    with engine.transaction() as connection:
+        lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
+        gaps = connection.execute(select(tables.gap).order_by(gap.noticed_at).limit(_AT_ONCE)).all()
+    messages = 0
+    for row in gaps:
+        lane = lanes.get(row.lane)
+        if lane is None or lane.horizon is None or row.stop > lane.horizon:
+            continue
+        piece = archive.fetch(Window(row.start, row.stop))
+        messages += piece.size
+        if piece.missing or piece.window.stop < row.stop:
+            continue
+        with engine.transaction() as connection:
+            engine.put_aside(connection, lane, piece.messages)
+            connection.execute(
+                delete(tables.gap).where(gap.lane == row.lane, gap.start == row.start)
+            )
+        log.info("the archive gives now what it did not give: %d messages", piece.size)
+    return messages
