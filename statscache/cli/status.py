@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from statscache import tables
 from statscache.cli.context import Context
@@ -14,32 +16,98 @@ from statscache.cli.context import Context
 @click.command()
 @click.pass_obj
 def status(context: Context) -> None:
-    """Show what has been counted, when, and which plugins are in trouble."""
+    """Show the lanes, what each plugin covers, the audit, and what is in trouble.
+
+    A lane is a set of plugins that have counted the same messages. Everything up to its watermark
+    has been reconciled with the archive; newer messages come from the bus.
+    """
     database = context.database(read_only=True)
     database.check_schema()
     with database.begin() as connection:
         lanes = connection.execute(select(tables.lane).order_by(tables.lane.c.id)).all()
-        failing = connection.execute(
-            select(tables.plugin).where(tables.plugin.c.state != "active")
-        ).all()
+        plugins = connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)).all()
+        audit = connection.execute(select(tables.audit)).first()
+        waiting = _by_lane(connection, tables.late, func.count())
+        missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
         rejections = connection.scalar(select(func.sum(tables.rejected.c.times))) or 0
+    database.dispose()
     for lane in lanes:
-        click.echo(
-            f"lane {lane.name}: {lane.messages} messages in {lane.batches} batches; "
-            f"newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}"
-        )
+        members = [plugin for plugin in plugins if plugin.lane == lane.id]
+        _show_lane(lane, members, waiting.get(lane.id, 0), missing.get(lane.id, 0))
     if not lanes:
         click.echo("Nothing has been counted yet.")
-    for plugin in failing:
-        click.echo(
-            f"{plugin.ident} is {plugin.state} since {_age(plugin.failed_at)}, "
-            f"{plugin.missed} messages missed: {plugin.error}"
-        )
+    for broken in context.installed.broken:
+        click.echo(f"broken: {broken.source.entry_point}: {broken.error}")
+    _show_audit(audit, plugins)
     click.echo(f"{rejections} rejected; {len(context.installed.broken)} plugins broken.")
+
+
+def _by_lane(connection: Connection, table: Any, value: Any) -> dict[int, int]:
+    query = select(table.c.lane, value).group_by(table.c.lane)
+    return {lane: int(number) for lane, number in connection.execute(query)}
+
+
+def _show_lane(lane: Any, members: Sequence[Any], waiting: int, missing: int) -> None:
+    joins = f" (joins {lane.joins})" if lane.joins else ""
+    click.echo(f"lane {lane.name}{joins}: {lane.messages} messages in {lane.batches} batches")
+    click.echo(f"  newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}")
+    if lane.watermark is None:
+        click.echo("  no archive is configured")
+    else:
+        behind = time.time() - lane.watermark
+        click.echo(f"  watermark {_moment(lane.watermark)}, {_duration(behind)} behind the clock")
+    if lane.retry_at is not None:
+        click.echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
+    if waiting:
+        click.echo(f"  {waiting} messages that came late wait for the archive")
+    if missing:
+        click.echo(f"  the archive did not give {missing} messages that it says it has")
+    width = max((len(plugin.ident) for plugin in members), default=0)
+    for plugin in members:
+        since = "all there is" if not plugin.since else f"since {_moment(plugin.since)}"
+        if plugin.pruned_until:
+            since += f", kept since {_moment(plugin.pruned_until)}"
+        anew = ", being counted anew" if plugin.shadow else ""
+        click.echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {since}")
+        if plugin.error:
+            click.echo(
+                f"    failed {_age(plugin.failed_at)}, {plugin.missed} messages missed: "
+                f"{plugin.error}"
+            )
+
+
+def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
+    if audit is None:
+        click.echo("audit: nothing has been compared yet")
+        return
+    click.echo(
+        f"audit: {audit.messages} messages compared in {audit.sweeps} sweeps of the history, "
+        f"{audit.mismatches} rows differed, {audit.repaired} were counted anew; "
+        f"last {_age(audit.checked_at)}"
+    )
+    untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
+    if untils:
+        click.echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")
+    for plugin in plugins:
+        if plugin.mismatches:
+            click.echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
+    if audit.last_mismatch:
+        click.echo(f"  the newest: {audit.last_mismatch}")
+
+
+def _moment(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def _age(moment: float | None) -> str:
     if moment is None:
         return "never"
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
-    return f"{stamp} UTC ({time.time() - moment:.0f} s ago)"
+    return f"{_moment(moment)} ({_duration(time.time() - moment)} ago)"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them, in one unit."""
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
