@@ -6,18 +6,17 @@ That one mechanism fills in history, cures the bus of losing messages, and repai
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from statscache import late
+from statscache import late, leases
 from statscache.archive import Archive, Window, read
 from statscache.archive.reading import fetch
+from statscache.audit.background import Audit
 from statscache.backfill import Folded, FoldTask
 from statscache.config import Settings
 from statscache.engine import Engine
@@ -32,6 +31,10 @@ _TURN_OF_A_LANE = 2.0
 
 _PATIENCE = 5.0
 """Seconds beyond the lag that a command waits for a lane to join."""
+
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 15.0
+"""Seconds between two looks of a command at lanes that others move, or that are to join."""
 
 _SHORTEST_WAIT = 1.0
 _LONGEST_WAIT = 300.0
@@ -70,11 +73,18 @@ class Progress:
 
     Attributes:
         messages: that the archive gave.
+        since: of each lane's name, where its history begins, UNIX seconds.
         until: of each lane's name, its watermark, UNIX seconds.
     """
 
     messages: int = 0
+    since: dict[str, float] = field(default_factory=dict)
     until: dict[str, float] = field(default_factory=dict)
+
+    def read(self, lanes: Iterable[Lane]) -> None:
+        """Note where ``lanes`` are, whoever has moved them; others are not there any more."""
+        self.since = {lane.name: lane.since or 0.0 for lane in lanes}
+        self.until = {lane.name: _watermark(lane) for lane in lanes}
 
 
 class CatchUp:
@@ -87,7 +97,10 @@ class CatchUp:
         executor: where windows are fetched and folded; absent, in threads of our own.
         config: fedmsg's configuration, with which plugins are made in other processes.
         idents: the plugins whose lanes are moved; absent, all.
+        audit: what goes on in the background when all lanes are near the present.
         report: called now and then with the progress.
+        takes_over: whether lanes of aggregates are taken from another process that fills them in,
+            once: whoever asked for this has asked for more speed.
     """
 
     def __init__(
@@ -99,7 +112,9 @@ class CatchUp:
         executor: Executor | None = None,
         config: Mapping[str, Any] | None = None,
         idents: frozenset[str] | None = None,
+        audit: Audit | None = None,
         report: Callable[[Progress], None] | None = None,
+        takes_over: bool = False,
     ) -> None:
         self._engine = engine
         self._archive = archive
@@ -107,8 +122,11 @@ class CatchUp:
         self._executor = executor
         self._config = config or {}
         self._idents = idents
+        self._audit = audit
         self._report = report
-        self._owner = f"{socket.gethostname()} {os.getpid()} {id(self):x}"
+        self._takes_over = takes_over
+        self._taken: set[int] = set()
+        self._stop = threading.Event()
         self._readers: dict[int, tuple[float, Iterator[Any]]] = {}
         self._due = 0.0
         self._forced: set[int] = set()
@@ -118,6 +136,7 @@ class CatchUp:
         """Go on until ``stop`` is set; nothing that can go wrong ends it."""
         wait = 0.0
         trouble = ""
+        self._stop = stop
         while not stop.wait(wait):
             try:
                 wait = self.turn()
@@ -137,32 +156,49 @@ class CatchUp:
                 if trouble:
                     log.info("catching up again")
                 trouble = ""
-        self._forget_readers()
+        self._end()
 
-    def run_until_complete(self) -> list[str]:
+    def run_until_complete(
+        self, stop: threading.Event | None = None, *, patience: float | None = None
+    ) -> list[str]:
         """Go on until all the lanes have come up to now, less the lag, and have joined.
 
         Gives the idents that are complete and could not join yet, because the others have counted
         messages that the archive does not have: they will, when the overlap has passed.
 
+        Args:
+            stop: set, it ends earlier.
+            patience: seconds that lanes which have come up to now may take to join; a little more
+                than the lag when absent.
+
         Raises:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
+        self._stop = stop or threading.Event()
+        if patience is None:
+            patience = self._pace.lag + _PATIENCE
+        deadline = None
+        pause = _SHORTEST_PAUSE
         try:
-            patience = None
-            while True:
+            while not self._stop.is_set():
                 wait = self.turn()
                 behind, apart = self._unfinished()
                 if not behind:
-                    if patience is None:
-                        patience = time.monotonic() + self._pace.lag + _PATIENCE
-                    if not apart or time.monotonic() >= patience:
+                    deadline = deadline or time.monotonic() + patience
+                    if not apart or time.monotonic() >= deadline:
                         return apart
-                time.sleep(min(wait, 1.0))
+                if wait == 0.0:
+                    pause = _SHORTEST_PAUSE
+                    continue
+                # The archive is asked again each time: less and less often.
+                self._tell()
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 self._due = 0.0
+            return []
         finally:
-            self._forget_readers()
+            self._end()
 
     def turn(self) -> float:
         """Do a part of what is to be done; gives the seconds until there is more.
@@ -173,21 +209,26 @@ class CatchUp:
         """
         target = float(int(time.time() - self._pace.lag))
         lanes = self._lanes()
+        self.progress.read(lanes)
         far = [lane for lane in lanes if self._is_far(lane, target)]
         near = [lane for lane in lanes if lane not in far]
         if near and time.monotonic() >= self._due:
-            self._rewind(near)
-            self._reconcile(near, target)
+            ours = self._leave_to_others(near, lanes)
+            if ours:
+                self._rewind(ours)
+                self._reconcile(ours, target)
+                self._join(ours)
             self._due = time.monotonic() + self._pace.interval
-            self._join(lanes)
             self._engine.prune_claims(self._pace.overlap)
             late.resolve(self._engine, self._archive)
-        for lane in far:
-            self._fill_in(lane, lanes, target)
-        if far:
+        moved = [lane for lane in far if self._fill_in(lane, lanes, target)]
+        if moved:
             self._engine.prune_claims(self._pace.overlap)
             return 0.0
-        return max(0.0, self._due - time.monotonic())
+        if far:
+            return _SHORTEST_WAIT
+        wait = max(0.0, self._due - time.monotonic())
+        return wait if self._audit is None else min(wait, self._audit.advance())
 
     def _lanes(self) -> list[Lane]:
         """Those that have plugins that want messages, and are to be moved."""
@@ -222,11 +263,58 @@ class CatchUp:
         behind: list[str] = []
         apart: list[str] = []
         for lane in self._lanes():
-            if _watermark(lane) < target or self._engine.waits(lane.id):
+            waits = leases.is_ours(lane) and self._engine.waits(lane.id)
+            if waits or _watermark(lane) < target:
                 behind += self._members(lane)
             elif lane.joins is not None:
                 apart += self._members(lane)
         return behind, apart
+
+    # Who works at which lanes.
+
+    def _acquire(self, lane: Lane) -> bool:
+        """Whether the lane is left to this process."""
+        owner = leases.owner()
+        with self._engine.transaction() as connection:
+            lanes = self._engine.lanes
+            if lane.leased_by is not None and leases.has_ended(lane.leased_by):
+                lanes.release(connection, lane.leased_by)
+            if self._takes_over and not lane.ordered and lane.id not in self._taken:
+                self._taken.add(lane.id)
+                lanes.take_over(connection, lane, owner)
+            elif not lanes.lease(connection, lane, owner):
+                return False
+            crew = self._engine.crew(lane)
+        if lane.leased_by != owner and crew is not None:
+            for runner in crew.runners:
+                # Another process may have written since it looked at its table.
+                runner.renew()
+        return True
+
+    def _leave_to_others(self, near: list[Lane], lanes: list[Lane]) -> list[Lane]:
+        """Those of the lanes near the present that this process moves.
+
+        Any process may reconcile aggregates, even several at a time. Classic plugins remember
+        things, so that all of them are run by one process: the one that has the ordered lane.
+        """
+        ours = []
+        for lane in near:
+            home = next((other for other in lanes if other.name == lane.joins), None)
+            if not lane.ordered or ((home is None or self._acquire(home)) and self._acquire(lane)):
+                ours.append(lane)
+            elif leases.is_ours(lane):
+                with self._engine.transaction() as connection:
+                    self._engine.lanes.release(connection, leases.owner(), lane)
+        return ours
+
+    def _end(self) -> None:
+        """Let others go on."""
+        self._forget_readers()
+        try:
+            with self._engine.transaction() as connection:
+                self._engine.lanes.release(connection, leases.owner())
+        except DatabaseUnavailable as error:
+            log.info("the leases will run out: %s", error)
 
     # Near the present: all lanes at once, and an overlap again.
 
@@ -263,7 +351,11 @@ class CatchUp:
 
     def _let_live_messages_through(self) -> None:
         try:
-            waiting = [lane.id for lane in self._lanes() if self._engine.waits(lane.id)]
+            waiting = [
+                lane.id
+                for lane in self._lanes()
+                if self._engine.waits(lane.id) and leases.is_ours(lane)
+            ]
             if waiting:
                 log.warning("classic plugins get live messages without their history")
                 self._engine.flow()
@@ -278,13 +370,16 @@ class CatchUp:
 
     # Far from it: each lane by itself, in turns.
 
-    def _fill_in(self, lane: Lane, lanes: list[Lane], target: float) -> None:
-        with self._engine.transaction() as connection:
-            if not self._engine.lanes.lease(connection, lane, self._owner):
-                return
+    def _fill_in(self, lane: Lane, lanes: list[Lane], target: float) -> bool:
+        """Move a lane for a while; False if that is left to another process, or to nobody."""
+        if self._stop.is_set():
+            return False
+        if not self._acquire(lane):
+            self._forget_reader(lane)
+            return False
         if lane.id in self._forced:
             self._rewind([lane])
-            return
+            return True
         deadline = time.monotonic() + _TURN_OF_A_LANE
         for result in self._reader(lane, lanes, target):
             stop = self._count(lane, result)
@@ -292,17 +387,17 @@ class CatchUp:
             self.progress.until[lane.name] = stop
             self._tell()
             self._readers[lane.id] = (stop, self._readers[lane.id][1])
-            if time.monotonic() >= deadline:
-                return
+            if time.monotonic() >= deadline or self._stop.is_set():
+                return True
         self._readers.pop(lane.id, None)
+        return True
 
     def _reader(self, lane: Lane, lanes: list[Lane], target: float) -> Iterator[Any]:
         """Reads on where it stopped, unless the lane has been moved by somebody else."""
         position, reader = self._readers.get(lane.id, (None, None))
         if reader is not None and position == lane.watermark:
             return reader
-        if reader is not None:
-            reader.close()  # type: ignore[attr-defined]
+        self._forget_reader(lane)
         crew = self._engine.crew(lane)
         assert crew is not None
         topics: tuple[str, ...] = EVERYTHING
@@ -314,7 +409,7 @@ class CatchUp:
             topics, stop = crew.topics, min(target, home.horizon)
         task: Any = fetch
         if self._executor is not None and not crew.runners:
-            task = FoldTask(crew, self._config)
+            task = FoldTask(crew, self._engine.installed, self._config)
         made = read(
             self._archive,
             _watermark(lane),
@@ -339,6 +434,11 @@ class CatchUp:
                 self._engine.count_slice({lane.id}, piece)
                 start = piece.window.stop
         return window.stop
+
+    def _forget_reader(self, lane: Lane) -> None:
+        _, reader = self._readers.pop(lane.id, (None, None))
+        if reader is not None:
+            reader.close()  # type: ignore[attr-defined]
 
     def _forget_readers(self) -> None:
         for _, reader in self._readers.values():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete
 
-from statscache import tables
+from statscache import leases, tables
 from statscache.archive.base import Slice
 from statscache.config import Settings
 from statscache.crew import Crew, Written
@@ -225,6 +225,8 @@ class Engine:
                 crew = self._crews.get(lane.id)
                 if lane.id not in lanes or crew is None or not _reaches(lane, window.start):
                     continue
+                if lane.ordered and not leases.is_ours(lane):
+                    continue  # its plugins remember things, in the process that runs them
                 live: Sequence[Message] = ()
                 if is_last and lane.ordered and self._waits(lane):
                     flowing.append(lane.id)
@@ -269,7 +271,7 @@ class Engine:
                 # Counted here, it fails again, and then it is dealt with.
                 connection.rollback()
                 return False
-            newest = max((timestamp for _, timestamp in folded.digests), default=None)
+            newest = max((timestamp for _, timestamp, _ in folded.digests), default=None)
             self.lanes.advance(connection, lane, len(folded.digests), newest, window.stop)
             self.lanes.note_gap(connection, lane, window.start, window.stop, folded.missing)
             self._finish(connection, outcome)

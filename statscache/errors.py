@@ -31,3 +31,7 @@ class DatabaseUnavailable(StatscacheError):
 
 class ArchiveUnavailable(StatscacheError):
     """The archive of the bus cannot give what it has now; it can be asked again."""
+
+
+class WorkerUnsuitable(StatscacheError):
+    """A process that is to fold for others has not the plugins that it needs."""

@@ -38,6 +38,8 @@ _PRUNED_AT_ONCE = 50_000
 _SHORTEST_BACKOFF = 5.0
 _LONGEST_BACKOFF = 600.0
 _LEASE = 60.0
+_LEASE_OF_ORDERED = 600.0
+"""Longer than the archive may be away between two tries: only one process runs their plugins."""
 _LOCK = 0x57A75CAC
 """The advisory lock of PostgreSQL under which lanes change."""
 
@@ -53,6 +55,7 @@ class Lane:
         watermark: everything from ``since`` to here has been reconciled with the archive.
         horizon: claims of messages from ``since`` to here have been pruned.
         retry_at: nothing is counted before this time, because the last try failed.
+        leased_by: the process that fills in its history; see :mod:`statscache.leases`.
         generation: in the main lane, of the membership of all lanes.
     """
 
@@ -65,6 +68,7 @@ class Lane:
     horizon: float | None = None
     retry_at: float | None = None
     failures: int = 0
+    leased_by: str | None = None
     generation: int = 0
 
     def is_late(self, message: Message) -> bool:
@@ -222,7 +226,10 @@ class Lanes:
         return True
 
     def lease(self, connection: Connection, lane: Lane, owner: str) -> bool:
-        """Whether ``owner`` may fill in the history of ``lane`` now, alone for a minute."""
+        """Whether ``owner`` may fill in the history of ``lane`` now, and others may not.
+
+        For a minute; for ten where the lane is ordered.
+        """
         row = tables.lane.c
         now = time.time()
         taken = connection.execute(
@@ -231,9 +238,27 @@ class Lanes:
                 row.id == lane.id,
                 (row.leased_by.is_(None)) | (row.leased_by == owner) | (row.leased_until < now),
             )
-            .values(leased_by=owner, leased_until=now + _LEASE)
+            .values(leased_by=owner, leased_until=now + _lease(lane))
         )
         return taken.rowcount == 1
+
+    def take_over(self, connection: Connection, lane: Lane, owner: str) -> None:
+        """Give ``owner`` the lease, whoever has it."""
+        connection.execute(
+            update(tables.lane)
+            .where(tables.lane.c.id == lane.id)
+            .values(leased_by=owner, leased_until=time.time() + _lease(lane))
+        )
+
+    def release(self, connection: Connection, owner: str, lane: Lane | None = None) -> None:
+        """End the lease that ``owner`` has of ``lane``, or, where that is absent, all of its."""
+        row = tables.lane.c
+        mine = row.leased_by == owner
+        connection.execute(
+            update(tables.lane)
+            .where(mine if lane is None else mine & (row.id == lane.id))
+            .values(leased_by=None, leased_until=None)
+        )
 
     # What each has counted.
 
@@ -282,14 +307,18 @@ class Lanes:
         self,
         connection: Connection,
         lane: Lane,
-        digests: Sequence[tuple[bytes, float]],
+        digests: Sequence[tuple[bytes, float, bool]],
         batch: int,
     ) -> bool:
         """Claim messages that were folded elsewhere: all of them, or, giving False, none.
 
-        The caller has seen that the lane has no anonymous claims.
+        Each by its digest, its time and whether it has an id of its own. The caller has seen that
+        the lane has no anonymous claims. ``batch`` is negative, as in :meth:`claim_archived`.
         """
-        rows = [(lane.id, digest, timestamp, batch, 0) for digest, timestamp in sorted(digests)]
+        rows = [
+            (lane.id, digest, timestamp, batch, 0 if has_own_id else 1)
+            for digest, timestamp, has_own_id in sorted(digests)
+        ]
         with connection.begin_nested() as savepoint:
             if self._insert.run(connection, rows) == len(rows):
                 return True
@@ -313,13 +342,25 @@ class Lanes:
         anonymous = {bytes(digest) for digest in connection.scalars(query)}
         if not anonymous:
             return []
-        found = []
-        for message in messages:
-            for digest in content_digests(message):
-                if digest in anonymous and message.has_own_id:
-                    anonymous.discard(digest)
-                    found.append((message, digest))
-                    break
+        named = [message for message in messages if message.has_own_id]
+        known = self.claimed(connection, lane, [claim_digest(m.identity) for m in named])
+        unknown = [m for m in named if claim_digest(m.identity) not in known]
+        return match_contents(unknown, anonymous)
+
+    def anonymous(
+        self, connection: Connection, lane: Lane, start: float, stop: float
+    ) -> set[bytes]:
+        """The claims of messages without id of about this time."""
+        query = select(tables.claim.c.identity).where(*_anonymous(lane, start, stop))
+        return {bytes(digest) for digest in connection.scalars(query)}
+
+    def claimed(self, connection: Connection, lane: Lane, digests: Sequence[bytes]) -> set[bytes]:
+        """Those of ``digests`` that the lane has claimed."""
+        claim = tables.claim.c
+        found: set[bytes] = set()
+        for some in _slices(digests, _IDS_PER_QUERY):
+            query = select(claim.identity).where(claim.lane == lane.id, claim.identity.in_(some))
+            found.update(bytes(digest) for digest in connection.scalars(query))
         return found
 
     def _claimed_by(
@@ -486,6 +527,35 @@ def content_digests(message: Message) -> Iterator[bytes]:
     """
     for shift in (0, -1, 1):
         yield claim_digest(message.digest_at(int(message.timestamp) + shift))
+
+
+def match_contents(
+    archived: Sequence[Message], anonymous: Iterable[bytes]
+) -> list[tuple[Message, bytes]]:
+    """Which messages of the archive were counted without id, under which of these digests.
+
+    Each at most once. Those of the same second first: a sender may say the same every second.
+    """
+    left = set(anonymous)
+    found: dict[Message, bytes] = {}
+    for digests in (_own_second, content_digests):
+        for message in archived:
+            if not left:
+                break
+            if message not in found:
+                digest = next((d for d in digests(message) if d in left), None)
+                if digest is not None:
+                    left.discard(digest)
+                    found[message] = digest
+    return list(found.items())
+
+
+def _own_second(message: Message) -> Iterator[bytes]:
+    yield claim_digest(message.digest)
+
+
+def _lease(lane: Lane) -> float:
+    return _LEASE_OF_ORDERED if lane.ordered else _LEASE
 
 
 def _lane(row: Any) -> Lane:

@@ -7,6 +7,7 @@ definition changed, whose writes failed, and which were away for a while.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -235,7 +236,7 @@ class Roster:
         start = min(sinces.values())
         lane = self._lanes.open(
             connection,
-            f"new {datasets[0].ident}",
+            self._vacant_name(connection, f"new {datasets[0].ident}"),
             joins=home,
             ordered=home == ORDERED,
             since=start,
@@ -254,10 +255,28 @@ class Roster:
         )
         return lane
 
-    def rebuild(self, connection: Connection, idents: Iterable[str]) -> Lane:
-        """Let plugins be counted anew, each into a shadow of its table."""
-        datasets = [self.installed.datasets[ident] for ident in idents]
-        return self._seat_apart(connection, _home_name(datasets[0]), datasets)
+    def rebuild(self, connection: Connection, idents: Iterable[str]) -> list[str]:
+        """Let plugins be counted anew, each into a shadow of its table; gives those that begin.
+
+        The others are being counted anew already, and go on.
+        """
+        row = tables.plugin.c
+        query = select(row.ident, row.shadow)
+        shadows = {each.ident: each.shadow for each in connection.execute(query)}
+        groups: dict[str, list[Dataset]] = {}
+        for ident in sorted(idents):
+            dataset = self.installed.datasets[ident]
+            if shadows[ident] != shadow_name(dataset):
+                groups.setdefault(_home_name(dataset), []).append(dataset)
+        for home, datasets in groups.items():
+            self._seat_apart(connection, home, datasets)
+        return [dataset.ident for datasets in groups.values() for dataset in datasets]
+
+    def _vacant_name(self, connection: Connection, name: str) -> str:
+        """``name``, or one that begins so: a lane of that name may have come far already."""
+        taken = {lane.name for lane in self._lanes.all(connection)}
+        names = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
+        return next(each for each in names if each not in taken)
 
     def _shadow(self, connection: Connection, dataset: Dataset, lane: Lane, since: float) -> None:
         name = shadow_name(dataset)
@@ -266,7 +285,13 @@ class Roster:
             select(tables.plugin.c.lane).where(tables.plugin.c.ident == dataset.ident)
         )
         self._update(
-            connection, dataset.ident, lane=lane.id, state=FILLING, shadow=name, since=since
+            connection,
+            dataset.ident,
+            lane=lane.id,
+            state=FILLING,
+            shadow=name,
+            since=since,
+            pruned_until=None,
         )
         self._drop_if_empty(connection, previous)
 
