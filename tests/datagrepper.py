@@ -88,6 +88,8 @@ SETTINGS: dict[str, Any] = {
     "too_slow_after": 0.0,
     # The share of the requests in which the rows of a second have another order than usual.
     "unstable": 1.0,
+    # Ids of messages that are counted, and on no page.
+    "withheld": [],
     # "name:password", without which everything is 401.
     "credentials": None,
 }
@@ -216,15 +218,13 @@ class Store:
         for number, message in enumerate(messages, number + 1):  # noqa: B020
             raw = message.raw if isinstance(message, Message) else message
             when = round(float(raw["timestamp"]), 6)
-            tokens = raw["topic"].split(".")
-            ident = raw.get("msg_id")
+            ident = raw.get("msg_id") or (raw.get("headers") or {}).get("message-id")
             if not ident:
                 bits = random.Random(f"{self.seed}:{number}").getrandbits(128)
                 year = datetime.fromtimestamp(when, UTC).year
                 ident = f"{year}-{uuid.UUID(int=bits, version=4)}"
-            category = tokens[3] if len(tokens) > 3 else "Unclassified"
             content = orjson.dumps(raw, option=orjson.OPT_NON_STR_KEYS)
-            yield (number, ident, when, raw["topic"], category, content, added)
+            yield (number, ident, when, raw["topic"], category_of(raw["topic"]), content, added)
 
     def clear(self) -> None:
         """Forget messages, settings and requests."""
@@ -259,6 +259,8 @@ class Store:
     ) -> list[tuple[Any, ...]]:
         """The rows of a page: id, time, topic, category, content."""
         where, values = query.where(settings)
+        withheld = settings["withheld"]
+        where += f" AND msg_id NOT IN ({', '.join('?' * len(withheld))})"
         # Some permutation of the rows, without storing one.
         factor = 2_654_435
         if generator.random() < settings["unstable"]:
@@ -273,7 +275,7 @@ class Store:
                 f" (number * {factor}) % 2147483629 AS tie"
                 f" FROM message WHERE {where} ORDER BY {ordered} LIMIT ? OFFSET ?"
                 f") JOIN message USING (number) ORDER BY {ordered}",
-                (*values, limit, (query.page - 1) * query.rows_per_page),
+                (*values, *withheld, limit, (query.page - 1) * query.rows_per_page),
             )
             .fetchall()
         )
@@ -363,6 +365,13 @@ def _whole(arguments: MultiDict[str, str], name: str, default: int) -> int:
         raise BadRequest(f"{name} must be a whole number") from None
 
 
+def category_of(topic: str) -> str:
+    """What the archive takes for the category of a topic."""
+    tokens = topic.split(".")
+    place = 2 if "VirtualTopic" in topic else 3
+    return tokens[place] if len(tokens) > place else "Unclassified"
+
+
 def as_fedmsg(row: tuple[Any, ...]) -> dict[str, Any]:
     """A row of ``/raw``."""
     ident, timestamp, topic, category, content = row
@@ -413,7 +422,8 @@ def create_app(store: Store) -> flask.Flask:
         for kind, spoil in _FAULTS.items():
             chance -= settings[f"share_{kind}"]
             if chance < 0:
-                return spoil(settings)
+                spoiled: flask.Response | None = spoil(settings)
+                return spoiled
         return None
 
     @app.get("/raw")
