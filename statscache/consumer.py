@@ -48,16 +48,21 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             return
         _log_like_fedmsg()
         try:
-            settings = Settings.from_config(hub.config)
-            about.configure(hub.config)
-            self._engine = Engine.from_settings(settings, discovery.discover(hub.config))
-            _open_when_reachable(self._engine)
+            self._start(hub)
+            super().__init__(hub)
+            self._guard_frames()
         except StatscacheError as error:
             # moksha would log an exception and run on without us.
             raise SystemExit(f"statscache: {error}") from error
         except Exception as error:
             log.exception("statscache cannot start")
             raise SystemExit("statscache: cannot start, see the log") from error
+
+    def _start(self, hub: Any) -> None:
+        settings = Settings.from_config(hub.config)
+        about.configure(hub.config)
+        self._engine = Engine.from_settings(settings, discovery.discover(hub.config))
+        _open_when_reachable(self._engine)
         self._stopping = threading.Event()
         self._catching_up = _start_catching_up(self._engine, settings, hub.config, self._stopping)
         self.frequency = settings.frequency
@@ -68,8 +73,6 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         # Behind the pool's threads, which shut down "during": nothing is put in after this.
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
         reactor.callWhenRunning(_make_room_for_threads, hub)
-        super().__init__(hub)
-        self._guard_frames()
 
     def validate(self, message: Any) -> None:
         """Check the signature, when the configuration of fedmsg asks for it.

@@ -8,6 +8,7 @@ import pprint
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ class Hub:
         self._context = zmq.Context()
         self._bus = self._context.socket(zmq.XPUB)
         self._bus.setsockopt(zmq.SNDHWM, 0)
+        # A socket of ZeroMQ is for one thread at a time.
+        self._using = threading.Lock()
         port = self._bus.bind_to_random_port("tcp://127.0.0.1")
         self.config = {
             "endpoints": {"test": [f"tcp://127.0.0.1:{port}"]},
@@ -83,13 +86,15 @@ class Hub:
 
     def _has_subscribed(self) -> bool:
         # The goodbye of a hub that was killed (its first byte is 0) may come first.
-        return self._bus.poll(50) != 0 and self._bus.recv()[0] == 1
+        with self._using:
+            return self._bus.poll(0) != 0 and self._bus.recv()[0] == 1
 
     def publish(self, raw: dict[str, Any]) -> None:
         self.send(raw["topic"].encode(), json.dumps(raw).encode())
 
     def send(self, *frames: bytes) -> None:
-        self._bus.send_multipart(frames)
+        with self._using:
+            self._bus.send_multipart(frames)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Signal the hub, wait for its end, and give the seconds that it took."""
