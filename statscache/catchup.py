@@ -365,8 +365,12 @@ class CatchUp:
 
     def _join(self, lanes: list[Lane]) -> None:
         for lane in lanes:
-            if lane.joins is not None:
+            if lane.joins is None:
+                continue
+            try:
                 self._engine.join(lane.id)
+            except DatabaseUnavailable as error:
+                log.warning("%s cannot join %s now: %s", lane.name, lane.joins, error)
 
     # Far from it: each lane by itself, in turns.
 

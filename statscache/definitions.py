@@ -18,6 +18,9 @@ from sqlalchemy.sql.elements import quoted_name
 from statscache.plugins.aggregate import Aggregate, table_name
 from statscache.plugins.discovery import Dataset
 
+_LONGEST_WAIT = 500
+"""Milliseconds that a swap waits for those who read the served table."""
+
 
 def definition_of(dataset: Dataset) -> str:
     """All that decides which rows a table must hold, as JSON: equal texts, equal tables."""
@@ -67,8 +70,15 @@ def drop_shadow(connection: Connection, table: Table, name: str) -> None:
 
 
 def swap(connection: Connection, table: Table, name: str) -> None:
-    """Let the shadow take the place of ``table``, in the transaction of ``connection``."""
+    """Let the shadow take the place of ``table``, in the transaction of ``connection``.
+
+    Raises:
+        DBAPIError: on PostgreSQL, where somebody reads the table for long.
+    """
     shadow = shadow_table(table, name)
+    if connection.dialect.name == "postgresql":
+        # Rather later than that all readers, and all who count, wait behind us for that one.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LONGEST_WAIT}")
     if inspect(connection).has_table(table.name):
         connection.execute(DropTable(table))
     quote = connection.dialect.identifier_preparer.quote
