@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from statscache import late, leases
@@ -21,7 +22,7 @@ from statscache.backfill import Folded, FoldTask
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
-from statscache.lanes import Lane
+from statscache.lanes import RESTAMPING, Lane
 from statscache.topics import EVERYTHING
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class CatchUp:
                 self._join(ours)
             self._due = time.monotonic() + self._pace.interval
             self._engine.prune_claims(self._pace.overlap)
-            late.resolve(self._engine, self._archive)
+            self._resolve()
         moved = [lane for lane in far if self._fill_in(lane, lanes, target)]
         if moved:
             self._engine.prune_claims(self._pace.overlap)
@@ -229,6 +230,12 @@ class CatchUp:
             return _SHORTEST_WAIT
         wait = max(0.0, self._due - time.monotonic())
         return wait if self._audit is None else min(wait, self._audit.advance())
+
+    def _resolve(self) -> None:
+        """Find out about late messages, as long as a turn lasts."""
+        deadline = time.monotonic() + _TURN_OF_A_LANE
+        while late.resolve(self._engine, self._archive) and time.monotonic() < deadline:
+            pass
 
     def _lanes(self) -> list[Lane]:
         """Those that have plugins that want messages, and are to be moved."""
@@ -319,27 +326,25 @@ class CatchUp:
     # Near the present: all lanes at once, and an overlap again.
 
     def _reconcile(self, lanes: list[Lane], target: float) -> None:
-        start = min(
-            max(_watermark(lane) - self._pace.overlap, lane.since or 0.0, lane.horizon or 0.0)
-            for lane in lanes
-        )
+        starts = {min(self._start(lane), target) for lane in lanes}
         numbers = frozenset(lane.id for lane in lanes)
-        pieces = read(
-            self._archive,
-            min(start, target),
-            target,
-            concurrency=self._pace.concurrency,
-        )
         counted = 0
-        for piece in pieces:
-            outcome = self._engine.count_slice(numbers, piece, is_last=piece.window.stop >= target)
-            counted += outcome.counted
-            self.progress.messages += piece.size
+        # A lane takes no slice that begins before its start, so that one must begin there.
+        for start, stop in pairwise([*sorted(starts), target]):
+            for piece in read(self._archive, start, stop, concurrency=self._pace.concurrency):
+                is_last = piece.window.stop >= target
+                outcome = self._engine.count_slice(numbers, piece, is_last=is_last)
+                counted += outcome.counted
+                self.progress.messages += piece.size
         for lane in lanes:
             self.progress.until[lane.name] = target
         self._tell()
         if counted:
             log.info("%d messages that the bus did not bring came from the archive", counted)
+
+    def _start(self, lane: Lane) -> float:
+        start = max(_watermark(lane) - self._pace.overlap, lane.since or 0.0)
+        return start if lane.horizon is None else max(start, lane.horizon + RESTAMPING)
 
     def _rewind(self, lanes: list[Lane]) -> None:
         """Fill in anew what classic plugins saw while the archive could not be asked."""
@@ -407,10 +412,14 @@ class CatchUp:
         topics: tuple[str, ...] = EVERYTHING
         stop = target
         home = next((other for other in lanes if other.name == lane.joins), None)
-        if home is not None and home.horizon is not None and _watermark(lane) < home.horizon:
-            # Up to where its home remembers claims, nothing else is needed. From there on both
-            # must claim the same, so that they can be compared.
-            topics, stop = crew.topics, min(target, home.horizon)
+        if home is not None and home.horizon is not None and self._members(home):
+            if _watermark(lane) < (home.since or 0.0):
+                # Its home will remember this as well: all of it.
+                stop = min(target, home.since or 0.0)
+            elif _watermark(lane) < home.horizon:
+                # Up to where its home remembers claims, nothing else is needed. From there on both
+                # must claim the same, so that they can be compared.
+                topics, stop = crew.topics, min(target, home.horizon)
         task: Any = fetch
         if self._executor is not None and not crew.runners:
             task = FoldTask(crew, self._engine.installed, self._config)

@@ -35,6 +35,7 @@ class ClassicRunner:
         self.plugin = make()
         self.ident = self.plugin.ident
         self._is_launched = False
+        self._is_touched = False
         self._table: Table | None = None
         self._shadow: str | None = None
 
@@ -53,6 +54,7 @@ class ClassicRunner:
             Exception: whatever the plugin's code raises.
         """
         plugin = self.plugin
+        self._is_touched = True
         with self._session(connection) as session:
             latest = plugin.latest(session)
             if latest is None:
@@ -96,6 +98,7 @@ class ClassicRunner:
         """
         if self._is_launched:
             return
+        self._is_touched = True
         try:
             with connection.begin_nested(), self._session(connection) as session:
                 self.plugin.launch(session)
@@ -109,6 +112,7 @@ class ClassicRunner:
     def process(self, messages: Sequence[Message]) -> list[Rejection]:
         """Give it ``messages``, which are in the order of their timestamps."""
         rejections = []
+        self._is_touched = True
         process = self.plugin.process
         for message in messages:
             try:
@@ -124,6 +128,7 @@ class ClassicRunner:
             Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
         """
         wrote = False
+        self._is_touched = True
 
         def notice(*arguments: Any) -> None:
             nonlocal wrote
@@ -160,11 +165,20 @@ class ClassicRunner:
             if shadow is not None:
                 event.remove(connection, "before_cursor_execute", replace)
 
+    def commit(self) -> None:
+        """What it was given is in the database now."""
+        self._is_touched = False
+
+    def roll_back(self) -> None:
+        """What it was given since the last commit was not."""
+        if self._is_touched:
+            self.renew()
+
     def renew(self) -> None:
         """Forget all that the plugin holds in memory."""
         self.stop()
         self.plugin = self._make()
-        self._is_launched = False
+        self._is_launched = self._is_touched = False
 
     def stop(self) -> None:
         """Let the plugin end its threads; called after its last batch."""

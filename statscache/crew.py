@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ class Crew:
         seats: of the aggregates.
         runners: of the classic plugins, each with the time from which it gets messages.
         backend: the name of the database's dialect.
+        floor: where the history of their lanes begins, UNIX seconds; None without an archive.
+            What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
+            gets what is older than his own history: the archive does not give it to him either.
     """
 
     def __init__(
@@ -66,10 +70,12 @@ class Crew:
         seats: Sequence[Seat],
         runners: Sequence[tuple[ClassicRunner, float | None]],
         backend: str,
+        floor: float | None = None,
     ) -> None:
         self.seats = {seat.ident: seat for seat in seats}
         self.runners = [runner for runner, _ in runners]
-        self._sinces_of_runners = [since for _, since in runners]
+        self.sinces_of_runners = [since for _, since in runners]
+        self._floor = math.inf if floor is None else floor
         self.folders = folders(seats)
         self.idents = (*self.seats, *(runner.ident for runner in self.runners))
         self._since = [self.seats[folder.idents[0]].since for folder in self.folders]
@@ -102,7 +108,8 @@ class Crew:
             (folder.fold, partial) for folder, partial in zip(self.folders, partials, strict=True)
         ]
         bounds = None
-        if start is not None and any(since is not None and since > start for since in self._since):
+        first = self._first(start)
+        if any(since is not None and since > first for since in self._since):
             bounds = [since or 0.0 for since in self._since]
         subscribers = self._subscribers
         for message in messages:
@@ -110,14 +117,14 @@ class Crew:
             if numbers is None:
                 numbers = self._subscribe(message.topic)
             for number in numbers:
-                if bounds is not None and message.timestamp < bounds[number]:
+                if bounds is not None and first <= message.timestamp < bounds[number]:
                     continue
                 fold, partial = calls[number]
                 try:
                     fold(message, partial)
                 except Exception as error:
-                    name = self.folders[number].plugin.name
-                    rejections.append(Rejection.by_plugin(message, name, error))
+                    plugin = written_by(self.folders[number].idents)
+                    rejections.append(Rejection.by_plugin(message, plugin, error))
         return partials
 
     def write(self, connection: Connection, partials: Iterable[Partial], written: Written) -> None:
@@ -130,8 +137,8 @@ class Crew:
                 with connection.begin_nested():
                     for table, rows in folder.tables(partial):
                         kept = self._unpruned(table, rows)
-                        self._upserts[table.ident].run(connection, kept)
-                        changed.append(table.ident)
+                        if self._upserts[table.ident].run(connection, kept):
+                            changed.append(table.ident)
             except Exception as error:
                 _blame(written, folder.idents, error)
             else:
@@ -152,11 +159,12 @@ class Crew:
         if not self.runners:
             return
         in_order = sorted(messages, key=lambda message: message.timestamp)
-        for runner, since in zip(self.runners, self._sinces_of_runners, strict=True):
+        first = self._first(start)
+        for runner, since in zip(self.runners, self.sinces_of_runners, strict=True):
             runner.launch(connection)
             theirs = in_order
-            if start is not None and since is not None and since > start:
-                theirs = [message for message in in_order if message.timestamp >= since]
+            if since is not None and since > first:
+                theirs = [m for m in in_order if not first <= m.timestamp < since]
             rejections += runner.process(theirs)
             try:
                 with connection.begin_nested():
@@ -165,6 +173,31 @@ class Crew:
             except Exception as error:
                 _blame(written, (runner.ident,), error)
                 runner.renew()
+
+    def count_again(self, connection: Connection, ident: str, message: Message) -> str | None:
+        """Count a message that was rejected for ``ident``, for that alone; gives why it cannot be.
+
+        Raises:
+            Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
+        """
+        for runner in self.runners:
+            if runner.ident == ident:
+                runner.launch(connection)
+                for rejection in runner.process([message]):
+                    return rejection.reason
+                runner.update(connection)
+        seat = self.seats.get(ident)
+        if seat is not None and seat.table is not None:
+            folder = Folder(seat.plugin, [seat.table])
+            partial: Partial = {}
+            folder.fold(message, partial)
+            for table, rows in folder.tables(partial):
+                self._upserts[ident].run(connection, self._unpruned(table, rows))
+        return None
+
+    def _first(self, start: float | None) -> float:
+        """From when on plugins get nothing that is older than their history."""
+        return self._floor if start is None else min(start, self._floor)
 
     def _unpruned(self, table: AggregateTable, rows: list[Any]) -> list[Any]:
         until = self.seats[table.ident].pruned_until
@@ -179,6 +212,11 @@ class Crew:
         numbers = tuple(i for i, folder in enumerate(self.folders) if folder.subscribes(topic))
         self._subscribers[topic] = numbers
         return numbers
+
+
+def written_by(idents: Iterable[str]) -> str:
+    """How the tables that a message is missing in are written down: idents have no spaces."""
+    return " ".join(idents)
 
 
 def folders(seats: Iterable[Seat]) -> list[Folder]:

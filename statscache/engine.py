@@ -16,26 +16,29 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection
 
 from statscache import leases, tables
 from statscache.archive.base import Slice
+from statscache.classics import blames_plugin
 from statscache.config import Settings
-from statscache.crew import Crew, Written
+from statscache.crew import Crew, Written, written_by
 from statscache.database import Database
+from statscache.errors import InvalidMessage
 from statscache.lanes import (
     MAIN,
     ORDERED,
+    RESTAMPING,
     Lane,
     Lanes,
     claim_digest,
     counted_window,
     new_batch,
 )
-from statscache.message import Message
+from statscache.message import Message, decode
 from statscache.migrations import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
-from statscache.rejections import Rejection, RejectionLog
+from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
 from statscache.roster import FAILING, Roster
 from statscache.upsert import Upsert
 
@@ -109,9 +112,12 @@ class Engine:
                 "changed_at": lambda old, new: new["changed_at"],
             },
         )
+        self.uri = database.uri
         self._crews: dict[int, Crew] = {}
         self._generation = -1
         self._turn = threading.RLock()
+        self._is_busy = False
+        self._is_alone = False
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
         self._flowing: set[int] = set()
         self._held: dict[int, deque[Message]] = {}
@@ -164,21 +170,30 @@ class Engine:
 
         Raises:
             DatabaseUnavailable: nothing of it was committed.
+            RuntimeError: there is one in this thread already.
         """
         with self._turn:
+            if self._is_busy:
+                raise RuntimeError("a transaction of the engine cannot begin inside another one")
+            self._is_busy = True
             try:
                 with self._database.begin() as connection:
                     if alone:
                         self.lanes.exclude(connection)
                     else:
                         self.lanes.share(connection)
+                    # A writer of SQLite always is.
+                    self._is_alone = alone or self._database.backend == "sqlite"
                     self._sync(connection)
                     yield connection
             except BaseException:
-                # What classic plugins have in memory no longer agrees with their tables.
                 for runner in self.roster.runners.values():
-                    runner.renew()
+                    runner.roll_back()
                 raise
+            finally:
+                self._is_busy = False
+            for runner in self.roster.runners.values():
+                runner.commit()
 
     def crew(self, lane: Lane) -> Crew | None:
         """The plugins of a lane, as of the last transaction; None when it has none."""
@@ -192,18 +207,13 @@ class Engine:
         Raises:
             DatabaseUnavailable: nothing of this was committed; the same call may be made again.
         """
-        outcome = Outcome(rejections=list(rejections))
-        with self.transaction() as connection:
-            for lane in self.lanes.all(connection):
-                crew = self._crews.get(lane.id)
-                if crew is None or lane.retry_at is not None:
-                    continue
-                if lane.ordered and self._waits(lane):
-                    self._hold(lane, messages)
-                    continue
-                self._count_live(connection, lane, crew, messages, outcome)
-            self._finish(connection, outcome)
-        return outcome
+        try:
+            with self.transaction() as connection:
+                return self._count(connection, messages, rejections)
+        except _MustBeAlone:
+            # From the beginning: two that waited for each other to leave would dead-lock.
+            with self.transaction(alone=True) as connection:
+                return self._count(connection, messages, rejections)
 
     def count_slice(self, lanes: Iterable[int], piece: Slice, *, is_last: bool = False) -> Outcome:
         """Count what the archive has of a time, for those of ``lanes`` that have come so far.
@@ -220,7 +230,9 @@ class Engine:
         outcome = Outcome(rejections=list(piece.rejected))
         window = piece.window
         flowing: list[int] = []
-        with self.transaction() as connection:
+        # Alone: another process may be counting a message without id, which the archive has under
+        # one, and until that is committed nobody can tell.
+        with self.transaction(alone=True) as connection:
             for lane in self.lanes.all(connection):
                 crew = self._crews.get(lane.id)
                 if lane.id not in lanes or crew is None or not _reaches(lane, window.start):
@@ -228,12 +240,14 @@ class Engine:
                 if lane.ordered and not leases.is_ours(lane):
                     continue  # its plugins remember things, in the process that runs them
                 live: Sequence[Message] = ()
-                if is_last and lane.ordered and self._waits(lane):
-                    flowing.append(lane.id)
+                begins = is_last and lane.ordered and self._waits(lane)
+                if begins:
                     held = self._held.get(lane.id, ())
                     live = [m for m in held if not lane.is_late(m)]
-                    self._put_aside(connection, lane, [m for m in held if lane.is_late(m)])
-                self._count_archived(connection, lane, crew, piece, live, outcome)
+                    self.put_aside(connection, lane, [m for m in held if lane.is_late(m)])
+                is_settled = self._count_archived(connection, lane, crew, piece, live, outcome)
+                if begins and is_settled:
+                    flowing.append(lane.id)
             self._finish(connection, outcome)
         for number in flowing:
             self._flowing.add(number)
@@ -250,23 +264,24 @@ class Engine:
             DatabaseUnavailable: nothing of this was committed; the same call may be made again.
         """
         window = folded.window
-        outcome = Outcome(rejections=list(folded.rejections))
-        with self.transaction() as connection:
+        outcome = Outcome()
+        with self.transaction(alone=True) as connection:
             lane = next((x for x in self.lanes.all(connection) if x.id == number), None)
             crew = self._crews.get(number)
             if lane is None or crew is None or not _reaches(lane, window.start):
                 return False
             if crew.idents != folded.idents or crew.runners:
                 return False
-            batch = new_batch()
+            batch = -new_batch()
             if self.lanes.has_anonymous(connection, lane, window.start, window.stop):
                 return False
             if not self.lanes.claim_partial(connection, lane, folded.digests, batch):
                 return False
             written = Written()
             crew.write(connection, folded.partials, written)
+            size, rejections = len(folded.digests), folded.rejections
             if not self._settle(
-                connection, lane, crew, written, (batch,), len(folded.digests), outcome
+                connection, lane, crew, written, (batch,), rejections, size, outcome
             ):
                 # Counted here, it fails again, and then it is dealt with.
                 connection.rollback()
@@ -277,49 +292,113 @@ class Engine:
             self._finish(connection, outcome)
         return True
 
-    def count_pruned(
+    def count_late(
         self,
         connection: Connection,
         lane: Lane,
-        messages: Sequence[Message],
-        digests: Mapping[str, bytes],
-    ) -> None:
-        """Count messages, known to be new, of a time whose claims are pruned.
+        fresh: Sequence[Message],
+        archived: Sequence[Message],
+        pruned: Mapping[Message, bytes],
+        rejections: Iterable[Rejection] = (),
+    ) -> bool:
+        """Count what was put aside and turned out to be new; other processes do not count now.
+
+        Gives False if nobody in the lane could write it: then nothing has happened.
 
         Args:
-            digests: under what each identity is remembered.
+            fresh: messages that the archive does not have.
+            archived: what the archive has instead of those of a time that claims remember.
+            pruned: messages that the archive has, of a time that sums remember, each with the
+                digest that the sum is to have of it.
         """
-        outcome = Outcome()
         crew = self._crews.get(lane.id)
-        if crew is None or not messages:
-            return
-        self._write(connection, lane, crew, messages, None, (), outcome)
-        sums: dict[int, tuple[int, int]] = {}
-        for message in messages:
-            start = counted_window(message.timestamp)
-            number, total = sums.get(start, (0, 0))
-            digest = int.from_bytes(digests[message.identity])
-            sums[start] = (number + 1, total ^ digest)
-        self.lanes.add_counted(connection, lane, sums)
-        self.lanes.advance(connection, lane, len(messages), _newest(messages))
-        self._finish(connection, outcome)
-
-    def count_remembered(
-        self,
-        connection: Connection,
-        lane: Lane,
-        messages: Sequence[Message],
-        rejections: Iterable[Rejection] = (),
-    ) -> None:
-        """Count those of ``messages`` that are not claimed, wherever the archive stands."""
+        if crew is None:
+            return False
         outcome = Outcome(rejections=list(rejections))
-        crew = self._crews.get(lane.id)
-        if crew is not None and messages:
-            batch = new_batch()
-            new = self.lanes.claim(connection, lane, messages, batch)
-            self._write(connection, lane, crew, new, None, (batch,), outcome)
-            self.lanes.advance(connection, lane, len(new), _newest(new))
+        batches = (new_batch(), -new_batch())
+        with connection.begin_nested() as savepoint:
+            new = [
+                *self.lanes.claim(connection, lane, fresh, batches[0]),
+                *self.lanes.claim_archived(connection, lane, archived, batches[1]),
+                *pruned,
+            ]
+            is_settled = self._write(connection, lane, crew, new, None, batches, outcome)
+            if is_settled:
+                sums: dict[int, tuple[int, int]] = {}
+                for message, digest in pruned.items():
+                    start = counted_window(message.timestamp)
+                    number, total = sums.get(start, (0, 0))
+                    sums[start] = (number + 1, total ^ int.from_bytes(digest))
+                self.lanes.add_counted(connection, lane, sums)
+                self.lanes.advance(connection, lane, len(new), _newest(new))
+            else:
+                savepoint.rollback()
+        if not is_settled:
+            self._rest(connection, lane)
+            return False
         self._finish(connection, outcome)
+        return True
+
+    def count_gap(self, number: int, piece: Slice) -> bool:
+        """Count what the archive gives now of a gap; False if that is not all of it either.
+
+        Claims in a gap are not pruned, so that they tell what was counted.
+
+        Args:
+            number: of a lane that has noted the gap.
+            piece: all that the archive has of the time of the gap, or of its beginning.
+
+        Raises:
+            DatabaseUnavailable: nothing of this was committed; the same call may be made again.
+        """
+        outcome = Outcome(rejections=list(piece.rejected))
+        with self.transaction(alone=True) as connection:
+            lane = next((x for x in self.lanes.all(connection) if x.id == number), None)
+            crew = self._crews.get(number)
+            if lane is None or crew is None or self._rests(lane):
+                return False
+            if lane.watermark is None or lane.watermark < piece.window.start:
+                return False
+            is_settled = self._count_archived(connection, lane, crew, piece, (), outcome)
+            self._finish(connection, outcome)
+        return is_settled and not piece.missing
+
+    def retry(self, digest: str) -> str | None:
+        """Try again to count what was rejected; gives why that cannot be, or None.
+
+        What is no message for anybody is decoded and counted as if it came now. A message that a
+        plugin could not take is counted for that plugin alone: it is claimed already. Either way
+        the rejection is deleted in the same transaction, so that nothing is counted twice however
+        often it is tried. None as well when the rejection is not there (any more).
+
+        Args:
+            digest: of the row of :data:`statscache.tables.rejected`.
+
+        Raises:
+            DatabaseUnavailable: nothing has happened.
+        """
+        with self.transaction(alone=True) as connection:
+            row = self._rejections.find(connection, digest)
+            if row is None:
+                return None
+            if len(row.content) >= LONGEST_CONTENT:
+                return (
+                    f"only the first {LONGEST_CONTENT:,} characters of it were kept: what the "
+                    "archive has of it can be counted by 'statscache rebuild'"
+                )
+            left: str = row.plugin
+            reason: str | None
+            try:
+                message = decode(row.content)
+            except InvalidMessage as error:
+                reason = str(error)
+            else:
+                left, reason = self._count_rejected(connection, row.plugin, message)
+            if reason is None:
+                self._rejections.done(connection, digest)
+            else:
+                self._rejections.again(connection, digest, left, reason)
+            return reason
 
     def prune_claims(self, overlap: float) -> None:
         """Forget the claims of messages that the archive will not be asked for again."""
@@ -339,23 +418,24 @@ class Engine:
         """
         for number in list(self._crews):
             if self._crews[number].runners and number not in self._flowing:
-                held = self._held.pop(number, deque())
                 self._flowing.add(number)
-                if held:
-                    self.count(list(held))
+                try:
+                    self.count(list(self._held.get(number, ())))
+                except BaseException:
+                    self._flowing.discard(number)
+                    raise
+                self._held.pop(number, None)
 
     def rewind(self, number: int) -> None:
         """Take back what classic plugins of a lane wrote without their history."""
         with self.transaction(alone=True) as connection:
             lane = next(lane for lane in self.lanes.all(connection) if lane.id == number)
             crew = self._crews[number]
-            assert lane.watermark is not None
-            start = lane.watermark
-            for _ in crew.runners:
-                # Until all of them agree: a window of one may begin inside that of another.
-                start = min(runner.window_start(start) for runner in crew.runners)
-            for runner in crew.runners:
-                runner.revert(connection, start)
+            start = _rewound(lane, crew)
+            for runner, since in zip(crew.runners, crew.sinces_of_runners, strict=True):
+                first = max(start, since or 0.0)
+                runner.revert(connection, first)
+                forget(connection, runner.ident, first)
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
 
@@ -378,12 +458,13 @@ class Engine:
             home = next((other for other in lanes.values() if other.name == lane.joins), None)
             if home is None or self._crews.get(lane.id) is None:
                 return []
-            is_empty = home.id not in self._crews or not self._crews[home.id].idents
-            if not is_empty and not self.lanes.can_join(connection, lane, home):
+            if self.roster.has_members(connection, home):
+                if not self.lanes.can_join(connection, lane, home):
+                    return []
+            elif not self.lanes.can_replace(connection, lane, home):
                 return []
             joined = self.roster.join(connection, lane, home)
-            now = time.time()
-            self._revisions.run(connection, [(ident, 1, now) for ident in sorted(joined)])
+            self.note_changes(connection, joined)
         log.info("complete: %s", ", ".join(joined))
         if number in self._flowing:
             self._flowing.add(home.id)
@@ -391,27 +472,47 @@ class Engine:
 
     def prune(self) -> None:
         """Delete the rows that are older than their retention, and the oldest rejections."""
-        now = time.time()
+        aged = self._note_ages()
+        for ident, until in aged.items():
+            is_more = True
+            while is_more:
+                with self.transaction(alone=True) as connection:
+                    number, is_more = self.roster.delete_rows(connection, ident, until)
+                    if number:
+                        self.note_changes(connection, [ident])
         with self.transaction() as connection:
-            row = tables.plugin
-            for plugin in self.installed.aggregates:
-                for table in plugin.tables:
-                    if table.width is None:
-                        continue
-                    age = self._retention.get(str(table.schedule), table.retention)
-                    if age is None:
-                        continue
-                    until = int(now - age.total_seconds())
-                    old = table.table.c.timestamp < until
-                    if connection.execute(delete(table.table).where(old)).rowcount:
-                        # A late message must not bring back a part of a row.
-                        connection.execute(
-                            row.update()
-                            .where(row.c.ident == table.ident)
-                            .values(pruned_until=until)
-                        )
-                        self.lanes.touch(connection)
             self._rejections.prune(connection)
+
+    def _note_ages(self) -> dict[str, float]:
+        """Ident to the time before which its rows have outlived their retention.
+
+        From then on nobody writes such rows any more: a late message must not bring back a part of
+        one. They can be deleted at leisure.
+        """
+        now = time.time()
+        ages = {}
+        for plugin in self.installed.aggregates:
+            for table in plugin.tables:
+                age = self._retention.get(str(table.schedule), table.retention)
+                if age is not None and table.width is not None:
+                    ages[table.ident] = float(int(now - age.total_seconds()))
+        with self.transaction(alone=True) as connection:
+            return self.roster.note_ages(connection, ages)
+
+    def put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
+        """Let messages wait until the archive tells whether the lane has counted them."""
+        now = time.time()
+        rows = {
+            digest: (lane.id, digest, message.timestamp, message.to_json(), now)
+            for message in late
+            for digest in [claim_digest(message.identity)]
+        }
+        self._late.run(connection, [rows[digest] for digest in sorted(rows)])
+
+    def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
+        """Let readers know that the rows of ``idents`` have changed."""
+        now = time.time()
+        self._revisions.run(connection, [(ident, 1, now) for ident in sorted(idents)])
 
     # The parts of a batch.
 
@@ -424,6 +525,27 @@ class Engine:
             # Somebody must count the messages, even if no plugin wants them.
             self._crews.setdefault(main.id, Crew([], [], self._database.backend))
             self._generation = generation
+
+    def _count(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        rejections: Iterable[Rejection] = (),
+    ) -> Outcome:
+        outcome = Outcome(rejections=list(rejections))
+        for lane in self.lanes.all(connection):
+            crew = self._crews.get(lane.id)
+            if crew is None:
+                continue
+            if self._rests(lane):
+                # The archive has the others, but it will not be asked for these again.
+                self.put_aside(connection, lane, [m for m in messages if lane.is_late(m)])
+            elif lane.ordered and self._waits(lane):
+                self._hold(lane, messages)
+            else:
+                self._count_live(connection, lane, crew, messages, outcome)
+        self._finish(connection, outcome)
+        return outcome
 
     def _count_live(
         self,
@@ -438,7 +560,7 @@ class Engine:
             timely = [message for message in messages if not lane.is_late(message)]
             if len(timely) < len(messages):
                 late = [message for message in messages if lane.is_late(message)]
-                self._put_aside(connection, lane, late)
+                self.put_aside(connection, lane, late)
                 if lane.name in PERMANENT:
                     outcome.late = max(outcome.late, len(late))
         batch = new_batch()
@@ -450,7 +572,7 @@ class Engine:
             else:
                 savepoint.rollback()
         if not is_settled:
-            self.lanes.back_off(connection, lane)
+            self._rest(connection, lane)
         elif lane.name in PERMANENT:
             self._note(outcome, len(timely), len(new))
 
@@ -462,11 +584,12 @@ class Engine:
         piece: Slice,
         live: Sequence[Message],
         outcome: Outcome,
-    ) -> None:
+    ) -> bool:
+        """Count a slice and what was held; False if nobody in the lane could write it."""
         window = piece.window
         # What was held comes first: the archive may have it under an id of its own invention.
         # Two numbers, because each claim gives all that bears its own.
-        batches = (new_batch(), new_batch())
+        batches = (new_batch(), -new_batch())
         with connection.begin_nested() as savepoint:
             held = self.lanes.claim(connection, lane, live, batches[0])
             archived = self.lanes.claim_archived(connection, lane, piece.messages, batches[1])
@@ -480,7 +603,41 @@ class Engine:
         if is_settled:
             self._note(outcome, len(piece.messages), len(archived))
         else:
-            self.lanes.back_off(connection, lane)
+            self._rest(connection, lane)
+        return is_settled
+
+    def _count_rejected(
+        self, connection: Connection, plugin: str, message: Message
+    ) -> tuple[str, str | None]:
+        """Count it; gives by whom it still is rejected, and why."""
+        reason: str | None = None
+        idents = plugin.split()
+        left = [ident for ident in idents if self._crew_of(ident) is None]
+        with connection.begin_nested() as savepoint:
+            try:
+                if not idents:
+                    self._count(connection, [message])
+                for ident in idents:
+                    crew = self._crew_of(ident)
+                    if crew is not None and reason is None:
+                        reason = crew.count_again(connection, ident, message)
+            except Exception as error:
+                if not blames_plugin(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+            if reason is not None:
+                savepoint.rollback()
+        if reason is not None:
+            for ident in self.roster.runners.keys() & {*idents}:
+                self.roster.runners[ident].roll_back()
+            return plugin, reason
+        self.note_changes(connection, {*idents} - {*left})
+        if left:
+            return written_by(left), "it is not installed, or does not fit its table"
+        return plugin, None
+
+    def _crew_of(self, ident: str) -> Crew | None:
+        return next((crew for crew in self._crews.values() if ident in crew.idents), None)
 
     def _write(
         self,
@@ -494,14 +651,15 @@ class Engine:
     ) -> bool:
         """Write what ``new`` adds; False if nobody in the lane could."""
         written = Written()
-        crew.write(connection, crew.fold(new, outcome.rejections, start), written)
-        crew.run_classics(connection, new, written, outcome.rejections, start)
-        return self._settle(connection, lane, crew, written, batches, len(new), outcome)
+        rejections: list[Rejection] = []
+        crew.write(connection, crew.fold(new, rejections, start), written)
+        crew.run_classics(connection, new, written, rejections, start)
+        return self._settle(connection, lane, crew, written, batches, rejections, len(new), outcome)
 
     def _note(self, outcome: Outcome, given: int, new: int) -> None:
-        """Several lanes count the same messages: the largest number is what is told."""
-        outcome.counted = max(outcome.counted, new)
-        outcome.duplicates = max(0, given - outcome.counted)
+        """Several lanes count the same messages: what is told is of the one that counted most."""
+        if new > outcome.counted or not outcome.duplicates:
+            outcome.counted, outcome.duplicates = new, given - new
 
     def _settle(
         self,
@@ -510,35 +668,44 @@ class Engine:
         crew: Crew,
         written: Written,
         batches: Sequence[int],
+        rejections: Iterable[Rejection],
         counted: int,
         outcome: Outcome,
     ) -> bool:
-        """Deal with the plugins that could not write; False if nobody in the lane could."""
-        outcome.changed.update(written.changed)
+        """Deal with the plugins that could not write; False if nobody in the lane could.
+
+        A plugin that gets the batch again, from the archive, rejects its messages again then.
+        """
+        again: set[str] = set()
         for idents, error in written.failed:
             outcome.failing.update(dict.fromkeys(idents, error))
             if not self.has_history:
                 self._note_failure(connection, idents, error, counted)
+            elif not self._is_alone:
+                raise _MustBeAlone
             elif lane.name in PERMANENT or crew.plugins > 1:
-                self.lanes.exclude(connection)
                 self.roster.set_apart(connection, lane, idents, error, batches)
+                again.add(written_by(idents))
             else:
                 return False
+        outcome.changed.update(written.changed)
+        outcome.rejections += [r for r in rejections if r.plugin not in again]
+        if not self.has_history:
+            self.roster.note_success(connection, written.changed)
         return True
+
+    def _rests(self, lane: Lane) -> bool:
+        """Whether a lane that failed counts nothing now; the archive makes up for it."""
+        return lane.retry_at is not None and (self.has_history or lane.retry_at > time.time())
+
+    def _rest(self, connection: Connection, lane: Lane) -> None:
+        self.lanes.back_off(connection, lane)
+        # Classic plugins get what they miss before they get live messages again.
+        self._flowing.discard(lane.id)
 
     def _finish(self, connection: Connection, outcome: Outcome) -> None:
         self._rejections.record(connection, outcome.rejections)
-        now = time.time()
-        self._revisions.run(connection, [(ident, 1, now) for ident in sorted(outcome.changed)])
-
-    def _put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
-        now = time.time()
-        rows = {
-            digest: (lane.id, digest, message.timestamp, message.to_json(), now)
-            for message in late
-            for digest in [claim_digest(message.identity)]
-        }
-        self._late.run(connection, [rows[digest] for digest in sorted(rows)])
+        self.note_changes(connection, outcome.changed)
 
     def _waits(self, lane: Lane) -> bool:
         return self.has_history and lane.id not in self._flowing
@@ -564,11 +731,31 @@ class Engine:
             )
 
 
+class _MustBeAlone(Exception):
+    """A plugin is to be set apart, while other processes count."""
+
+
+def _rewound(lane: Lane, crew: Crew) -> float:
+    """Where classic plugins and their lane can begin anew: at or before its watermark."""
+    assert lane.watermark is not None
+    start = lane.watermark
+    since = lane.since or 0.0
+    while start > since:
+        # Until all of them agree: a window of one may begin inside that of another.
+        earlier = min(runner.window_start(start) for runner in crew.runners)
+        if lane.horizon is not None and earlier < lane.horizon + RESTAMPING:
+            earlier = counted_window(earlier)
+        if earlier == start:
+            return start
+        start = earlier
+    return since
+
+
 def _reaches(lane: Lane, start: float) -> bool:
     """Whether what follows from ``start`` on is what a lane lacks, and can be told apart."""
     if lane.watermark is None or lane.watermark < start:
         return False
-    if lane.horizon is not None and start < lane.horizon:
+    if lane.horizon is not None and start < lane.horizon + RESTAMPING:
         return False
     return lane.retry_at is None or lane.retry_at <= time.time()
 

@@ -11,6 +11,7 @@ the table keeps one.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,6 +28,9 @@ from statscache.plugins.aggregate import (
     fits,
     keeps_newest_time,
 )
+
+_LARGEST = 2**63 - 1
+"""Of the numbers that a column holds."""
 
 LONGEST_KEY = 300
 """Characters of a text key that are kept: a row of PostgreSQL's index holds some 2,700 bytes."""
@@ -58,6 +62,9 @@ class Folder:
         self._counts = [value.merge for value in plugin.values] == ["add"] and not self._timed
         self._split = len(plugin.keys)
         self._types = tuple(column.type for column in plugin.columns)
+        # True, 1 and 1.0 are one key of a dict.
+        self._has_numbers = any(key.type is not str for key in plugin.keys)
+        self._needs_cleaning = any(value.type is not int for value in plugin.values)
         self._rollups = _rollups(self._finest, coarser)
         self._rows = plugin.rows
         self._is_latest = self._finest.width is None
@@ -80,15 +87,18 @@ class Folder:
             row = rows[0]
             moment = int(message.timestamp)
             key = (moment - (moment - self._offset) % self._width,) + row[:-1]  # noqa: RUF005
+            value = row[-1]
             known = partial.get(key)
-            if known is None or type(row[-1]) is not int:
-                self._check(row)
-                partial[key] = row[-1:]
-            else:
-                partial[key] = (known[0] + row[-1],)
+            if (
+                known is None
+                or self._has_numbers
+                or type(value) is not int
+                or not -_LARGEST <= value <= _LARGEST
+            ):
+                self._checked(row)
+            partial[key] = (value,) if known is None else (known[0] + value,)
             return
-        for row in rows:
-            self._check(row)
+        rows = [self._checked(row) for row in rows]
         split = self._split
         prefix = self._prefix(message)
         head: Row = (message.timestamp,) if self._timed else ()
@@ -146,13 +156,24 @@ class Folder:
             self._merge_row(clean, tuple(map(_storable_key, key)), tuple(map(_storable, values)))
         return clean
 
-    def _check(self, row: Any) -> None:
-        if type(row) is tuple and tuple(map(type, row)) == self._types:
-            return
-        wanted = ", ".join(
-            f"{column.name}: {column.type.__name__}" for column in self.plugin.columns
-        )
-        raise InvalidRow(f"rows() must give tuples ({wanted}), not {row!r:.200}")
+    def _checked(self, row: Any) -> Row:
+        """``row``, its values as every database holds them.
+
+        Before they are merged: which of two texts is the larger may depend on it.
+        """
+        if type(row) is not tuple or tuple(map(type, row)) != self._types:
+            wanted = ", ".join(
+                f"{column.name}: {column.type.__name__}" for column in self.plugin.columns
+            )
+            raise InvalidRow(f"rows() must give tuples ({wanted}), not {row!r:.200}")
+        for item in row:
+            if type(item) is int and not -_LARGEST <= item <= _LARGEST:
+                raise InvalidRow("a number of rows() does not fit into 64 bits")
+            if type(item) is float and not math.isfinite(item):
+                raise InvalidRow(f"rows() must give finite numbers, not {row!r:.200}")
+        if not self._needs_cleaning:
+            return row
+        return row[: self._split] + tuple(map(_cleaned_value, row[self._split :]))
 
 
 @dataclass(frozen=True)
@@ -213,6 +234,11 @@ _MERGES: Mapping[Merge, Callable[[Any, Any], Any]] = {
 }
 
 
+def _cleaned_value(value: Any) -> Any:
+    # There are two zeros among floats, which are equal.
+    return value + 0.0 if type(value) is float else _storable(value)
+
+
 def _is_storable(value: Any) -> bool:
     return type(value) is not str or (
         value.isascii() and len(value) <= LONGEST_KEY and "\0" not in value
@@ -220,7 +246,9 @@ def _is_storable(value: Any) -> bool:
 
 
 def _storable(value: Any) -> Any:
-    return storable(value) if type(value) is str else value
+    if type(value) is str and not (value.isascii() and "\0" not in value):
+        return storable(value)
+    return value
 
 
 def _storable_key(value: Any) -> Any:

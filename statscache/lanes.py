@@ -1,9 +1,18 @@
 """Lanes: sets of plugins that share a checkpoint, and which messages each has counted.
 
 A lane remembers the messages that it has counted by *claims*. Behind its watermark everything has
-been reconciled with the archive, so that claims which are older than what is asked for again are
-pruned; a sum of each quarter of an hour is kept, with which a message that arrives later still can
-be told from one that was counted (see :mod:`statscache.late`).
+been reconciled with the archive, so that claims of what the archive has are pruned when they are
+older than what it is asked for again; a sum of each quarter of an hour is kept, with which a
+message that arrives later still can be told from one that was counted (see
+:mod:`statscache.late`). Claims of what the archive does not have stay: nothing else could tell that
+it was counted. So the table is bounded by what comes in while the archive lags and overlaps, and by
+what the archive has lost.
+
+Without an archive all claims stay for ever, some hundred bytes for each message: whatever is
+replayed, a year later and in any order, is still counted once. A claim that was pruned without an
+archive that knows the message would be a message that counts twice.
+
+An id that comes again with another time is the same message for as long as it is claimed.
 """
 
 from __future__ import annotations
@@ -35,6 +44,9 @@ COUNTED_WIDTH = 15 * 60
 
 _IDS_PER_QUERY = 10_000
 _PRUNED_AT_ONCE = 50_000
+_SEEN_IN_ARCHIVE = -1
+"""The batch of claims that the bus made, of messages that the archive has as well."""
+
 _SHORTEST_BACKOFF = 5.0
 _LONGEST_BACKOFF = 600.0
 _LEASE = 60.0
@@ -78,12 +90,15 @@ class Lane:
         asked for its time, would have given it an id of its own invention.
         """
         since, watermark, horizon = self.since, self.watermark, self.horizon
-        if since is None or watermark is None or message.timestamp < since:
+        if since is None or watermark is None or message.timestamp < since - RESTAMPING:
             return False
-        if horizon is not None and message.timestamp < horizon:
+        if horizon is not None and message.timestamp < horizon + RESTAMPING:
             return True
         return not message.has_own_id and message.timestamp < watermark + RESTAMPING
 
+
+_MEMORY = (tables.claim, tables.counted, tables.late, tables.gap)
+"""What a lane remembers, by its number."""
 
 _COLUMNS = [tables.lane.c[name] for name in Lane.__dataclass_fields__]
 
@@ -114,7 +129,9 @@ class Lanes:
         known = {lane.name: lane for lane in self.all(connection)}
         if name in known:
             return known[name]
-        number = max((lane.id for lane in known.values()), default=0) + 1
+        # Never a number that was used before: other processes may still remember that lane.
+        numbers = [lane.id for lane in known.values()]
+        number = max(*numbers, self.generation(connection)) + 1 if numbers else 1
         lane = Lane(number, name, **values)
         connection.execute(insert(tables.lane).values(_row(lane)))
         self.touch(connection)
@@ -126,14 +143,26 @@ class Lanes:
         return int(connection.scalar(query) or 0)
 
     def forget(self, connection: Connection, lane: Lane, start: float) -> None:
-        """Set a lane back to a time, as if nothing from then on had been counted."""
-        mine = (tables.claim.c.lane == lane.id, tables.claim.c.timestamp >= start)
-        connection.execute(delete(tables.claim).where(*mine))
+        """Set a lane back to a time, as if nothing from then on had been counted.
+
+        Where its claims are pruned, only the start of a window of :data:`COUNTED_WIDTH` will do: a
+        sum cannot be divided.
+        """
+        for table, column in (
+            (tables.claim, tables.claim.c.timestamp),
+            (tables.counted, tables.counted.c.start),
+            (tables.gap, tables.gap.c.start),
+        ):
+            connection.execute(delete(table).where(table.c.lane == lane.id, column >= start))
         row = tables.lane.c
+        horizon = start - RESTAMPING
         connection.execute(
             update(tables.lane)
             .where(row.id == lane.id)
-            .values(watermark=start, horizon=case((row.horizon > start, start), else_=row.horizon))
+            .values(
+                watermark=start,
+                horizon=case((row.horizon > horizon, horizon), else_=row.horizon),
+            )
         )
 
     def touch(self, connection: Connection) -> None:
@@ -157,7 +186,7 @@ class Lanes:
             watermark=lane.watermark,
             horizon=lane.horizon,
         )
-        for table in (tables.claim, tables.counted):
+        for table in _MEMORY:
             names = [column.name for column in table.columns]
             copied = select(literal(apart.id), *(table.c[column] for column in names[1:])).where(
                 table.c.lane == lane.id
@@ -169,7 +198,7 @@ class Lanes:
 
     def remove(self, connection: Connection, lane: Lane) -> None:
         """Forget a lane and all that it remembers."""
-        for table in (tables.claim, tables.counted, tables.late, tables.gap):
+        for table in _MEMORY:
             connection.execute(delete(table).where(table.c.lane == lane.id))
         connection.execute(delete(tables.lane).where(tables.lane.c.id == lane.id))
         self.touch(connection)
@@ -180,7 +209,7 @@ class Lanes:
         The lane 1 stays what it is, because the generation is kept in it: it takes over what
         ``lane`` remembers.
         """
-        for table in (tables.claim, tables.counted, tables.late, tables.gap):
+        for table in _MEMORY:
             connection.execute(delete(table).where(table.c.lane == home.id))
             connection.execute(update(table).where(table.c.lane == lane.id).values(lane=home.id))
         connection.execute(
@@ -190,6 +219,23 @@ class Lanes:
         )
         self.remove(connection, lane)
         return home
+
+    def extend(self, connection: Connection, home: Lane, lane: Lane) -> None:
+        """Let ``home`` remember what ``lane``, whose history begins earlier, has of before it."""
+        since, earlier = home.since, lane.since
+        if since is None or earlier is None or earlier >= since:
+            return
+        for table, column in (
+            (tables.claim, tables.claim.c.timestamp),
+            (tables.counted, tables.counted.c.start),
+        ):
+            times = (column >= earlier, column < since)
+            connection.execute(delete(table).where(table.c.lane == home.id, *times))
+            connection.execute(
+                update(table).where(table.c.lane == lane.id, *times).values(lane=home.id)
+            )
+        row = tables.lane.c
+        connection.execute(update(tables.lane).where(row.id == home.id).values(since=earlier))
 
     def share(self, connection: Connection) -> None:
         """Keep lanes and their plugins as they are, until the end of the transaction."""
@@ -201,13 +247,18 @@ class Lanes:
         if self._is_postgresql:
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
+    def can_replace(self, connection: Connection, lane: Lane, home: Lane) -> bool:
+        """Whether a lane has come as far as the one, where nobody is any more, that it joins."""
+        if lane.watermark is None or lane.watermark < (home.watermark or 0.0):
+            return False
+        return not self._has_late(connection, lane)
+
     def can_join(self, connection: Connection, lane: Lane, other: Lane) -> bool:
         """Whether both have counted the same, of what they still remember by claims."""
         if lane.watermark is None or lane.watermark != other.watermark:
             return False
-        if connection.scalar(
-            select(func.count()).select_from(tables.late).where(tables.late.c.lane == lane.id)
-        ):
+        # What waits in one of them the other may have counted already.
+        if self._has_late(connection, lane, other):
             return False
         since = max(lane.horizon or 0.0, other.horizon or 0.0) + 3 * RESTAMPING
 
@@ -224,6 +275,11 @@ class Lanes:
             if connection.execute(difference).first() is not None:
                 return False
         return True
+
+    def _has_late(self, connection: Connection, *lanes: Lane) -> bool:
+        late = tables.late.c
+        query = select(late.identity).where(late.lane.in_([lane.id for lane in lanes])).limit(1)
+        return connection.execute(query).first() is not None
 
     def lease(self, connection: Connection, lane: Lane, owner: str) -> bool:
         """Whether ``owner`` may fill in the history of ``lane`` now, and others may not.
@@ -291,17 +347,30 @@ class Lanes:
 
         So each is looked for among the claims of messages without id as well. A claim that is
         found is put under the id of the archive, as which the message comes from now on.
+
+        ``batch`` is the negative of a number from :func:`new_batch`: by that sign it is remembered
+        which messages the archive has.
         """
-        renamed = self._renamed(connection, lane, messages)
         claim = tables.claim
-        for message, digest in renamed:
-            mine = (claim.c.lane == lane.id) & (claim.c.identity == digest)
+        for message, digest in self._renamed(connection, lane, messages):
             connection.execute(
                 update(claim)
-                .where(mine, ~_is_claimed(lane, claim_digest(message.identity)))
-                .values(identity=claim_digest(message.identity), anonymous=0)
+                .where(claim.c.lane == lane.id, claim.c.identity == digest)
+                .values(
+                    identity=claim_digest(message.identity), anonymous=0, batch=_SEEN_IN_ARCHIVE
+                )
             )
-        return self.claim(connection, lane, messages, batch)
+        new = self.claim(connection, lane, messages, batch)
+        if len(new) < len(messages):
+            mine = {message.identity for message in new}
+            others = (m.identity for m in messages if m.identity not in mine)
+            for some in _slices([claim_digest(identity) for identity in others], _IDS_PER_QUERY):
+                connection.execute(
+                    update(claim)
+                    .where(claim.c.lane == lane.id, claim.c.identity.in_(some), claim.c.batch > 0)
+                    .values(batch=_SEEN_IN_ARCHIVE)
+                )
+        return new
 
     def claim_partial(
         self,
@@ -326,9 +395,11 @@ class Lanes:
         return False
 
     def has_anonymous(self, connection: Connection, lane: Lane, start: float, stop: float) -> bool:
-        """Whether the lane has counted messages without id of about this time."""
-        query = select(tables.claim.c.identity).where(*_anonymous(lane, start, stop)).limit(1)
-        return connection.execute(query).first() is not None
+        """Whether the lane has counted messages without id of about this time, from the bus."""
+        query = select(tables.claim.c.identity).where(
+            *_anonymous(lane, start, stop), tables.claim.c.batch > 0
+        )
+        return connection.execute(query.limit(1)).first() is not None
 
     def _renamed(
         self, connection: Connection, lane: Lane, messages: Sequence[Message]
@@ -336,10 +407,8 @@ class Lanes:
         """Those that were counted without an id, with the digests under which they were."""
         if not messages:
             return []
-        query = select(tables.claim.c.identity).where(
-            *_anonymous(lane, messages[0].timestamp, messages[-1].timestamp)
-        )
-        anonymous = {bytes(digest) for digest in connection.scalars(query)}
+        times = [message.timestamp for message in messages]
+        anonymous = self.anonymous(connection, lane, min(times), max(times))
         if not anonymous:
             return []
         named = [message for message in messages if message.has_own_id]
@@ -403,8 +472,6 @@ class Lanes:
         if lane.failures:
             values |= {"failures": 0, "retry_at": None}
         connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
-        if lane.failures:
-            self.touch(connection)
 
     def back_off(self, connection: Connection, lane: Lane) -> float:
         """Let a lane that failed rest, longer each time; gives the seconds."""
@@ -414,7 +481,6 @@ class Lanes:
             .where(tables.lane.c.id == lane.id)
             .values(failures=lane.failures + 1, retry_at=time.time() + pause)
         )
-        self.touch(connection)
         return pause
 
     def note_gap(
@@ -432,19 +498,28 @@ class Lanes:
                 )
             )
 
+    def gaps(self, connection: Connection, lane: Lane) -> list[tuple[float, float]]:
+        """The times of which the archive has not given the lane all that it has."""
+        gap = tables.gap.c
+        query = select(gap.start, gap.stop).where(gap.lane == lane.id).order_by(gap.start)
+        return [(row.start, row.stop) for row in connection.execute(query)]
+
     def prune(self, connection: Connection, lane: Lane, until: float) -> bool:
         """Replace claims from ``lane.since`` to before ``until`` by their sums.
 
-        Gives whether there is more to do.
+        Gives whether there is more to do: at most 50,000 are pruned at a time.
 
-        Claims of messages from before the lane's history stay: the archive was never asked for
-        them, so nothing else could tell that they were counted. At most 50,000 are pruned at a
-        time.
+        Claims of messages that the archive does not have stay, and so do those from before the
+        lane's history, for which it was never asked: nothing else could tell that they were
+        counted. Those in a gap stay until it is closed: there are many messages to be told apart.
         """
         if lane.since is None or until <= (lane.horizon or lane.since):
             return False
         claim = tables.claim
-        mine = (claim.c.lane == lane.id, claim.c.timestamp >= lane.since)
+        mine = [claim.c.lane == lane.id, claim.c.timestamp >= lane.since, claim.c.batch < 0]
+        for start, stop in self.gaps(connection, lane):
+            inside = claim.c.timestamp.between(start - RESTAMPING, stop + RESTAMPING)
+            mine.append(~inside)
         old = select(claim.c.timestamp).where(*mine, claim.c.timestamp < until)
         first = connection.scalar(old.order_by(claim.c.timestamp).limit(1))
         bound = connection.scalar(old.order_by(claim.c.timestamp).offset(_PRUNED_AT_ONCE).limit(1))
@@ -484,6 +559,27 @@ class Lanes:
             rows.append((lane.id, start, before + messages, (before_total ^ total).to_bytes(16)))
         self._counted.run(connection, rows)
 
+    def set_counted(
+        self,
+        connection: Connection,
+        lane: Lane,
+        start: float,
+        stop: float,
+        sums: dict[int, tuple[int, int]],
+    ) -> None:
+        """Replace what is remembered of the pruned claims from start to stop by ``sums``.
+
+        Both are edges of the windows of :data:`COUNTED_WIDTH`; what lies elsewhere is left alone.
+        """
+        table = tables.counted.c
+        connection.execute(
+            delete(tables.counted).where(
+                table.lane == lane.id, table.start >= start, table.start < stop
+            )
+        )
+        inside = {window: sums[window] for window in sums if start <= window < stop}
+        self.add_counted(connection, lane, inside)
+
     def counted(
         self, connection: Connection, lane: Lane, start: float, stop: float
     ) -> dict[int, tuple[int, int]]:
@@ -505,8 +601,8 @@ def read_lanes(connection: Connection) -> list[Lane]:
 
 
 def new_batch() -> int:
-    """A random number that names a transaction's claims."""
-    return secrets.randbits(62)
+    """A random number, larger than 1, that names a transaction's claims."""
+    return secrets.randbits(62) + 2
 
 
 def counted_window(timestamp: float) -> int:
@@ -578,13 +674,6 @@ def _anonymous(lane: Lane, start: float, stop: float) -> tuple[Any, ...]:
     )
 
 
-def _is_claimed(lane: Lane, digest: bytes) -> Any:
-    other = tables.claim.alias()
-    return (
-        select(other.c.identity).where(other.c.lane == lane.id, other.c.identity == digest).exists()
-    )
-
-
-def _slices(items: list[bytes], size: int) -> Iterator[list[bytes]]:
+def _slices(items: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]

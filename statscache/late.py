@@ -1,8 +1,9 @@
-"""Messages that come so late that claims do not tell any more whether they were counted.
+"""Messages that come so late that the lane may have forgotten whether it has counted them.
 
-The archive and the sums of the pruned claims tell it together: the sum of a quarter of an hour is
-the exclusive or of the digests of all that was counted there. If the archive has the same messages,
-the sums agree; else it is found which of a few doubtful messages explain the difference.
+What the archive does not have, and what lies in a gap of it, is remembered by claims, however old.
+Of the rest a sum for each quarter of an hour is kept: the exclusive or of the digests of all that
+was counted. If it is that of what the archive has, all of it was counted; else it is found which of
+a few doubtful messages explain the difference.
 """
 
 from __future__ import annotations
@@ -10,27 +11,29 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from statscache import tables
 from statscache.archive import Archive, read
+from statscache.archive.base import distinct
 from statscache.engine import PERMANENT, Engine
+from statscache.errors import InvalidMessage
 from statscache.lanes import (
     COUNTED_WIDTH,
     RESTAMPING,
     Lane,
     claim_digest,
-    content_digests,
     counted_window,
+    match_contents,
 )
 from statscache.message import Message, decode
 from statscache.rejections import Rejection
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 500
+_AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
 """Unknowns that a sum of 128 bits decides beyond doubt."""
 
@@ -38,113 +41,204 @@ _MOST_DOUBTFUL = 100
 def resolve(engine: Engine, archive: Archive) -> int:
     """Count those of the messages put aside that were not counted; gives how many were looked at.
 
+    At most 5,000, the oldest ones. What cannot be told yet waits on.
+
     Raises:
         ArchiveUnavailable: the rest wait on.
         DatabaseUnavailable: the same.
     """
-    done = 0
+    late, lane = tables.late, tables.lane
     with engine.transaction() as connection:
-        lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
+        lanes = {
+            lane.id: lane
+            for lane in engine.lanes.all(connection)
+            if engine.crew(lane) is not None and lane.retry_at is None
+        }
         rows = connection.execute(
-            select(tables.late.c.lane, tables.late.c.identity, tables.late.c.content)
-            .order_by(tables.late.c.lane, tables.late.c.timestamp)
+            select(late.c.lane, late.c.identity, late.c.content)
+            .join(lane, lane.c.id == late.c.lane)
+            .where(late.c.lane.in_(lanes), late.c.timestamp < lane.c.watermark - RESTAMPING)
+            .order_by(late.c.timestamp, late.c.lane)
             .limit(_AT_ONCE)
         ).all()
-    waiting = []
+    waiting: list[tuple[int, int, Message]] = []
     for row in rows:
-        lane = lanes.get(row.lane)
-        message = decode(row.content)
-        if lane is None or lane.watermark is None:
-            continue
-        if message.timestamp + RESTAMPING < lane.watermark:
-            waiting.append((lane, message))
+        try:
+            message = decode(row.content)
+        except InvalidMessage as error:
+            with engine.transaction(alone=True) as connection:
+                refusal = Rejection.of_frame(row.content, str(error))
+                engine.count_late(connection, lanes[row.lane], [], [], {}, [refusal])
+                mine = (late.c.lane == row.lane, late.c.identity == row.identity)
+                connection.execute(delete(late).where(*mine))
+        else:
+            waiting.append((counted_window(message.timestamp), row.lane, message))
+    waiting.sort(key=lambda item: item[:2])
+    for start, items in itertools.groupby(waiting, key=lambda item: item[0]):
+        group = list(items)
+        messages = [message for _, _, message in group]
+        span = _Span.around(start, messages)
+        archived = distinct(
+            message
+            for piece in read(archive, span.start - _MARGIN, span.stop + _MARGIN)
+            for message in piece.messages
+        )
+        for number, theirs in itertools.groupby(group, key=lambda item: item[1]):
+            _resolve(engine, lanes[number], span, archived, [message for _, _, message in theirs])
+    return len(rows)
 
-    def place(pair: tuple[Lane, Message]) -> tuple[int, int]:
-        return pair[0].id, counted_window(pair[1].timestamp)
 
-    for (number, start), group in itertools.groupby(waiting, key=place):
-        messages = [message for _, message in group]
-        _resolve_window(engine, archive, lanes[number], start, messages)
-        done += len(messages)
-    return done
+_MARGIN = 2 * RESTAMPING
 
 
-def _resolve_window(
-    engine: Engine, archive: Archive, lane: Lane, start: int, late: Sequence[Message]
-) -> None:
-    margin = 2 * RESTAMPING
-    archived = [
-        message
-        for piece in read(archive, start - margin, start + COUNTED_WIDTH + margin)
-        for message in piece.messages
-    ]
-    digests = {message.identity: _archived_digest(message, archived) for message in late}
-    known = {claim_digest(message.identity) for message in archived}
-    with engine.transaction(alone=True) as connection:
-        lane = next((x for x in engine.lanes.all(connection) if x.id == lane.id), lane)
-        pruned = [m for m in late if lane.horizon is not None and m.timestamp < lane.horizon]
-        remembered = [m for m in late if m not in pruned]
-        rejections: list[Rejection] = []
-        # What is remembered by claims: the archive's copy has been counted, or will be.
-        fresh = [m for m in remembered if digests[m.identity] not in known]
-        if pruned:
-            counted = engine.lanes.counted(connection, lane, start, start + 1).get(start, (0, 0))
-            doubtful = {digests[message.identity] for message in pruned}
-            verdicts = (
-                _decide(start, counted, archived, doubtful) if lane.name in PERMANENT else None
-            )
-            if verdicts is None and lane.name not in PERMANENT:
-                verdicts = {digest: digest in known for digest in doubtful}
-            if verdicts is None:
-                rejections += _undecided(engine, connection, lane, start, pruned, digests, known)
-            else:
-                uncounted = [m for m in pruned if not verdicts[digests[m.identity]]]
-                engine.count_pruned(connection, lane, uncounted, digests)
-        engine.count_remembered(connection, lane, fresh, rejections)
-        gone = [claim_digest(message.identity) for message in late]
-        connection.execute(
-            delete(tables.late).where(
-                tables.late.c.lane == lane.id, tables.late.c.identity.in_(gone)
-            )
+@dataclass(frozen=True)
+class _Span:
+    """The windows of the sums that may have a message among them; UNIX seconds."""
+
+    start: int
+    stop: int
+
+    @classmethod
+    def around(cls, window: int, messages: Iterable[Message]) -> _Span:
+        """Around messages of one window: copies of them may have been counted beside it."""
+        times = [message.timestamp for message in messages]
+        return cls(
+            min(window, counted_window(min(times) - RESTAMPING)),
+            max(window, counted_window(max(times) + RESTAMPING)) + COUNTED_WIDTH,
         )
 
 
-def _archived_digest(message: Message, archived: Iterable[Message]) -> bytes:
-    """Under what the message is claimed if it was counted: the archive may have given it an id."""
-    if message.has_own_id:
-        return claim_digest(message.identity)
-    mine = claim_digest(message.identity)
-    for other in archived:
-        if other.topic == message.topic and mine in content_digests(other):
-            return claim_digest(other.identity)
-    return mine
+def _resolve(
+    engine: Engine, lane: Lane, span: _Span, archived: Sequence[Message], found: Sequence[Message]
+) -> None:
+    """Decide for one lane, in a transaction of its own."""
+    with engine.transaction(alone=True) as connection:
+        current = next((x for x in engine.lanes.all(connection) if x.id == lane.id), None)
+        if current is None:
+            return  # it has joined another one meanwhile
+        lane = current
+        late = tables.late.c
+        mine = (late.lane == lane.id, late.identity.in_([claim_digest(m.identity) for m in found]))
+        waiting = {
+            bytes(digest) for digest in connection.scalars(select(late.identity).where(*mine))
+        }
+        messages = [m for m in found if claim_digest(m.identity) in waiting]
+        copies = _copies(messages, archived)
+        digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
+        names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
+        claimed = engine.lanes.claimed(connection, lane, sorted(names))
+        unknown = [
+            m
+            for m in messages
+            if digests[m] not in claimed and claim_digest(m.identity) not in claimed
+        ]
+        until = lane.horizon + RESTAMPING if lane.horizon is not None else 0.0
+        pruned = [m for m in unknown if m.timestamp < until]
+        counted: list[Message] = []
+        lost: list[Message] = []
+        if lane.name in PERMANENT:
+            verdicts = _decide(connection, engine, lane, span, archived, pruned, digests)
+            if verdicts is None:
+                lost = [m for m in pruned if m not in copies]
+                counted = [m for m in pruned if m in copies]
+                if counted:
+                    log.error(
+                        "%s: what %s has counted of its time differs from the archive: "
+                        "'statscache verify' tells more",
+                        counted[0],
+                        lane.name,
+                    )
+            else:
+                counted = [m for m in pruned if verdicts[digests[m]]]
+        else:
+            # Its sums are of the topics that it wants, and the archive has given it all of those.
+            counted = [m for m in pruned if m in copies]
+        done = {*counted, *lost}
+        new = [m for m in unknown if m not in done]
+        is_done = engine.count_late(
+            connection,
+            lane,
+            [m for m in new if m not in copies],
+            [copies[m] for m in new if m in copies and m.timestamp >= until],
+            {m: digests[m] for m in new if m in copies and m.timestamp < until},
+            [Rejection(m.to_json(), _UNDECIDED) for m in lost],
+        )
+        if is_done:
+            connection.execute(delete(tables.late).where(*mine))
+
+
+_UNDECIDED = (
+    "late: it is older than what is remembered, the archive does not have it, and what was counted "
+    "at its time differs from the archive: 'statscache verify' tells more"
+)
+
+
+def _copies(messages: Sequence[Message], archived: Sequence[Message]) -> dict[Message, Message]:
+    """The copies of the messages that the archive has, of those without id by their content."""
+    by_digest = {claim_digest(message.identity): message for message in archived}
+    copies = {}
+    bare = {}
+    for message in messages:
+        digest = claim_digest(message.identity)
+        if digest in by_digest:
+            copies[message] = by_digest[digest]
+        elif not message.has_own_id:
+            bare[digest] = message
+    named = [message for message in archived if message.has_own_id]
+    return copies | {bare[digest]: copy for copy, digest in match_contents(named, bare)}
 
 
 def _decide(
-    start: int, counted: tuple[int, int], archived: Sequence[Message], doubtful: set[bytes]
+    connection: Connection,
+    engine: Engine,
+    lane: Lane,
+    span: _Span,
+    archived: Sequence[Message],
+    pruned: Sequence[Message],
+    digests: dict[Message, bytes],
 ) -> dict[bytes, bool] | None:
-    """Which of the doubtful digests were counted; None if that cannot be told."""
-    number, total = counted
-    unknown = set(doubtful)
-    for message in archived:
-        digest = claim_digest(message.identity)
-        if digest in doubtful:
+    """Which of the digests of ``pruned`` are in the sums; None if that cannot be told."""
+    if not pruned:
+        return {}
+    lanes = engine.lanes
+    sums = lanes.counted(connection, lane, span.start, span.stop).values()
+    number, total = sum(n for n, _ in sums), _xor(digest for _, digest in sums)
+    times = {claim_digest(message.identity): message.timestamp for message in archived}
+    # What is claimed has been counted, and is not in the sums.
+    known = lanes.claimed(connection, lane, list(times))
+    anonymous = lanes.anonymous(connection, lane, span.start, span.stop)
+    unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in known]
+    known.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
+    since, horizon = lane.since or 0.0, lane.horizon or 0.0
+    edges = {float(span.start), float(span.stop), since, horizon}
+    for start, stop in lanes.gaps(connection, lane):
+        known.update(digest for digest, time in times.items() if start <= time < stop)
+        edges |= {start, stop}
+    inside: set[bytes] = set()
+    doubtful: set[bytes] = set()
+    for digest, time in times.items():
+        if digest in known:
             continue
-        distance = min(
-            abs(message.timestamp - start), abs(message.timestamp - start - COUNTED_WIDTH)
-        )
-        if distance <= RESTAMPING:
-            # A copy of it may have been counted with the time of the neighbouring window.
-            unknown.add(digest)
-        elif start <= message.timestamp < start + COUNTED_WIDTH:
-            number -= 1
-            total ^= int.from_bytes(digest)
-    if len(unknown) > _MOST_DOUBTFUL:
-        return None
-    chosen = _subset(sorted(unknown), total)
-    if chosen is None or len(chosen) != number:
-        return None
-    return {digest: digest in chosen for digest in doubtful}
+        if min(abs(time - edge) for edge in edges) <= RESTAMPING:
+            # A copy of it may have been counted with a time on the other side.
+            doubtful.add(digest)
+        elif max(span.start, since) <= time < min(span.stop, horizon):
+            inside.add(digest)
+    asked = {digests[message] for message in pruned}
+    # Either all that the archive has was counted, or it is about these messages.
+    for sure, unsure in ((inside, doubtful), (inside - asked, doubtful | asked)):
+        if len(sure) <= number and len(unsure) <= _MOST_DOUBTFUL:
+            chosen = _subset(sorted(unsure), total ^ _xor(map(int.from_bytes, sure)))
+            if chosen is not None and len(sure) + len(chosen) == number:
+                return {digest: digest in sure or digest in chosen for digest in asked}
+    return None
+
+
+def _xor(numbers: Iterable[int]) -> int:
+    total = 0
+    for number in numbers:
+        total ^= number
+    return total
 
 
 def _subset(digests: Sequence[bytes], total: int) -> set[bytes] | None:
@@ -170,28 +264,3 @@ def _subset(digests: Sequence[bytes], total: int) -> set[bytes] | None:
         total ^= basis[top][0]
         chosen ^= basis[top][1]
     return {digest for place, digest in enumerate(digests) if chosen >> place & 1}
-
-
-def _undecided(
-    engine: Engine,
-    connection: Any,
-    lane: Lane,
-    start: int,
-    messages: Sequence[Message],
-    digests: dict[str, bytes],
-    known: set[bytes],
-) -> list[Rejection]:
-    """The archive and the tables differ by more than these messages: it must be counted anew."""
-    archived = [m for m in messages if digests[m.identity] in known]
-    others = [m for m in messages if digests[m.identity] not in known]
-    if archived:
-        log.error("%s: what was counted differs from the archive", archived[0])
-        engine.lanes.note_gap(connection, lane, start, start + COUNTED_WIDTH, missing=len(archived))
-    return [
-        Rejection(
-            message.to_json(),
-            "late: it is older than what is remembered, the archive does not have it, and what "
-            "was counted at its time differs from the archive: 'statscache verify' tells more",
-        )
-        for message in others
-    ]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from statscache import tables
 from statscache.classics import ClassicRunner
@@ -24,11 +24,13 @@ from statscache.definitions import (
     definition_of,
     drop_shadow,
     shadow_name,
+    shadow_table,
     swap,
 )
-from statscache.lanes import MAIN, ORDERED, Lane, Lanes
+from statscache.lanes import MAIN, ORDERED, Lane, Lanes, counted_window
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
+from statscache.rejections import forget
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ FAILING = "failing"
 GONE = "gone"
 
 _DAY = 86_400
+_ROWS_AT_ONCE = 50_000
 
 
 class Roster:
@@ -57,6 +60,7 @@ class Roster:
         self.has_history = has_history
         self._lanes = lanes
         self._epoch = epoch
+        self._failing: set[str] = set()
         self.runners = {
             runner.ident: runner for runner in (ClassicRunner(make) for make in installed.classics)
         }
@@ -69,6 +73,7 @@ class Roster:
         known = {row.ident: row for row in connection.execute(select(tables.plugin))}
         self._note_gone(connection, known)
         newcomers: dict[str, list[Dataset]] = {}
+        back: list[Any] = []
         for ident, dataset in self.installed.datasets.items():
             row = known.get(ident)
             if row is None:
@@ -77,9 +82,10 @@ class Roster:
                 else:
                     newcomers.setdefault(_home_name(dataset), []).append(dataset)
             else:
-                self._welcome(connection, dataset, row, newcomers)
+                self._welcome(connection, dataset, row, newcomers, back)
         for home, datasets in newcomers.items():
             self._seat_apart(connection, home, datasets)
+        self._divide(connection, back)
 
     def _open_lanes(self, connection: Connection) -> None:
         datasets = self.installed.datasets.values()
@@ -112,6 +118,8 @@ class Roster:
         if not self.has_history:
             return True
         lane = self._home(connection, dataset)
+        if lane.since is not None and self.since(dataset) < lane.since:
+            return False
         batches = connection.scalar(
             select(tables.lane.c.batches).where(tables.lane.c.id == lane.id)
         )
@@ -154,6 +162,7 @@ class Roster:
         dataset: Dataset,
         row: Any,
         newcomers: dict[str, list[Dataset]],
+        back: list[Any],
     ) -> None:
         """See whether a plugin that is known already can go on as it did."""
         definition = definition_of(dataset)
@@ -167,14 +176,51 @@ class Roster:
             # Changed, and changed back before the shadow was complete; the served table is old.
             self._change(connection, dataset, row, newcomers)
             return
-        if row.state == GONE:
+        self._compare_history(dataset, row)
+        if self.has_history and self._has_missed(connection, dataset, row):
+            log.info("%s missed messages while there was no archive: it is counted anew", ident)
+            newcomers.setdefault(_home_name(dataset), []).append(dataset)
+        elif row.state == GONE:
             if self.has_history:
                 log.info("%s is back: what it missed is filled in", ident)
                 self._update(connection, ident, state=FILLING)
+                back.append(row)
             else:
                 log.warning("%s is back; without an archive it lacks what it missed", ident)
                 home = self._home(connection, dataset)
                 self._update(connection, ident, state=ACTIVE, lane=home.id)
+
+    def _has_missed(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
+        """Whether others in its lane have counted what it has not: there was no archive then."""
+        return row.lane == self._home(connection, dataset).id and (
+            row.state in (GONE, FAILING) or row.missed > 0
+        )
+
+    def _divide(self, connection: Connection, back: Iterable[Any]) -> None:
+        """Let those that are back go on without those that they left with."""
+        for number in sorted({row.lane for row in back}):
+            idents = [row.ident for row in back if row.lane == number]
+            lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
+            if self._has_others(connection, lane, idents):
+                name = self._vacant_name(connection, f"back {idents[0]}")
+                lane = self._lanes.split(connection, lane, name)
+                for ident in idents:
+                    self._update(connection, ident, lane=lane.id)
+
+    def _compare_history(self, dataset: Dataset, row: Any) -> None:
+        """Say so where more history is wanted now than was counted."""
+        if not self.has_history or row.since is None or not isinstance(dataset.plugin, Aggregate):
+            return
+        since = self.since(dataset)
+        if since < row.since:
+            log.warning(
+                "the history of %s begins %s, and is configured now to begin %s: "
+                "'statscache rebuild %s' counts all of it anew",
+                dataset.ident,
+                _iso(row.since),
+                _iso(since),
+                dataset.ident,
+            )
 
     def _change(
         self,
@@ -211,7 +257,8 @@ class Roster:
             lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
             if self.has_history and self._has_others(connection, lane, idents):
                 # As it was left, so that it can go on from there.
-                lane = self._lanes.split(connection, lane, f"gone {idents[0]}")
+                name = self._vacant_name(connection, f"gone {idents[0]}")
+                lane = self._lanes.split(connection, lane, name)
             for ident in idents:
                 self._update(connection, ident, state=GONE, lane=lane.id)
 
@@ -233,7 +280,8 @@ class Roster:
             else self.since(dataset)
             for dataset in datasets
         }
-        start = min(sinces.values())
+        # What is remembered by sums begins with a whole one.
+        start = float(counted_window(min(sinces.values())))
         lane = self._lanes.open(
             connection,
             self._vacant_name(connection, f"new {datasets[0].ident}"),
@@ -291,8 +339,11 @@ class Roster:
             state=FILLING,
             shadow=name,
             since=since,
+            missed=0,
             pruned_until=None,
         )
+        # What it could not take comes again.
+        forget(connection, dataset.ident)
         self._drop_if_empty(connection, previous)
 
     def set_apart(
@@ -304,7 +355,8 @@ class Roster:
         batches: Sequence[int],
     ) -> None:
         """Move a plugin whose writes failed to a lane that has not counted ``batches``."""
-        apart = self._lanes.split(connection, lane, f"apart {idents[0]}", batches)
+        name = self._vacant_name(connection, f"apart {idents[0]}")
+        apart = self._lanes.split(connection, lane, name, batches)
         for ident in idents:
             self._update(
                 connection,
@@ -323,7 +375,8 @@ class Roster:
         members = connection.execute(
             select(row.ident, row.shadow, row.state).where(row.lane == lane.id)
         ).all()
-        if self._has_members(connection, home):
+        if self.has_members(connection, home):
+            self._lanes.extend(connection, home, lane)
             self._lanes.remove(connection, lane)
         else:
             home = self._lanes.replace(connection, home, lane)
@@ -348,14 +401,19 @@ class Roster:
 
     def crews(self, connection: Connection, backend: str) -> dict[int, Crew]:
         """The plugins of each lane, ready to count; a lane without plugins has no crew."""
+        lanes = {lane.id: lane for lane in self._lanes.all(connection)}
+        homes = {lane.name: lane for lane in lanes.values()}
         seats: dict[int, list[Seat]] = {}
         runners: dict[int, list[tuple[ClassicRunner, float | None]]] = {}
+        self._failing = set()
         for row in connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)):
             dataset = self.installed.datasets.get(row.ident)
             if dataset is None or row.state == GONE:
                 continue
             if row.state == FAILING and row.definition != definition_of(dataset) and not row.shadow:
                 continue  # it does not fit its table, and there is no archive
+            if row.state == FAILING:
+                self._failing.add(row.ident)
             if isinstance(dataset.plugin, Aggregate):
                 table = next(t for t in dataset.plugin.tables if t.ident == row.ident)
                 seat = Seat(
@@ -366,10 +424,50 @@ class Roster:
                 runner = self.runners[row.ident]
                 runner.redirect(dataset.model.__table__, row.shadow)
                 runners.setdefault(row.lane, []).append((runner, row.since))
-        return {
-            lane: Crew(seats.get(lane, []), runners.get(lane, []), backend)
-            for lane in {*seats, *runners}
-        }
+        crews = {}
+        for number in {*seats, *runners}:
+            both = (lanes[number], homes.get(lanes[number].joins or ""))
+            floor = min((x.since for x in both if x and x.since is not None), default=None)
+            crews[number] = Crew(seats.get(number, []), runners.get(number, []), backend, floor)
+        return crews
+
+    # What happens to a plugin while it is counted.
+
+    def note_ages(self, connection: Connection, ages: Mapping[str, float]) -> dict[str, float]:
+        """Note before when rows are not kept; gives, of each ident that has a row, that time."""
+        row = tables.plugin.c
+        known = connection.execute(select(row.ident, row.pruned_until)).all()
+        noted = {}
+        for ident, until in known:
+            if ident in ages:
+                noted[ident] = max(ages[ident], until or 0.0)
+                if until is None or until < ages[ident]:
+                    self._update(connection, ident, pruned_until=ages[ident])
+        return noted
+
+    def delete_rows(self, connection: Connection, ident: str, until: float) -> tuple[int, bool]:
+        """Delete rows of earlier times, from the shadow too; gives how many, and if there are more.
+
+        At most some 50,000 of each table.
+        """
+        table = self.installed.datasets[ident].model.__table__
+        query = select(tables.plugin.c.shadow).where(tables.plugin.c.ident == ident)
+        shadow = connection.scalar(query)
+        number, is_more = 0, False
+        for each in [table, *([shadow_table(table, shadow)] if shadow else [])]:
+            when = each.c.timestamp
+            old = select(when).where(when < until).order_by(when)
+            bound = connection.scalar(old.offset(_ROWS_AT_ONCE).limit(1))
+            is_more |= bound is not None
+            # The bucket of the bound goes as a whole: there may be no earlier one.
+            inside = when < until if bound is None else when <= bound
+            number += connection.execute(delete(each).where(inside)).rowcount
+        return number, is_more
+
+    def note_success(self, connection: Connection, idents: Iterable[str]) -> None:
+        """The rows of these could be written, and those of some could not before."""
+        for ident in sorted(self._failing.intersection(idents)):
+            self._update(connection, ident, state=ACTIVE)
 
     def since(self, dataset: Dataset) -> float:
         """Where the history of a plugin begins: a midnight in UTC, so that no day is a part."""
@@ -399,7 +497,8 @@ class Roster:
         if values.keys() & {"lane", "state", "shadow", "pruned_until"}:
             self._lanes.touch(connection)
 
-    def _has_members(self, connection: Connection, lane: Lane) -> bool:
+    def has_members(self, connection: Connection, lane: Lane) -> bool:
+        """Whether a lane has plugins that are installed."""
         row = tables.plugin.c
         query = select(row.ident).where(row.lane == lane.id, row.state != GONE).limit(1)
         return connection.execute(query).first() is not None

@@ -212,7 +212,7 @@ def test_an_asynchronous_plugin_works_in_threads(
         raise DatabaseUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.lanes, "advance", fail)
+        patch.setattr(engine, "note_changes", fail)
         with pytest.raises(DatabaseUnavailable):
             engine.count([message(msg={"what": "c"})])
     engine.count([message(msg={"what": "d"})])
