@@ -15,6 +15,8 @@ window off; both ends are inclusive; rows are ordered by whole seconds, and with
 order that differs from request to request; pages are OFFSETs, with a COUNT for each; unknown
 parameters are ignored; the content type echoes what was accepted; errors are pages of HTML;
 a message without id gets one that is invented; ``(msg_id, timestamp)`` is unique.
+
+What is random comes from the seed, and from how many requests have come before.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ DEFAULT_ROWS_PER_PAGE = 25
 MOST_ROWS_PER_PAGE = 100
 LONGEST_HANG = 120.0
 NO_ANSWER = 999
-"""In place of a status: the connection ended instead."""
+"""In place of a status: the connection ended instead, or will."""
 
 SETTINGS: dict[str, Any] = {
     # Seconds after its timestamp, and after it was added, before which a message does not appear.
@@ -108,7 +110,7 @@ CREATE TABLE IF NOT EXISTS message (
 CREATE INDEX IF NOT EXISTS by_time ON message (timestamp);
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS request (
-    number INTEGER PRIMARY KEY, at REAL, path TEXT, arguments TEXT, status INTEGER
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, path TEXT, arguments TEXT, status INTEGER
 );
 """
 
@@ -120,7 +122,7 @@ class Request:
     """What was asked, and what came of it.
 
     Attributes:
-        at: when the answer began, UNIX seconds.
+        at: when it came, UNIX seconds.
         path: ``raw`` or ``v2/search``.
         arguments: names and values, in their order.
         status: of the answer, or :data:`NO_ANSWER`.
@@ -231,11 +233,23 @@ class Store:
         for table in ("message", "setting", "request"):
             self.connection().execute(f"DELETE FROM {table}")
 
-    def log(self, path: str, arguments: Iterable[tuple[str, str]], status: int) -> None:
-        """Remember a request."""
-        self.connection().execute(
+    def note(self, path: str, arguments: Iterable[tuple[str, str]]) -> int:
+        """Remember a request that has come; gives its number."""
+        made = self.connection().execute(
             "INSERT INTO request (at, path, arguments, status) VALUES (?, ?, ?, ?)",
-            (time.time(), path, json.dumps(list(arguments)), status),
+            (time.time(), path, json.dumps(list(arguments)), NO_ANSWER),
+        )
+        return int(made.lastrowid or 0)
+
+    def place(self, number: int) -> int:
+        """How many requests have come before this one."""
+        (first,) = self.connection().execute("SELECT min(number) FROM request").fetchone()
+        return number - int(first or number)
+
+    def note_answer(self, number: int, status: int) -> None:
+        """Remember how a request was answered."""
+        self.connection().execute(
+            "UPDATE request SET status = ? WHERE number = ?", (status, number)
         )
 
     def requests(self) -> list[Request]:
@@ -409,16 +423,18 @@ def as_fedora_messaging(row: tuple[Any, ...]) -> dict[str, Any]:
 def create_app(store: Store) -> flask.Flask:
     """The two routes over ``store``."""
     app = flask.Flask(__name__)
-    generator = random.Random(store.seed)
 
     @app.before_request
     def misbehave() -> flask.Response | None:
+        path = flask.request.path.strip("/")
+        flask.g.number = store.note(path, flask.request.args.items(multi=True))
+        flask.g.random = random.Random(f"{store.seed}:{store.place(flask.g.number)}")
         settings = flask.g.settings = store.settings()
         time.sleep(settings["latency"])
         _check_credentials(settings["credentials"])
         if settings["outage"]:
             return _error(503, "Service Unavailable", settings["retry_after"])
-        chance = generator.random()
+        chance = flask.g.random.random()
         for kind, spoil in _FAULTS.items():
             chance -= settings[f"share_{kind}"]
             if chance < 0:
@@ -429,19 +445,18 @@ def create_app(store: Store) -> flask.Flask:
     @app.get("/raw")
     @app.get("/raw/")
     def raw() -> flask.Response:
-        return _answer(store, generator, as_fedmsg)
+        return _answer(store, as_fedmsg)
 
     @app.get("/v2/search")
     @app.get("/v2/search/")
     def search() -> flask.Response:
         if flask.g.settings["is_old"]:
             flask.abort(404)
-        return _answer(store, generator, as_fedora_messaging)
+        return _answer(store, as_fedora_messaging)
 
     @app.after_request
-    def log(response: flask.Response) -> flask.Response:
-        arguments = flask.request.args.items(multi=True)
-        store.log(flask.request.path.strip("/"), arguments, response.status_code)
+    def finish(response: flask.Response) -> flask.Response:
+        store.note_answer(flask.g.number, response.status_code)
         if flask.g.get("is_broken") and response.status_code == 200:
             whole = response.get_data()
             response.set_data(whole[: len(whole) // 2])
@@ -456,14 +471,14 @@ def create_app(store: Store) -> flask.Flask:
     return app
 
 
-def _answer(store: Store, generator: random.Random, shape: Any) -> flask.Response:
+def _answer(store: Store, shape: Any) -> flask.Response:
     settings = flask.g.settings
     query = Query.of(flask.request.args)
     total = store.count(query, settings)
     if settings["most_rows"] is not None and total > settings["most_rows"]:
         time.sleep(settings["too_slow_after"])
         raise BadGateway("The proxy server received an invalid response from an upstream server.")
-    rows = [shape(row) for row in store.page(query, settings, generator)]
+    rows = [shape(row) for row in store.page(query, settings, flask.g.random)]
     content = {
         "arguments": {
             "categories": query.categories,
