@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,11 +21,19 @@ class Window:
     start: float
     stop: float
 
+    @property
+    def whole(self) -> Window:
+        """The shortest one around it that starts and stops at whole seconds."""
+        return Window(float(math.floor(self.start)), float(math.ceil(self.stop)))
+
+    @property
+    def is_one_second(self) -> bool:
+        """Whether no whole second lies inside it: archives do not tell finer times apart."""
+        return self.whole.stop - self.whole.start <= 1
+
     def halves(self) -> tuple[Window, Window]:
-        """The two that it is made of; they meet at a whole second where it is long enough."""
-        middle = (self.start + self.stop) / 2
-        if self.stop - self.start > 2:
-            middle = float(int(middle))
+        """The two that it is made of; they meet at a whole second, so it has to have one."""
+        middle = (self.whole.start + self.whole.stop) // 2
         return Window(self.start, middle), Window(middle, self.stop)
 
 
@@ -58,6 +67,9 @@ class Archive(ABC):
 
     target: int = 500
     """How many messages a window should hold."""
+
+    widest: float = math.inf
+    """How long a window may be, in seconds, for all that is known so far."""
 
     @abstractmethod
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:

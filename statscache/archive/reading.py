@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -66,53 +65,93 @@ def read(
     Raises:
         ArchiveUnavailable: in place of the window that could not be fetched.
     """
-    pace = _Pace(archive.target, width)
+    pace = _Pace(archive, width)
     if executor is None and concurrency == 1:
         while start < stop:
-            result = task(archive, pace.window(start, stop), topics)
-            pace.learn(result.window, result.size)
+            window = pace.window(start, stop)
+            result = task(archive, window, topics)
+            pace.learn(window, result)
             yield result
             start = result.window.stop
         return
     with ExitStack() as stack:
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(concurrency))
-        under_way: deque[tuple[Window, Future[Any]]] = deque()
+        ahead = _Ahead(start, stop)
         try:
             while True:
-                while len(under_way) < concurrency and start < stop:
-                    window = pace.window(start, stop)
-                    under_way.append((window, executor.submit(task, archive, window, topics)))
-                    start = window.stop
-                if not under_way:
+                while ahead.under_way < concurrency and (rest := ahead.rest()) is not None:
+                    window = pace.window(rest.start, rest.stop)
+                    ahead.submit(window, executor.submit(task, archive, window, topics))
+                if not ahead.under_way:
                     return
-                window, future = under_way.popleft()
+                window, future = ahead.next()
                 result = future.result()
-                pace.learn(result.window, result.size)
-                if result.window.stop < window.stop:
-                    # On from there, in smaller steps; what is under way lies too far ahead.
-                    for _, later in under_way:
-                        later.cancel()
-                    under_way.clear()
-                    start = result.window.stop
+                pace.learn(window, result)
+                ahead.put_back(result.window.stop, window.stop)
                 yield result
         finally:
-            for _, future in under_way:
+            ahead.cancel()
+
+
+class _Ahead:
+    """What lies ahead, in the order of time: windows that are under way, and gaps between them."""
+
+    def __init__(self, start: float, stop: float) -> None:
+        self._pieces: list[tuple[Window, Future[Any] | None]] = []
+        self.put_back(start, stop)
+
+    @property
+    def under_way(self) -> int:
+        """How many windows are."""
+        return sum(future is not None for _, future in self._pieces)
+
+    def rest(self) -> Window | None:
+        """The first stretch that is not under way."""
+        return next((window for window, future in self._pieces if future is None), None)
+
+    def submit(self, window: Window, future: Future[Any]) -> None:
+        """The beginning of :meth:`rest` is under way."""
+        place = next(i for i, (_, future) in enumerate(self._pieces) if future is None)
+        rest = self._pieces[place][0]
+        self._pieces[place] = (window, future)
+        self.put_back(window.stop, rest.stop, place + 1)
+
+    def next(self) -> tuple[Window, Future[Any]]:
+        """Take the first one."""
+        window, future = self._pieces.pop(0)
+        assert future is not None
+        return window, future
+
+    def put_back(self, start: float, stop: float, place: int = 0) -> None:
+        """A stretch, if it is one, is to be fetched yet."""
+        if start < stop:
+            self._pieces.insert(place, (Window(start, stop), None))
+
+    def cancel(self) -> None:
+        """What has not begun is not wanted any more."""
+        for _, future in self._pieces:
+            if future is not None:
                 future.cancel()
 
 
 class _Pace:
     """Chooses the widths of windows by how much the last ones held."""
 
-    def __init__(self, target: int, width: float) -> None:
-        self._target = target
+    def __init__(self, archive: Archive, width: float) -> None:
+        self._archive = archive
         self._width = width
 
     def window(self, start: float, stop: float) -> Window:
         # Ends at whole seconds: archives have their times in them.
-        end = float(int(start + max(self._width, _NARROWEST)))
+        width = max(min(self._width, self._archive.widest), _NARROWEST)
+        end = float(int(start + width))
         return Window(start, stop if end >= stop or end <= start else end)
 
-    def learn(self, window: Window, size: int) -> None:
-        growth = _MOST_GROWTH if size == 0 else min(self._target / size, _MOST_GROWTH)
-        self._width = max(_NARROWEST, (window.stop - window.start) * growth)
+    def learn(self, asked: Window, result: Sized) -> None:
+        growth = _MOST_GROWTH
+        if result.window.stop < asked.stop:
+            growth = 1.0
+        if result.size:
+            growth = min(self._archive.target / result.size, growth)
+        self._width = max(_NARROWEST, (result.window.stop - result.window.start) * growth)
