@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import tempfile
@@ -17,11 +18,20 @@ import orjson
 from statscache.archive.base import Archive, Slice, Window, distinct
 from statscache.archive.lines import files_in, lines, opened
 from statscache.archive.rows import message_of
-from statscache.errors import InvalidMessage
-from statscache.rejections import Rejection
+from statscache.errors import ArchiveUnavailable, InvalidMessage
+from statscache.message import Message
+from statscache.rejections import LONGEST_CONTENT, Rejection
 from statscache.topics import EVERYTHING, matcher
 
+log = logging.getLogger(__name__)
+
+MOST_REJECTED = 1000
+"""Lines of one file that are kept as rejected; the others are counted."""
+
 _AT_ONCE = 10_000
+_UNTIMED = -1.0
+_LARGE_FILES = Path("/var/tmp")  # noqa: S108
+"""What the hierarchy of file systems has for them: ``/tmp`` may be memory."""
 
 
 class FileArchive(Archive):
@@ -29,8 +39,10 @@ class FileArchive(Archive):
 
     Before the first answer everything is copied once into a scratch file that is ordered by time,
     so the lines may be in any order and memory stays bounded. Processes on one machine share it.
+    It is in the folder that the environment variable TMPDIR names, or in /var/tmp.
 
-    A line that is no message is given as ``rejected`` of whichever slice is fetched first.
+    A line that is no message has the time of the message before it in its file, and is rejected
+    wherever that time is asked for.
     """
 
     target = 5_000
@@ -41,10 +53,9 @@ class FileArchive(Archive):
 
     def _begin(self) -> None:
         self._scratch: str | None = None
-        self._owner = os.getpid()
+        self._owner = -1
         self._filling = threading.Lock()
         self._local = threading.local()
-        self._rejected: list[Rejection] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever takes it up on this machine uses the same scratch file.
@@ -53,25 +64,24 @@ class FileArchive(Archive):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._files = state["files"]
         self._begin()
-        self._owner = -1
-        if Path(state["scratch"]).exists():
-            self._scratch = state["scratch"]
-        else:
-            self._owner = os.getpid()
+        self._scratch = state["scratch"]
 
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
         """All that the files have of ``window``."""
         wanted = matcher(topics)
-        found = []
+        found: list[Message] = []
+        rejected: list[Rejection] = []
         window = self._bounded(window)
-        for (line,) in self._connection().execute(
-            "SELECT line FROM message WHERE timestamp >= ? AND timestamp < ?",
+        for line, problem in self._connection().execute(
+            "SELECT line, problem FROM message WHERE timestamp >= ? AND timestamp < ?",
             (window.start, window.stop),
         ):
+            if problem is not None:
+                rejected.append(Rejection.of_frame(line, problem))
+                continue
             message = message_of(orjson.loads(line))
             if wanted(message.topic):
                 found.append(message)
-        rejected, self._rejected = self._rejected, []
         return Slice(window, distinct(found), rejected)
 
     def _bounded(self, window: Window) -> Window:
@@ -89,7 +99,9 @@ class FileArchive(Archive):
 
     def bounds(self) -> tuple[float, float] | None:
         """The times of the oldest and the newest message; None when there is none."""
-        row = self._connection().execute("SELECT min(timestamp), max(timestamp) FROM message")
+        row = self._connection().execute(
+            "SELECT min(timestamp), max(timestamp) FROM message WHERE timestamp >= 0"
+        )
         oldest, newest = row.fetchone()
         return None if oldest is None else (oldest, newest)
 
@@ -102,13 +114,10 @@ class FileArchive(Archive):
 
     def close(self) -> None:
         """Delete the scratch file, if it is ours."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local = threading.local()
+        # Without a thread to refer to it, a connection closes itself.
+        self._local = threading.local()
         if self._scratch is not None and self._owner == os.getpid():
-            with contextlib.suppress(FileNotFoundError):
-                Path(self._scratch).unlink()
+            Path(self._scratch).unlink(missing_ok=True)
         self._scratch = None
 
     def __del__(self) -> None:
@@ -119,36 +128,70 @@ class FileArchive(Archive):
         """One for each thread."""
         index = self._index()
         if getattr(self._local, "index", None) != index:
-            self._local.connection = sqlite3.connect(f"file:{index}?mode=ro", uri=True)
+            self._local.connection = sqlite3.connect(f"{Path(index).as_uri()}?mode=ro", uri=True)
             self._local.index = index
         connection: sqlite3.Connection = self._local.connection
         return connection
 
     def _index(self) -> str:
         with self._filling:
-            if self._scratch is None:
+            # Folders for temporary files are tidied up, and other machines have their own.
+            if self._scratch is None or not Path(self._scratch).exists():
                 self._scratch = self._fill()
+                self._owner = os.getpid()
             return self._scratch
 
     def _fill(self) -> str:
-        descriptor, path = tempfile.mkstemp(prefix="statscache-archive-", suffix=".db")
+        descriptor, path = tempfile.mkstemp(".db", "statscache-archive-", _folder())
         os.close(descriptor)
-        with contextlib.closing(sqlite3.connect(path)) as scratch:
-            scratch.execute("PRAGMA journal_mode = OFF")
-            scratch.execute("PRAGMA synchronous = OFF")
-            scratch.execute("CREATE TABLE message (timestamp REAL, line BLOB)")
-            rows = self._rows()
-            while some := list(islice(rows, _AT_ONCE)):
-                scratch.executemany("INSERT INTO message VALUES (?, ?)", some)
-            scratch.execute("CREATE INDEX by_time ON message (timestamp)")
-            scratch.commit()
+        try:
+            with contextlib.closing(sqlite3.connect(path)) as scratch:
+                scratch.execute("PRAGMA journal_mode = OFF")
+                scratch.execute("PRAGMA synchronous = OFF")
+                scratch.execute("CREATE TABLE message (timestamp REAL, line BLOB, problem TEXT)")
+                for name in self._files:
+                    rows = _rows(name)
+                    while some := list(islice(rows, _AT_ONCE)):
+                        scratch.executemany("INSERT INTO message VALUES (?, ?, ?)", some)
+                scratch.execute("CREATE INDEX by_time ON message (timestamp)")
+                # What came before any message is told with the first of all.
+                scratch.execute(
+                    "UPDATE message SET timestamp = coalesce("
+                    "(SELECT min(timestamp) FROM message WHERE timestamp >= 0), timestamp)"
+                    " WHERE timestamp < 0"
+                )
+                scratch.commit()
+        except sqlite3.Error as error:
+            Path(path).unlink()
+            raise ArchiveUnavailable(f"cannot sort the archive into {path}: {error}") from error
+        except BaseException:
+            Path(path).unlink()
+            raise
         return path
 
-    def _rows(self) -> Iterator[tuple[float, bytes]]:
-        for name in self._files:
-            with opened(name) as binary:
-                for line in lines(binary, name):
-                    try:
-                        yield message_of(orjson.loads(line)).timestamp, line
-                    except (orjson.JSONDecodeError, InvalidMessage) as error:
-                        self._rejected.append(Rejection.of_frame(line, f"{name}: {error}"))
+
+def _folder() -> str | None:
+    """Where scratch files go, unless TMPDIR says it."""
+    is_usable = "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK)
+    return str(_LARGE_FILES) if is_usable else None
+
+
+def _rows(name: str) -> Iterator[tuple[float, bytes, str | None]]:
+    """The time of each line of a file, the line, and what is wrong with it."""
+    timestamp = _UNTIMED
+    rejected = 0
+    with opened(name) as binary:
+        for line in lines(binary, name):
+            try:
+                timestamp = message_of(orjson.loads(line)).timestamp
+            except (orjson.JSONDecodeError, InvalidMessage) as error:
+                rejected += 1
+                if rejected <= MOST_REJECTED:
+                    yield timestamp, line.strip()[:LONGEST_CONTENT], f"{name}: {error}"
+            else:
+                yield timestamp, line, None
+    if rejected:
+        log.error("%d lines of %s are no messages", rejected, name)
+    if rejected > MOST_REJECTED:
+        more = f"{name}: and {rejected - MOST_REJECTED} more lines that are no messages"
+        yield timestamp, more.encode(), more
