@@ -19,14 +19,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
+import urllib3
 
 from statscache import __version__
 from statscache.archive.base import Archive, Slice, Window, distinct
-from statscache.archive.rows import iso, message_of
+from statscache.archive.rows import iso, key_of, message_of
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.message import Message
 from statscache.rejections import Rejection
@@ -40,21 +43,69 @@ ROWS_PER_PAGE = 100
 MOST_PAGES = 10
 """A window of more is split instead of paged."""
 
-_INCLUSIVE = 1e-6
-_TRIES_OF_A_WINDOW = 3
-_TRIES_OF_A_SECOND = 8
+_RESOLUTION = 1e-6
+"""Seconds; its times are in microseconds."""
+
+_LONGEST_FILTER = 2000
+"""Characters of a query, which servers do not accept in any length."""
+
+_OLD_FOR = 3600.0
+"""Seconds after which a server that had no ``/v2/search`` is asked for it again."""
+
+_RESTAMPING = 1.0
+"""Seconds by which the time in a message may differ from the one under which it is found."""
+
+_TRIES_OF_A_WINDOW = 2
+_FRUITLESS_TRIES = 8
 _LONGEST_RETRY_AFTER = 300.0
 _BACKOFF = 0.5
 _LONGEST_BACKOFF = 30.0
-_SECOND = 1.0
+_GROWTH = 1.25
+
+# What tells that a window is too much: a time-out at once, what may be a hiccup when repeated.
+_TIMED_OUT = 2
+_PERHAPS_TIMED_OUT = 1
+_TOO_SLOW = 2
+_TOO_SLOW_FOR_A_SECOND = 4
 
 
 class _TooMuch(Exception):
-    """A window holds more than is to be asked for, or than the server can find: ask for less."""
+    """A window holds more than is to be asked for: ask for less."""
+
+
+class _TooSlow(_TooMuch):
+    """A window is more than the server can find in its time."""
+
+
+@dataclass
+class _Trouble:
+    """Why there is no answer."""
+
+    problem: str
+    slowness: int = 0
+    retry_after: str | None = None
+
+
+@dataclass
+class _Found:
+    """The rows of a window by what is unique in the archive.
+
+    Attributes:
+        total: how many it says there are.
+        torn: whole seconds whose rows are on two pages, so that some may be on neither.
+    """
+
+    rows: dict[Any, Any] = field(default_factory=dict)
+    total: int = 0
+    torn: set[int] = field(default_factory=set)
+
+    @property
+    def missing(self) -> int:
+        return max(0, self.total - len(self.rows))
 
 
 class DatagrepperArchive(Archive):
-    """A datagrepper at ``endpoint``.
+    """A datagrepper at ``endpoint``; threads may share it.
 
     Args:
         endpoint: its URL, to which ``v2/search`` and ``raw`` are added.
@@ -80,17 +131,19 @@ class DatagrepperArchive(Archive):
         self._timeout = timeout
         self._tries = tries
         self._sleep = sleep
-        self._is_old = False
         self._begin()
 
     def _begin(self) -> None:
         self.requests = 0
         self.waited = 0.0
-        self._local = threading.local()
+        self._not_before = 0.0
+        self._old_until = 0.0
+        self._idle: list[requests.Session] = []
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_local"]
+        del state["_idle"], state["_lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -99,159 +152,267 @@ class DatagrepperArchive(Archive):
 
     def describe(self) -> str:
         """Its address."""
-        scheme, _, rest = self.endpoint.partition("://")
-        return f"datagrepper at {scheme}://{rest.rpartition('@')[2]}"
+        return f"datagrepper at {self._without_credentials(self.endpoint)}"
 
     def close(self) -> None:
-        """Close the connection of this thread."""
-        session = getattr(self._local, "session", None)
-        if session is not None:
-            session.close()
-            self._local = threading.local()
+        """Close the connections, except those that are waiting for an answer."""
+        while self._idle:
+            self._idle.pop().close()
 
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
         """All that it has of ``window``: see :meth:`Archive.fetch`."""
         wanted = matcher(topics)
         filters = _filters(topics)
+        widest = self.widest
         while True:
             try:
-                answer = self._complete(window, filters)
+                rows, missing = self._complete(window, filters)
+                break
             except _TooMuch as error:
-                if window.stop - window.start <= _SECOND:
+                if window.is_one_second:
+                    # Nothing was learned about widths: it was too slow for any.
+                    self.widest = widest
                     raise ArchiveUnavailable(str(error)) from error
                 window = window.halves()[0]
-            else:
-                break
+                if isinstance(error, _TooSlow):
+                    self.widest = max(1.0, window.stop - window.start)
+            except ArchiveUnavailable:
+                self.widest = widest
+                raise
+        if window.stop - window.start > self.widest - 1.0:
+            self.widest *= _GROWTH
         found: list[Message] = []
         rejected: list[Rejection] = []
-        rows, missing = answer
         for row in rows:
             try:
                 message = message_of(row)
             except InvalidMessage as error:
                 rejected.append(Rejection.of_frame(repr(row), f"{self.describe()}: {error}"))
                 continue
-            if window.start <= message.timestamp < window.stop and wanted(message.topic):
+            if not wanted(message.topic):
+                continue
+            if _is_of(window, message):
                 found.append(message)
+            elif not window.whole.start <= message.timestamp < window.whole.stop:
+                reason = f"{self.describe()} has it at another time, near {iso(window.start)}"
+                rejected.append(Rejection(message.to_json(), reason))
         return Slice(window, distinct(found), rejected, missing)
 
     def _complete(self, window: Window, filters: list[tuple[str, str]]) -> tuple[list[Any], int]:
-        """The rows of a window, and how many are missing however often it is asked for."""
-        is_short = window.stop - window.start <= _SECOND
+        """The rows of a window, and how many are missing however often it is asked for.
+
+        Raises:
+            _TooMuch: there are more than :data:`MOST_PAGES`, or it takes too long.
+        """
+        if window.is_one_second:
+            found = self._second(window, filters)
+            return list(found.rows.values()), found.missing
         gathered: dict[Any, Any] = {}
-        total = 0
-        for attempt in range(_TRIES_OF_A_SECOND if is_short else _TRIES_OF_A_WINDOW):
+        for attempt in range(_TRIES_OF_A_WINDOW):
             if attempt:
-                # The order within a second is by chance: let it fall differently.
-                self._sleep(_BACKOFF * random.random())  # noqa: S311
-            rows, total = self._page_through(window, filters, None if is_short else MOST_PAGES)
-            gathered |= rows
-            if len(gathered) >= total:
+                self._pause_for_luck()
+            found = self._page_through(window, filters)
+            gathered |= found.rows
+            if len(gathered) < found.total and found.torn:
+                for second in sorted(found.torn):
+                    gathered |= self._second(Window(second, second + 1.0), filters).rows
+                # Some of them may have come since.
+                found.total = self._count(window, filters)
+            if len(gathered) >= found.total:
                 return list(gathered.values()), 0
-        if is_short:
-            missing = total - len(gathered)
-            log.error(
-                "%s did not give %d of %d messages of %s",
-                self.describe(),
-                missing,
-                total,
-                iso(window.start),
-            )
-            return list(gathered.values()), missing
         halves = [self._complete(half, filters) for half in window.halves()]
         return [row for rows, _ in halves for row in rows], sum(missing for _, missing in halves)
 
-    def _page_through(
-        self, window: Window, filters: list[tuple[str, str]], most_pages: int | None
-    ) -> tuple[dict[Any, Any], int]:
-        """The rows of all pages by what is unique in the archive, and how many it says there are.
+    def _second(self, window: Window, filters: list[tuple[str, str]]) -> _Found:
+        """What is to be had of a second, whose rows have no order at all.
+
+        Asked for again and again, they fall on other pages each time.
+        """
+        gathered = _Found()
+        fruitless = 0
+        while True:
+            found = self._page_through(window, filters)
+            is_fruitless = found.rows.keys() <= gathered.rows.keys()
+            fruitless = fruitless + 1 if is_fruitless else 0
+            gathered.rows |= found.rows
+            gathered.total = found.total
+            if not gathered.missing:
+                return gathered
+            if fruitless == _FRUITLESS_TRIES:
+                log.error(
+                    "%s does not give %d of its %d messages of %s",
+                    *(self.describe(), gathered.missing, gathered.total, iso(window.start)),
+                )
+                return gathered
+            self._pause_for_luck()
+
+    def _page_through(self, window: Window, filters: list[tuple[str, str]]) -> _Found:
+        """All the pages of a window.
 
         Raises:
-            _TooMuch: there are more than ``most_pages``.
+            _TooMuch: they are more than :data:`MOST_PAGES`, and it could be split.
         """
-        rows: dict[Any, Any] = {}
+        found = _Found()
         page = 1
+        last = None
         while True:
-            answer = self._ask(window, filters, page)
-            rows |= {_key(row): row for row in answer["raw_messages"]}
-            total: int = answer["total"]
-            pages = math.ceil(total / ROWS_PER_PAGE)
-            if most_pages is not None and pages > most_pages:
+            answer = self._ask(window, filters, page, ROWS_PER_PAGE)
+            keys = [key_of(row) for row in answer["raw_messages"]]
+            found.rows |= zip(keys, answer["raw_messages"], strict=True)
+            found.total = answer["total"]
+            seconds = [when // 1_000_000 for _, when in keys if when is not None]
+            if seconds and seconds[0] == last and window.start <= last < window.stop:
+                found.torn.add(last)
+            last = seconds[-1] if seconds else None
+            pages = answer["pages"]
+            if pages > MOST_PAGES and not window.is_one_second:
                 raise _TooMuch(f"{self.describe()} has {pages} pages of {iso(window.start)}")
             if page >= pages:
-                return rows, total
+                return found
             page += 1
 
-    def _ask(self, window: Window, filters: list[tuple[str, str]], page: int) -> dict[str, Any]:
-        """One page, checked; asked for again and again while the server is in trouble."""
+    def _count(self, window: Window, filters: list[tuple[str, str]]) -> int:
+        """How many rows it says there are."""
+        total: int = self._ask(window, filters, 1, 1)["total"]
+        return total
+
+    def _ask(
+        self, window: Window, filters: list[tuple[str, str]], page: int, rows_per_page: int
+    ) -> dict[str, Any]:
+        """One page, checked; asked for again and again while the server is in trouble.
+
+        Of the whole seconds that the window touches, so that no message is in none of two windows
+        that meet within a second.
+        """
         parameters = [
             # 0 would be taken for no start at all.
-            ("start", repr(max(window.start, _SECOND))),
-            ("end", repr(window.stop - _INCLUSIVE)),
+            ("start", f"{max(window.whole.start, _RESOLUTION):.6f}"),
+            ("end", f"{window.whole.stop - _RESOLUTION:.6f}"),
             ("order", "asc"),
             ("page", str(page)),
-            ("rows_per_page", str(ROWS_PER_PAGE)),
+            ("rows_per_page", str(rows_per_page)),
             *filters,
         ]
+        enough = _TOO_SLOW_FOR_A_SECOND if window.is_one_second else _TOO_SLOW
+        slowness = attempt = 0
         began = time.monotonic()
-        problem = ""
         try:
-            for attempt in range(self._tries):
-                self.requests += 1
-                try:
-                    response = self._session().get(
-                        self.endpoint + ("raw" if self._is_old else "v2/search"),
-                        params=parameters,
-                        timeout=self._timeout,
-                    )
-                except requests.Timeout as error:
-                    raise _TooMuch(f"{self.describe()} does not answer: {error}") from error
-                except requests.RequestException as error:
-                    problem = f"cannot be reached: {error}"
-                    self._pause(attempt, None)
-                    continue
-                if response.status_code == 404 and not self._is_old:
-                    log.info("%s has no /v2/search: /raw is used", self.describe())
-                    self._is_old = True
-                    continue
-                if response.status_code == 200:
-                    answer = _checked(response)
-                    if answer is not None:
-                        return answer
-                    problem = "gave an answer that is not what it should be"
-                elif response.status_code in (502, 504) and attempt == 1:
-                    # Twice: not a hiccup, but more than it can do in its minute.
-                    raise _TooMuch(f"{self.describe()} answers {response.status_code}")
-                elif response.status_code >= 500 or response.status_code in (408, 429):
-                    problem = f"answers {response.status_code} {response.reason}"
-                else:
-                    raise ArchiveUnavailable(
-                        f"{self.describe()} answers {response.status_code} {response.reason}: "
-                        "see whether statscache.datagrepper.endpoint is its address"
-                    )
-                self._pause(attempt, response.headers.get("Retry-After"))
+            while True:
+                self._hold_off()
+                answer = self._try(parameters, rows_per_page)
+                if isinstance(answer, dict):
+                    return answer
+                slowness += answer.slowness
+                if slowness >= enough:
+                    raise _TooSlow(f"{self.describe()} {answer.problem}")
+                attempt += 1
+                if attempt >= self._tries:
+                    raise ArchiveUnavailable(f"{self.describe()} {answer.problem}")
+                self._back_off(attempt, answer.retry_after)
         finally:
-            self.waited += time.monotonic() - began
-        raise ArchiveUnavailable(f"{self.describe()} {problem}")
+            with self._lock:
+                self.waited += time.monotonic() - began
 
-    def _pause(self, attempt: int, retry_after: str | None) -> None:
-        if attempt + 1 >= self._tries:
-            return
-        pause = min(_BACKOFF * 2**attempt, _LONGEST_BACKOFF) * (0.5 + random.random())  # noqa: S311
+    def _try(
+        self, parameters: list[tuple[str, str]], rows_per_page: int
+    ) -> dict[str, Any] | _Trouble:
+        """One page, checked; asked for once.
+
+        Raises:
+            ArchiveUnavailable: it is of no use to ask again.
+        """
+        is_old = time.monotonic() < self._old_until
+        response = self._get("raw" if is_old else "v2/search", parameters)
+        if not is_old and isinstance(response, requests.Response) and response.status_code == 404:
+            response = self._get("raw", parameters)
+            if isinstance(response, requests.Response) and response.status_code == 200:
+                log.info("%s has no /v2/search: /raw is used", self.describe())
+                self._old_until = time.monotonic() + _OLD_FOR
+        if isinstance(response, _Trouble):
+            return response
+        status = response.status_code
+        if status == 200:
+            answer = _checked(response, rows_per_page)
+            return answer or _Trouble("gave an answer that is not what it should be")
+        problem = f"answers {status} {response.reason}"
+        if status in (502, 504):
+            return _Trouble(problem, _PERHAPS_TIMED_OUT, response.headers.get("Retry-After"))
+        if status >= 500 or status in (408, 429):
+            return _Trouble(problem, retry_after=response.headers.get("Retry-After"))
+        what = "has the right name and password" if status in (401, 403) else "is its address"
+        raise ArchiveUnavailable(
+            f"{self.describe()} {problem}: see whether statscache.datagrepper.endpoint {what}"
+        )
+
+    def _get(self, path: str, parameters: list[tuple[str, str]]) -> requests.Response | _Trouble:
+        with self._lock:
+            self.requests += 1
+            session = self._idle.pop() if self._idle else _session()
+        try:
+            return session.get(self.endpoint + path, params=parameters, timeout=self._timeout)
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
+            raise ArchiveUnavailable(
+                f"{self.describe()} is no URL: see statscache.datagrepper.endpoint"
+            ) from None
+        except requests.RequestException as error:
+            problem = self._without_credentials(str(error))
+            if _has_timed_out(error):
+                return _Trouble(f"does not answer: {problem}", _TIMED_OUT)
+            return _Trouble(f"cannot be reached: {problem}")
+        finally:
+            self._idle.append(session)
+
+    def _hold_off(self) -> None:
+        """Wait while the server has asked, whichever thread it was that it has told."""
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            self._sleep(pause)
+
+    def _back_off(self, attempt: int, retry_after: str | None) -> None:
         if retry_after is not None:
-            pause = max(pause, min(_seconds(retry_after), _LONGEST_RETRY_AFTER))
-        self._sleep(pause)
+            pause = min(_seconds(retry_after), _LONGEST_RETRY_AFTER)
+            self._not_before = max(self._not_before, time.monotonic() + pause)
+        pause = min(_BACKOFF * 2.0 ** (attempt - 1), _LONGEST_BACKOFF)
+        self._sleep(pause * (0.5 + random.random()))  # noqa: S311
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
-            session.headers["User-Agent"] = f"statscache/{__version__}"
-            session.headers["Accept"] = "application/json"
-        return session
+    def _pause_for_luck(self) -> None:
+        """The order within a second is by chance: let it fall differently."""
+        self._sleep(_BACKOFF * random.random())  # noqa: S311
+
+    def _without_credentials(self, text: str) -> str:
+        """``text`` without the name and the password that the endpoint may have."""
+        authority = self.endpoint.partition("://")[2].partition("/")[0]
+        credentials, at, _ = authority.rpartition("@")
+        return text.replace(credentials + at, "") if at else text
 
 
-def _checked(response: requests.Response) -> dict[str, Any] | None:
+def _is_of(window: Window, message: Message) -> bool:
+    """Whether ``window`` is where a message belongs that was found in its whole seconds."""
+    start, stop = window.start, window.stop
+    # No other window has what it has beyond an edge that was asked for as it is.
+    if start == window.whole.start:
+        start -= _RESTAMPING
+    if stop == window.whole.stop:
+        stop += _RESTAMPING
+    return start <= message.timestamp < stop
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.headers["User-Agent"] = f"statscache/{__version__}"
+    session.headers["Accept"] = "application/json"
+    return session
+
+
+def _has_timed_out(error: requests.RequestException) -> bool:
+    """Whether it took too long to answer, not to be reached."""
+    if isinstance(error, requests.ReadTimeout):
+        return True
+    # So it looks when only the rest of the answer does not come.
+    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
+
+
+def _checked(response: requests.Response, rows_per_page: int) -> dict[str, Any] | None:
     """The answer, if it is one; the header says nothing: it echoes what was accepted."""
     try:
         answer = response.json()
@@ -259,30 +420,33 @@ def _checked(response: requests.Response) -> dict[str, Any] | None:
         return None
     if not isinstance(answer, dict) or not isinstance(answer.get("raw_messages"), list):
         return None
-    return answer if isinstance(answer.get("total"), int) else None
-
-
-def _key(row: Any) -> Any:
-    """What is unique in the archive: the id together with the time."""
-    if not isinstance(row, dict):
-        return repr(row)
-    ident = row.get("id", row.get("msg_id"))
-    when = row.get("sent_at", row.get("timestamp"))
-    if ident is None:
-        return repr(sorted(row.items(), key=str))
-    return repr((ident, when))
+    if not isinstance(answer.get("total"), int):
+        return None
+    if not isinstance(answer.get("pages"), int):
+        answer["pages"] = math.ceil(answer["total"] / rows_per_page)
+    return answer
 
 
 def _filters(topics: tuple[str, ...]) -> list[tuple[str, str]]:
     """The parameters that let the server give less than everything; never less than is wanted."""
     patterns = [topic.split(".") for topic in topics]
     if not any({"*", "#"} & set(words) for words in patterns):
-        return [("topic", topic) for topic in topics]
-    if all(len(words) > 3 and not {"*", "#"} & set(words[3:4]) for words in patterns) and not any(
-        "#" in words[:3] for words in patterns
-    ):
-        return [("category", category) for category in sorted({words[3] for words in patterns})]
+        filters = [("topic", topic) for topic in topics]
+        if sum(len(name) + len(value) + 2 for name, value in filters) <= _LONGEST_FILTER:
+            return filters
+    if all(_has_category(words) for words in patterns):
+        categories = sorted({words[3] for words in patterns})
+        if sum(len(category) + 10 for category in categories) <= _LONGEST_FILTER:
+            return [("category", category) for category in categories]
     return []
+
+
+def _has_category(words: list[str]) -> bool:
+    """Whether all topics of a pattern are in the category that its fourth token names."""
+    if len(words) < 4 or words[3] in ("*", "#") or "#" in words[:3]:
+        return False
+    # Topics of another bus, of which the archive takes the third one.
+    return words[0] != "*" and not any("VirtualTopic" in word for word in words)
 
 
 def _seconds(retry_after: str) -> float:
@@ -292,6 +456,9 @@ def _seconds(retry_after: str) -> float:
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+        moment = parsedate_to_datetime(retry_after)
     except (TypeError, ValueError):
         return 0.0
+    return max(
+        0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,21 @@ def message_of(row: Any) -> Message:
     if isinstance(row, dict) and "body" in row and "msg" not in row:
         row = _as_fedmsg(row)
     return Message.from_fedmsg(row)
+
+
+def key_of(row: Any) -> tuple[str, int | None]:
+    """What is unique in the archive, whichever shape a row has: its id, and its time.
+
+    The time is in UNIX microseconds, and None where the row has none; where it has no id, all that
+    it says stands for one.
+    """
+    ident = when = None
+    if isinstance(row, dict):
+        ident = row.get("id", row.get("msg_id"))
+        with contextlib.suppress(InvalidMessage, TypeError, ValueError, OverflowError):
+            seconds: Any = _timestamp(row) if "body" in row else row.get("timestamp")
+            when = round(seconds * 1_000_000)
+    return (repr(row) if ident is None or when is None else str(ident)), when
 
 
 def _as_fedmsg(row: dict[str, Any]) -> dict[str, Any]:
