@@ -395,7 +395,8 @@ class CatchUp:
             self.progress.messages += result.size
             self.progress.until[lane.name] = stop
             self._tell()
-            self._readers[lane.id] = (stop, self._readers[lane.id][1])
+            position, reader = self._readers[lane.id]
+            self._readers[lane.id] = (max(position, stop), reader)
             if time.monotonic() >= deadline or self._stop.is_set():
                 return True
         self._readers.pop(lane.id, None)
@@ -425,7 +426,8 @@ class CatchUp:
             task = FoldTask(crew, self._engine.installed, self._config)
         made = read(
             self._archive,
-            _watermark(lane),
+            # What the archive had late before we were away for a while is asked for here.
+            self._start(lane),
             stop,
             topics,
             task=task,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -52,6 +53,19 @@ def test_a_restart_goes_on_where_it_stopped(world: World) -> None:
     later = [*found, *messages(7, NOW - 900, 30)]
     complete(again, world.archive(later))
     assert world.total() == 207
+
+
+def test_what_the_archive_had_late_is_found_after_a_while_away(world: World) -> None:
+    now = time.time()
+    found = messages(60, now - 4000, 60)
+    (late_row,) = messages(1, now - 305)
+    engine = world.open(Hits)
+    CatchUp(engine, world.archive(found), Pace(300, 10, 1)).run_until_complete()
+    # Now the watermark is farther behind than the overlap is long.
+    again = world.open(Hits)
+    archive = world.archive([*found, late_row])
+    CatchUp(again, archive, Pace(30, 10, 1)).run_until_complete()
+    assert world.total() == 61
 
 
 def test_claims_are_pruned_and_what_comes_later_still_counts_once(world: World) -> None:
