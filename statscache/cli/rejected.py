@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, or_, select
 
 from statscache import tables
 from statscache.cli.context import Context
+from statscache.errors import StatscacheError
+
+SHOWN_DIGITS = 12
+"""Of a digest: enough to tell rejections apart."""
 
 
 @click.group()
@@ -20,7 +25,7 @@ def rejected() -> None:
 @click.option("--limit", default=20, show_default=True, help="How many to show.")
 @click.pass_obj
 def list_(context: Context, limit: int) -> None:
-    """Show the newest rejections: when, how often, by whom, why, and the content."""
+    """Show the newest rejections: which, when, how often, by whom, why, and the content."""
     database = context.database(read_only=True)
     database.check_schema()
     table = tables.rejected
@@ -29,8 +34,72 @@ def list_(context: Context, limit: int) -> None:
         rows = connection.execute(
             select(table).order_by(table.c.last_seen.desc(), table.c.digest).limit(limit)
         ).all()
+    database.dispose()
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.last_seen))
         who = row.plugin or "not a message"
-        click.echo(f"{when} UTC  {row.times}x  {who}: {row.reason}\n    {row.content:.300}")
+        click.echo(
+            f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {row.reason}\n"
+            f"    {row.content:.300}"
+        )
     click.echo(f"{total} kept, {len(rows)} shown.")
+
+
+@rejected.command()
+@click.argument("digests", nargs=-1)
+@click.option("--plugin", help="Only what this plugin rejected, by its name.")
+@click.option("--all", "everything", is_flag=True, help="All that is kept.")
+@click.pass_obj
+def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everything: bool) -> None:
+    """Count again what was rejected, after the cause is mended.
+
+    DIGESTS are what 'statscache rejected list' shows first; their beginnings will do. A message is
+    counted for the plugin alone that rejected it, and then it is not among the rejections any more.
+    The hub may go on meanwhile. Ends with status 1 when something is rejected again.
+    """
+    if sum((bool(digests), plugin is not None, everything)) != 1:
+        raise click.UsageError("say what to retry: DIGESTS, --plugin NAME, or --all")
+    engine = context.engine()
+    counted = left = 0
+    try:
+        with engine.transaction() as connection:
+            wanted = _find(connection, digests, plugin)
+        for digest in wanted:
+            reason = engine.retry(digest)
+            if reason is None:
+                counted += 1
+            else:
+                left += 1
+                click.echo(f"{digest[:SHOWN_DIGITS]}: {reason}")
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what is said below is done; repeat the command to go on.")
+        raise
+    finally:
+        engine.close()
+        click.echo(f"{counted} counted, {left} rejected again.")
+    if left:
+        sys.exit(1)
+
+
+def _find(connection: Connection, digests: tuple[str, ...], plugin: str | None) -> list[str]:
+    column = tables.rejected.c
+    query = select(column.digest).order_by(column.first_seen, column.digest)
+    if plugin is not None:
+        found = list(connection.scalars(query.where(column.plugin == plugin)))
+        if not found:
+            raise StatscacheError(
+                f"nothing that is kept was rejected by {plugin!r}: 'statscache rejected list' "
+                "shows who rejected what"
+            )
+        return found
+    if digests:
+        begins = (column.digest.startswith(digest, autoescape=True) for digest in digests)
+        query = query.where(or_(*begins))
+    found = list(connection.scalars(query))
+    for digest in digests:
+        if not any(each.startswith(digest) for each in found):
+            raise StatscacheError(
+                f"no rejection is called {digest!r}: 'statscache rejected list' shows what they "
+                "are called"
+            )
+    return found

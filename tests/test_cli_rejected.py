@@ -1,0 +1,51 @@
+"""``statscache rejected``: list what could not be counted, and count it after all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from statscache.database import Database
+from tests.conftest import NOON, table
+from tests.test_cli import run
+
+EDIT = {
+    "topic": "org.fedoraproject.prod.wiki.article.edit",
+    "timestamp": NOON,
+    "msg": {"title": "Flock"},
+    "msg_id": "2023-edit",
+}
+
+
+def test_retry(tmp_path: Path, migrated_uri: str) -> None:
+    bad = {**EDIT, "timestamp": "yesterday"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(bad) + "\n" + json.dumps(EDIT) + "\n")
+    assert run(tmp_path, "replay", "a.jsonl", uri=migrated_uri).returncode == 0
+    listed = run(tmp_path, "rejected", "list", uri=migrated_uri).stdout
+    digest = listed.split()[0]
+    again = run(tmp_path, "rejected", "retry", digest, uri=migrated_uri)
+    assert again.returncode == 1
+    assert "timestamp is not a number" in again.stdout
+    assert "0 counted, 1 rejected again." in again.stdout
+    # The sender's mistake is mended by hand.
+    database = Database(migrated_uri)
+    with database.begin() as connection:
+        good = json.dumps(EDIT | {"msg_id": "2023-another"})
+        connection.exec_driver_sql(f"UPDATE statscache_rejected SET content = '{good}'")
+    database.dispose()
+    done = run(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
+    assert (done.returncode, done.stdout) == (0, "1 counted, 0 rejected again.\n")
+    assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [2]
+    assert table(migrated_uri, "statscache_rejected") == []
+
+
+def test_what_to_retry_must_be_said(tmp_path: Path, migrated_uri: str) -> None:
+    for arguments in ((), ("abc", "--all"), ("--plugin", "x", "--all")):
+        done = run(tmp_path, "rejected", "retry", *arguments, uri=migrated_uri)
+        assert done.returncode == 2
+        assert "say what to retry" in done.stderr
+    unknown = run(tmp_path, "rejected", "retry", "abc", uri=migrated_uri)
+    assert unknown.returncode == 1
+    assert "'statscache rejected list' shows" in unknown.stderr
+    unknown = run(tmp_path, "rejected", "retry", "--plugin", "volume", uri=migrated_uri)
+    assert "nothing that is kept was rejected by 'volume'" in unknown.stderr
