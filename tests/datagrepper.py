@@ -39,7 +39,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -640,6 +640,11 @@ class Datagrepper:
 
 
 class _Quiet(WSGIRequestHandler):
+    def handle(self) -> None:
+        """A connection that was reset is nothing to talk about."""
+        with suppress(OSError):
+            super().handle()
+
     def log(self, *_: Any) -> None:
         """Requests are in the store."""
 
