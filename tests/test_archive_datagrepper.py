@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import math
 import pickle
@@ -173,21 +174,24 @@ def test_however_the_time_is_cut(
     assert sorted(found) == identities(sent)
 
 
+@pytest.mark.parametrize("count", [350, 900])
 def test_a_gap_that_remains_is_recorded(
-    server: Datagrepper, caplog: pytest.LogCaptureFixture
+    server: Datagrepper, caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
-    sent = spread(350, 100)
+    sent = spread(count, 100)
     server.add(sent)
-    server.set(withheld=[sent[123].id, sent[124].id])
-    pieces = list(read(client(server), NOON, NOON + 200))
+    # One where a page ends, and one where none does.
+    server.set(withheld=[sent[99].id, sent[150].id])
+    archive = client(server)
+    pieces = list(read(archive, NOON, NOON + 200))
     assert sum(piece.missing for piece in pieces) == 2
-    assert sum(len(piece.messages) for piece in pieces) == 348
-    assert "does not give 2 of its" in caplog.text
-    assert "2023-11-15T12:00:35Z" in caplog.text
+    assert sum(len(piece.messages) for piece in pieces) == count - 2
+    assert "does not give 2 of what it has of 2023-11-15T12:00:00Z to" in caplog.text
+    assert archive.requests < 250
     server.set(withheld=[])
-    pieces = list(read(client(server), NOON, NOON + 200))
+    pieces = list(read(archive, NOON, NOON + 200))
     assert sum(piece.missing for piece in pieces) == 0
-    assert sum(len(piece.messages) for piece in pieces) == 350
+    assert sum(len(piece.messages) for piece in pieces) == count
 
 
 def test_rows_that_arrive_while_it_pages(server: Datagrepper) -> None:
@@ -467,6 +471,7 @@ def test_what_is_no_message_is_rejected(server: Datagrepper) -> None:
     (rejection,) = piece.rejected
     assert "no topic" in rejection.reason
     assert server.url in rejection.reason
+    assert json.loads(rejection.content)["topic"] == ""
 
 
 class Restamping(DatagrepperArchive):

@@ -13,6 +13,7 @@ What to know of it, all of it found by running it:
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import random
@@ -45,6 +46,8 @@ MOST_PAGES = 10
 
 _RESOLUTION = 1e-6
 """Seconds; its times are in microseconds."""
+
+_MICRO = 1_000_000
 
 _LONGEST_FILTER = 2000
 """Characters of a query, which servers do not accept in any length."""
@@ -181,13 +184,16 @@ class DatagrepperArchive(Archive):
                 raise
         if window.stop - window.start > self.widest - 1.0:
             self.widest *= _GROWTH
+        if missing:
+            when = f"{iso(window.start)} to {iso(window.stop)}"
+            log.error("%s does not give %d of what it has of %s", self.describe(), missing, when)
         found: list[Message] = []
         rejected: list[Rejection] = []
         for row in rows:
             try:
                 message = message_of(row)
             except InvalidMessage as error:
-                rejected.append(Rejection.of_frame(repr(row), f"{self.describe()}: {error}"))
+                rejected.append(Rejection(json.dumps(row), f"{self.describe()}: {error}"))
                 continue
             if not wanted(message.topic):
                 continue
@@ -213,13 +219,20 @@ class DatagrepperArchive(Archive):
                 self._pause_for_luck()
             found = self._page_through(window, filters)
             gathered |= found.rows
+            explained = 0
             if len(gathered) < found.total and found.torn:
                 for second in sorted(found.torn):
-                    gathered |= self._second(Window(second, second + 1.0), filters).rows
+                    part = self._second(Window(second, second + 1.0), filters)
+                    gathered |= part.rows
+                    there = sum(
+                        when is not None and when // _MICRO == second for _, when in gathered
+                    )
+                    explained += max(0, part.total - there)
                 # Some of them may have come since.
                 found.total = self._count(window, filters)
-            if len(gathered) >= found.total:
-                return list(gathered.values()), 0
+            missing = max(0, found.total - len(gathered))
+            if missing <= explained:
+                return list(gathered.values()), missing
         halves = [self._complete(half, filters) for half in window.halves()]
         return [row for rows, _ in halves for row in rows], sum(missing for _, missing in halves)
 
@@ -238,11 +251,8 @@ class DatagrepperArchive(Archive):
             gathered.total = found.total
             if not gathered.missing:
                 return gathered
-            if fruitless == _FRUITLESS_TRIES:
-                log.error(
-                    "%s does not give %d of its %d messages of %s",
-                    *(self.describe(), gathered.missing, gathered.total, iso(window.start)),
-                )
+            enough = _FRUITLESS_TRIES if found.total > ROWS_PER_PAGE else _TRIES_OF_A_WINDOW
+            if fruitless == enough:
                 return gathered
             self._pause_for_luck()
 
@@ -253,6 +263,7 @@ class DatagrepperArchive(Archive):
             _TooMuch: they are more than :data:`MOST_PAGES`, and it could be split.
         """
         found = _Found()
+        whole = window.whole
         page = 1
         last = None
         while True:
@@ -260,8 +271,8 @@ class DatagrepperArchive(Archive):
             keys = [key_of(row) for row in answer["raw_messages"]]
             found.rows |= zip(keys, answer["raw_messages"], strict=True)
             found.total = answer["total"]
-            seconds = [when // 1_000_000 for _, when in keys if when is not None]
-            if seconds and seconds[0] == last and window.start <= last < window.stop:
+            seconds = [when // _MICRO for _, when in keys if when is not None]
+            if seconds and seconds[0] == last and whole.start <= last < whole.stop:
                 found.torn.add(last)
             last = seconds[-1] if seconds else None
             pages = answer["pages"]
