@@ -139,6 +139,15 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         FileArchive([str(tmp_path)]).fetch(HOUR)
 
 
+def test_without_room_for_a_scratch_file_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = archive_of(tmp_path, text(sample(3)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ArchiveUnavailable, match=r"scratch file in .*gone: No such file.*TMPDIR"):
+        archive.fetch(HOUR)
+
+
 def test_half_open_and_in_order(tmp_path: Path) -> None:
     sent = sample()
     archive = archive_of(tmp_path, text(sent))
@@ -382,18 +391,38 @@ def test_threads_share_it(tmp_path: Path, scratch: Path) -> None:
     archive.close()
 
 
-def test_a_process_that_ends_leaves_no_scratch_file(tmp_path: Path, scratch: Path) -> None:
+def test_processes_that_end_leave_no_scratch_file(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "messages").write_bytes(text(sample(10)))
     program = (
         "import sys; from statscache.archive import FileArchive, Window\n"
         "archive = FileArchive([sys.argv[1]])\n"
-        f"print(len(archive.fetch(Window({HOUR.start}, {HOUR.stop})).messages))\n"
+        f"print(len(archive.fetch(Window({HOUR.start}, {HOUR.stop})).messages), flush=True)\n"
+        "sys.stdin.read()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "messages")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "10"
+    command = [sys.executable, "-c", program, str(tmp_path / "messages")]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ending,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed,
+    ):
+        for process in (ending, killed):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"10\n"
+        # What is in use stays.
+        monkeypatch.setattr(files, "_YOUNG", -1.0)
+        archive = FileArchive([str(tmp_path)])
+        archive.fetch(HOUR)
+        assert len(list(scratch.iterdir())) == 3
+        ending.communicate()
+        assert len(list(scratch.iterdir())) == 2
+        killed.kill()
+        killed.wait()
+        assert len(list(scratch.iterdir())) == 2
+    archive.close()
+    assert len(list(scratch.iterdir())) == 1
+    # The next one tidies up.
+    archive.fetch(HOUR)
+    assert len(list(scratch.iterdir())) == 1
+    archive.close()
     assert list(scratch.iterdir()) == []

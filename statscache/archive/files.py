@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 MOST_REJECTED = 1000
 """Lines of one file that are kept as rejected; the others are counted."""
 
+_PREFIX, _SUFFIX = "statscache-archive-", ".db"
+_YOUNG = 60.0
 _AT_ONCE = 10_000
 _UNTIMED = -1.0
 _LARGE_FILES = Path("/var/tmp")  # noqa: S108
@@ -53,7 +58,7 @@ class FileArchive(Archive):
 
     def _begin(self) -> None:
         self._scratch: str | None = None
-        self._owner = -1
+        self._discard: Callable[[], Any] = _nothing
         self._filling = threading.Lock()
         self._local = threading.local()
 
@@ -113,16 +118,12 @@ class FileArchive(Archive):
         )
 
     def close(self) -> None:
-        """Delete the scratch file, if it is ours."""
+        """Delete the scratch file, if it is ours; so does the end of the process."""
         # Without a thread to refer to it, a connection closes itself.
         self._local = threading.local()
-        if self._scratch is not None and self._owner == os.getpid():
-            Path(self._scratch).unlink(missing_ok=True)
+        self._discard()
+        self._discard = _nothing
         self._scratch = None
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
 
     def _connection(self) -> sqlite3.Connection:
         """One for each thread."""
@@ -137,13 +138,17 @@ class FileArchive(Archive):
         with self._filling:
             # Folders for temporary files are tidied up, and other machines have their own.
             if self._scratch is None or not Path(self._scratch).exists():
-                self._scratch = self._fill()
-                self._owner = os.getpid()
+                self._discard()
+                _tidy_up()
+                descriptor, path = _make()
+                # While this process lives, others see that the file is not abandoned.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._discard = weakref.finalize(self, _discard, path, descriptor, os.getpid())
+                self._fill(path)
+                self._scratch = path
             return self._scratch
 
-    def _fill(self) -> str:
-        descriptor, path = tempfile.mkstemp(".db", "statscache-archive-", _folder())
-        os.close(descriptor)
+    def _fill(self, path: str) -> None:
         try:
             with contextlib.closing(sqlite3.connect(path)) as scratch:
                 scratch.execute("PRAGMA journal_mode = OFF")
@@ -162,18 +167,48 @@ class FileArchive(Archive):
                 )
                 scratch.commit()
         except sqlite3.Error as error:
-            Path(path).unlink()
+            self._discard()
             raise ArchiveUnavailable(f"cannot sort the archive into {path}: {error}") from error
         except BaseException:
-            Path(path).unlink()
+            self._discard()
             raise
-        return path
 
 
-def _folder() -> str | None:
-    """Where scratch files go, unless TMPDIR says it."""
+def _nothing() -> None:
+    """There is no scratch file to discard."""
+
+
+def _make() -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(_SUFFIX, _PREFIX, _folder())
+    except OSError as error:
+        raise ArchiveUnavailable(
+            f"cannot make a scratch file in {_folder()}: {error.strerror}; TMPDIR names another one"
+        ) from error
+
+
+def _discard(path: str, descriptor: int, owner: int) -> None:
+    """Delete a scratch file, unless this is a fork of the process that made it."""
+    if os.getpid() == owner:
+        Path(path).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _folder() -> str:
+    """Where scratch files go."""
     is_usable = "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK)
-    return str(_LARGE_FILES) if is_usable else None
+    return str(_LARGE_FILES) if is_usable else tempfile.gettempdir()
+
+
+def _tidy_up() -> None:
+    """Delete the scratch files of processes that were killed."""
+    for path in Path(_folder()).glob(f"{_PREFIX}*{_SUFFIX}"):
+        # It may be somebody else's, or gone, or locked by a process that lives.
+        with contextlib.suppress(OSError), path.open("rb") as binary:
+            # One that has just been made is about to be locked.
+            if time.time() - path.stat().st_mtime > _YOUNG:
+                fcntl.flock(binary, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _rows(name: str) -> Iterator[tuple[float, bytes, str | None]]:
