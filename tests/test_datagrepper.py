@@ -67,7 +67,7 @@ def test_both_ends_are_inclusive(server: Datagrepper) -> None:
 
 def test_pages_of_25_at_most_100_newest_first_and_0_is_all(server: Datagrepper) -> None:
     server.add([message(timestamp=NOON + number, msg_id=str(number)) for number in range(130)])
-    window = {"start": NOON, "end": NOON + 200}
+    window: dict[str, Any] = {"start": NOON, "end": NOON + 200}
     answer = ask(server, **window)
     assert (answer["count"], answer["total"], answer["pages"]) == (25, 130, 6)
     assert ids(answer)[0] == "129"
@@ -86,7 +86,7 @@ def test_within_a_second_no_page_is_like_the_last(server: Datagrepper) -> None:
     server.add(
         [message(timestamp=NOON + number // 70, msg_id=str(number)) for number in range(350)]
     )
-    window = {"start": NOON, "end": NOON + 10, "order": "asc", "rows_per_page": 100}
+    window: dict[str, Any] = {"start": NOON, "end": NOON + 10, "order": "asc", "rows_per_page": 100}
     losses = set()
     for _ in range(10):
         pages = [ask(server, **window, page=page) for page in (1, 2, 3, 4)]
@@ -108,7 +108,7 @@ def test_filters(server: Datagrepper) -> None:
         "/t/VirtualTopic.a.b",
     ):
         server.add([message(topic, msg_id=topic)])
-    window = {"start": NOON, "end": NOON}
+    window: dict[str, Any] = {"start": NOON, "end": NOON}
     assert ask(server, **window, category=["git", "wiki"])["total"] == 3
     assert ask(server, **window, category="git", topic="org.x.prod.wiki.a")["total"] == 0
     assert ids(ask(server, **window, category="b")) == ["/t/VirtualTopic.a.b"]
@@ -117,7 +117,7 @@ def test_filters(server: Datagrepper) -> None:
 
 def test_two_shapes(server: Datagrepper) -> None:
     server.add([message(timestamp=NOON + 0.25, msg={"a": [1]}, msg_id="2023-x", i=7)])
-    window = {"start": NOON, "end": NOON + 1}
+    window: dict[str, Any] = {"start": NOON, "end": NOON + 1}
     (row,) = ask(server, **window)["raw_messages"]
     assert row == {
         "id": "2023-x",
@@ -145,7 +145,7 @@ def test_the_content_type_echoes_what_was_accepted(server: Datagrepper) -> None:
 def test_ids_are_invented_and_stay(server: Datagrepper) -> None:
     bare = message(timestamp=NOON, msg_id=None)
     assert server.add([bare, message(msg_id=None, headers={"message-id": "theirs"})]) == 2
-    window = {"start": NOON, "end": NOON}
+    window: dict[str, Any] = {"start": NOON, "end": NOON}
     first, again = sorted(ids(ask(server, **window))), sorted(ids(ask(server, "raw", **window)))
     assert first == again
     assert first[1] == "theirs"
@@ -169,7 +169,7 @@ def test_invented_ids_come_from_the_seed(tmp_path: Any) -> None:
 
 def test_rows_that_arrive_meanwhile_move_the_pages(server: Datagrepper) -> None:
     server.add([message(timestamp=NOON + number, msg_id=str(number)) for number in range(10)])
-    window = {"start": NOON, "end": NOON + 100, "order": "asc", "rows_per_page": 5}
+    window: dict[str, Any] = {"start": NOON, "end": NOON + 100, "order": "asc", "rows_per_page": 5}
     first = ids(ask(server, **window))
     server.add([message(timestamp=NOON + 0.5, msg_id="late")])
     assert first[-1] in ids(ask(server, **window, page=2))
@@ -213,7 +213,7 @@ def test_an_old_one_has_no_second_route(server: Datagrepper) -> None:
 def test_what_is_too_much_ends_as_502(server: Datagrepper) -> None:
     server.add([message(timestamp=NOON + number) for number in range(20)])
     server.set(most_rows=10)
-    window = {"start": NOON, "end": NOON + 20}
+    window: dict[str, Any] = {"start": NOON, "end": NOON + 20}
     assert requests.get(server.url + "raw", params=window, timeout=10).status_code == 502
     assert ask(server, start=NOON, end=NOON + 9)["total"] == 10
 
