@@ -7,6 +7,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -79,7 +80,11 @@ class Crew:
         self.folders = folders(seats)
         self.idents = (*self.seats, *(runner.ident for runner in self.runners))
         self._since = [self.seats[folder.idents[0]].since for folder in self.folders]
-        self._upserts = {seat.ident: _upsert(seat, backend) for seat in seats}
+        self._upserts = {
+            seat.ident: _upsert(seat.plugin, seat.table, seat.shadow, backend)
+            for seat in seats
+            if seat.table is not None
+        }
         self._subscribers: dict[str, tuple[int, ...]] = {}
 
     @property
@@ -237,11 +242,11 @@ def folders(seats: Iterable[Seat]) -> list[Folder]:
     return found
 
 
-def _upsert(seat: Seat, backend: str) -> Upsert:
-    assert seat.table is not None
-    table = seat.table.table
-    target = shadow_table(table, seat.shadow) if seat.shadow else table
-    return aggregate_upsert(seat.plugin, target, backend, is_latest=seat.table.width is None)
+@lru_cache(maxsize=1_000)
+def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backend: str) -> Upsert:
+    # Crews are made anew whenever lanes change, and a statement takes milliseconds to compile.
+    target = shadow_table(table.table, shadow) if shadow else table.table
+    return aggregate_upsert(plugin, target, backend, is_latest=table.width is None)
 
 
 def _blame(written: Written, idents: tuple[str, ...], error: Exception) -> None:

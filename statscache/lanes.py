@@ -116,6 +116,17 @@ class Lanes:
                 "digest": lambda old, new: new["digest"],
             },
         )
+        self._gaps = Upsert(
+            tables.gap,
+            backend,
+            {
+                "stop": lambda old, new: case(
+                    (new["stop"] > old["stop"], new["stop"]), else_=old["stop"]
+                ),
+                "missing": lambda old, new: new["missing"],
+                "noticed_at": lambda old, new: new["noticed_at"],
+            },
+        )
         self._is_postgresql = backend == "postgresql"
 
     # Which lanes there are.
@@ -487,16 +498,17 @@ class Lanes:
         self, connection: Connection, lane: Lane, start: float, stop: float, missing: int
     ) -> None:
         """Remember that the archive did not give all that it has, or that now it did."""
-        gap = tables.gap
-        connection.execute(
-            delete(gap).where(gap.c.lane == lane.id, gap.c.start >= start, gap.c.stop <= stop)
-        )
-        if missing:
-            connection.execute(
-                insert(gap).values(
-                    lane=lane.id, start=start, stop=stop, missing=missing, noticed_at=time.time()
-                )
-            )
+        gap = tables.gap.c
+        mine = (gap.lane == lane.id, gap.start >= start, gap.start < stop)
+        query = select(gap.stop, gap.missing).where(*mine, gap.stop > stop)
+        rests = connection.execute(query.order_by(gap.stop.desc())).all()
+        connection.execute(delete(tables.gap).where(*mine))
+        now = time.time()
+        rows = [(lane.id, start, stop, missing, now)] if missing else []
+        if rests:
+            # Of a gap that reaches further, this was the beginning.
+            rows.append((lane.id, stop, rests[0].stop, rests[0].missing, now))
+        self._gaps.run(connection, rows)
 
     def gaps(self, connection: Connection, lane: Lane) -> list[tuple[float, float]]:
         """The times of which the archive has not given the lane all that it has."""

@@ -1,0 +1,376 @@
+"""The laws: however messages come in, the tables are those of one pass over the distinct ones.
+
+``STATSCACHE_LAWS=5000`` tries so many examples of each law, other ones every time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from statscache import late
+from statscache.archive import FileArchive, read
+from statscache.backfill import FoldTask
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.lanes import RESTAMPING
+from statscache.message import Message
+from statscache.plugins import discovery
+from statscache.plugins.discovery import Installed
+from tests.conftest import NOON
+
+EXAMPLES = int(os.environ.get("STATSCACHE_LAWS", "0"))
+LAW = settings(
+    max_examples=EXAMPLES or 30,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+START = int(NOON) - 43_200
+EPOCH = datetime.fromtimestamp(START, UTC)
+OVERLAP = 600.0
+LAST = START + 7_000.0
+BUCKET = 15
+"""The finest: a copy that is restamped is the same message in the same bucket."""
+
+NAMESPACE = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that a service announces once.
+
+    Attributes:
+        number: of it; tells it from others.
+        says: what its body tells: mostly its number, but some services repeat themselves.
+        body: which of the real messages it resembles.
+        second: when, from the start.
+        is_bare: it comes without an id, and the archive gives it one.
+        delay: seconds until the archive has it; None: it never will.
+        shift: seconds by which its copies are restamped.
+    """
+
+    number: int
+    says: int
+    body: int
+    second: float
+    is_bare: bool
+    delay: float | None
+    shift: float
+
+
+class Copies:
+    """The forms in which a happening goes around."""
+
+    def __init__(self, happening: Happening, real: Message) -> None:
+        ident = str(uuid.uuid5(NAMESPACE, str(happening.number)))
+        raw = {
+            "topic": real.topic,
+            "timestamp": START + happening.second,
+            "msg": real.msg | {"says": happening.says},
+            "username": real.raw.get("username"),
+        }
+        moved = raw["timestamp"] + happening.shift
+        if moved // BUCKET != raw["timestamp"] // BUCKET:
+            moved = raw["timestamp"]
+        named = raw | {"msg_id": ident}
+        year = named | {"msg_id": f"2026-{ident}", "timestamp": moved}
+        if happening.is_bare:
+            self.live = [raw, raw | {"i": 7, "headers": {"x": 1}}]
+            self.archived = [year]
+        else:
+            self.live = [named, year]
+            # Of some there are two rows.
+            self.archived = [[named], [year], [named, year]][happening.number % 3]
+        self.delay = happening.delay
+        if self.delay is None:
+            self.archived = []
+
+
+SECONDS = st.one_of(
+    st.integers(0, 7_000).map(float),
+    # At the edges of the sums, and of the claims when all is over.
+    st.sampled_from([0.0, 0.6, 898.5, 899.5, 900.0, 901.4, 6_299.3, 6_300.0, 6_301.0]),
+    st.sampled_from([6_938.0, 6_939.5, 6_940.0, 6_941.5, 6_942.5, 6_960.0]),
+)
+
+
+@st.composite
+def happenings(draw: st.DrawFn) -> list[Happening]:
+    found = draw(
+        st.lists(
+            st.builds(
+                Happening,
+                st.just(0),
+                st.just(0),
+                st.integers(0, 1_000),
+                SECONDS,
+                st.booleans(),
+                st.sampled_from([0.0, 0.0, 30.0, 500.0, OVERLAP, None]),
+                st.sampled_from([0.0, 0.9, -0.9, 0.25]),
+            ),
+            min_size=6,
+            max_size=12,
+        )
+    )
+    found = [replace(one, number=i, says=i) for i, one in enumerate(found)]
+    if draw(st.booleans()):
+        # Twice the same, without id, in two seconds.
+        second = found[0].second // BUCKET * BUCKET + 3
+        twin = replace(found[0], second=second, is_bare=True, delay=0.0, shift=0.0)
+        found[0] = twin
+        found.append(replace(twin, number=len(found), second=second + 1))
+    return found
+
+
+STEPS = st.sampled_from([1.0, 61.0, 700.0, 1_500.0, 4_000.0])
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("deliver"),
+            st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1)), min_size=1, max_size=8),
+        ),
+        st.tuples(st.just("reconcile"), STEPS),
+        st.tuples(st.just("fold"), STEPS),
+        st.sampled_from([("prune", None), ("resolve", None), ("restart", None), ("other", None)]),
+    ),
+    min_size=6,
+    max_size=14,
+)
+
+
+class Laboratory:
+    """A database to count into, and one for the truth, both emptied for each example."""
+
+    def __init__(self, uri: str, template: Path, folder: Path, corpus: list[Message]) -> None:
+        self.uri = uri
+        self.corpus = [m for m in corpus if isinstance(m.msg, dict)]
+        self.installed: Installed = discovery.discover({})
+        self.names = sorted(
+            dataset.model.__table__.name for dataset in self.installed.datasets.values()
+        )
+        self._template = template
+        self._folder = folder
+        self._path = folder / "archive.jsonl"
+        latest = [d.plugin for d in self.installed.datasets.values() if d.schedule is None]
+        self._is_latest: Callable[[str], bool] = lambda topic: any(
+            plugin.subscribes(topic) for plugin in latest
+        )
+
+    def empty(self) -> None:
+        database = Database(self.uri)
+        with database.begin() as connection:
+            for name in self.names + OURS:
+                connection.execute(text(f"DELETE FROM {name}"))
+        database.dispose()
+
+    def copies(self, happening: Happening) -> Copies:
+        real = self.corpus[happening.body % len(self.corpus)]
+        # Rows that are no buckets have exact times.
+        return Copies(
+            replace(happening, shift=0.0) if self._is_latest(real.topic) else happening, real
+        )
+
+    def open(self) -> Engine:
+        engine = Engine(Database(self.uri), self.installed, epoch=EPOCH, has_history=True)
+        engine.open()
+        return engine
+
+    def archive(self, raws: list[dict[str, Any]]) -> FileArchive:
+        random.Random(len(raws)).shuffle(raws)
+        self._path.write_text("".join(json.dumps(raw) + "\n" for raw in raws))
+        return FileArchive([str(self._path)])
+
+    def rows(self, uri: str) -> dict[str, list[Any]]:
+        database = Database(uri)
+        with database.begin() as connection:
+            found = {
+                name: sorted(
+                    tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))
+                )
+                for name in self.names
+            }
+        database.dispose()
+        return found
+
+    def truth(self, messages: list[Message]) -> dict[str, list[Any]]:
+        path = self._folder / "truth.db"
+        shutil.copy(self._template, path)
+        engine = Engine(Database(f"sqlite:///{path}"), self.installed)
+        engine.open()
+        engine.count(messages)
+        engine.close()
+        return self.rows(f"sqlite:///{path}")
+
+
+OURS = [
+    f"statscache_{name}"
+    for name in (
+        "lane",
+        "claim",
+        "plugin",
+        "counted",
+        "late",
+        "gap",
+        "audit",
+        "revision",
+        "rejected",
+    )
+]
+
+
+@pytest.fixture
+def laboratory(
+    migrated_uri: str, migrated_file: Path, tmp_path: Path, corpus: list[Message]
+) -> Laboratory:
+    return Laboratory(migrated_uri, migrated_file, tmp_path, corpus)
+
+
+class Run:
+    """One example: what happens to the system, and what was seen by it."""
+
+    def __init__(self, laboratory: Laboratory, found: list[Happening]) -> None:
+        self._laboratory = laboratory
+        self._copies = [laboratory.copies(one) for one in found]
+        self._now = float(START)
+        self._seen: set[int] = set()
+        laboratory.empty()
+        self._engines = [laboratory.open()]
+
+    @property
+    def engine(self) -> Engine:
+        return self._engines[0]
+
+    def close(self) -> None:
+        for engine in self._engines:
+            engine.close()
+
+    def deliver(self, picks: list[tuple[int, int]]) -> None:
+        batch = []
+        for number, form in picks:
+            if number < len(self._copies):
+                self._seen.add(number)
+                batch.append(Message.from_fedmsg(self._copies[number].live[form]))
+        self.engine.count(batch)
+
+    def archive(self) -> FileArchive:
+        return self._laboratory.archive(
+            [
+                raw
+                for copies in self._copies
+                for raw in copies.archived
+                if raw["timestamp"] + copies.delay <= self._now
+            ]
+        )
+
+    def reconcile(self, seconds: float) -> None:
+        """As the hub does it near the present: an overlap once more, and what is new."""
+        (lane,) = self._lanes()
+        start = max(lane.watermark - OVERLAP, lane.since)
+        if lane.horizon is not None:
+            start = max(start, lane.horizon + RESTAMPING)
+        self._now = min(self._now + seconds, LAST + OVERLAP)
+        for piece in read(self.archive(), start, self._now):
+            self.engine.count_slice({lane.id}, piece)
+
+    def fold(self, seconds: float) -> None:
+        """As workers do it, far from the present."""
+        (lane,) = self._lanes()
+        crew = self.engine.crew(lane)
+        assert crew is not None
+        self._now = min(self._now + seconds, LAST + OVERLAP)
+        archive = self.archive()
+        task = FoldTask(crew, self._laboratory.installed, {})
+        for folded in read(archive, lane.watermark, self._now, task=task):
+            is_counted = self.engine.count_folded(lane.id, folded)
+            event(f"folded: {is_counted}")
+            if not is_counted:
+                self.engine.count_slice({lane.id}, archive.fetch(folded.window))
+
+    def prune(self, _: None) -> None:
+        self.engine.prune_claims(OVERLAP)
+
+    def resolve(self, _: None) -> None:
+        late.resolve(self.engine, self.archive())
+
+    def restart(self, _: None) -> None:
+        self._engines.pop(0).close()
+        self._engines.insert(0, self._laboratory.open())
+
+    def other(self, _: None) -> None:
+        """From now on another process does it."""
+        if len(self._engines) == 1:
+            self._engines.append(self._laboratory.open())
+        self._engines.reverse()
+
+    def finish(self) -> None:
+        """The archive has all that it will ever have, and everything is repeated on the bus."""
+        for _ in range(3):
+            self.reconcile(LAST)
+            while late.resolve(self.engine, self.archive()):
+                pass
+            known = {number for number, copies in enumerate(self._copies) if copies.archived}
+            self.deliver([(number, form) for number in self._seen | known for form in (0, 1)])
+            self.prune(None)
+        while late.resolve(self.engine, self.archive()):
+            pass
+
+    def check(self) -> None:
+        distinct = [
+            Message.from_fedmsg(copies.live[0])
+            for number, copies in enumerate(self._copies)
+            if number in self._seen or copies.archived
+        ]
+        (lane,) = self._lanes()
+        with self.engine.transaction() as connection:
+            for name in ("late", "rejected"):
+                rows = connection.execute(text(f"SELECT * FROM statscache_{name}")).all()
+                assert rows == [], name
+            total = connection.scalar(text("SELECT messages FROM statscache_lane"))
+            unforgotten = connection.scalar(
+                text("SELECT count(*) FROM statscache_claim WHERE batch < 0 AND timestamp < :time"),
+                {"time": lane.horizon},
+            )
+        found = self._laboratory.rows(self._laboratory.uri)
+        expected = self._laboratory.truth(distinct)
+        for name, rows in expected.items():
+            assert found[name] == rows, name
+        assert total == len(distinct)
+        assert unforgotten == 0
+
+    def _lanes(self) -> list[Any]:
+        with self.engine.transaction() as connection:
+            return self.engine.lanes.all(connection)
+
+
+def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
+    @LAW
+    @given(happenings(), ACTIONS)
+    def law(found: list[Happening], todo: list[tuple[str, Any]]) -> None:
+        run = Run(laboratory, found)
+        try:
+            for name, argument in todo:
+                getattr(run, name)(argument)
+            run.finish()
+            run.check()
+        finally:
+            run.close()
+
+    law()
