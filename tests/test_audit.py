@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from statscache import late, tables
+from statscache import tables
 from statscache.archive import Archive, Slice, Window
 from statscache.audit import background
 from statscache.audit.background import Audit
@@ -165,7 +165,6 @@ def test_what_the_archive_did_not_give_is_asked_for_again(world: World) -> None:
     assert refetch_gaps(engine, archive) == 0
     archive.is_forgetful = False
     assert refetch_gaps(engine, archive) == 1
-    late.resolve(engine, archive)
     assert world.total() == 200
     assert world.rows("statscache_gap") == []
 
