@@ -33,7 +33,7 @@ class Server:
     @property
     def uri(self) -> str:
         """Of the database that every server has."""
-        return str(self._server.get_uri())
+        return str(self._server.get_uri(driver="psycopg2"))
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it; in the mode ``immediate`` without a word to anybody, as in a crash."""
