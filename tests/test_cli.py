@@ -64,6 +64,18 @@ def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: s
     assert "1 rejected; 0 plugins broken" in status.stdout
 
 
+def test_what_comes_before_a_damaged_place_is_counted(tmp_path: Path, migrated_uri: str) -> None:
+    # Stored, not compressed, so that the cut is behind a known line.
+    whole = gzip.compress(lines(30).encode(), compresslevel=0)
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    done = run(tmp_path, "replay", "a.jsonl.gz", uri=migrated_uri)
+    assert done.returncode == 1
+    assert "damaged or cut short" in done.stderr
+    (counted,) = [row[-1] for row in table(migrated_uri, "volume_1d")]
+    assert 15 <= counted <= 20
+    assert f"{counted} counted" in done.stdout
+
+
 def test_replay_draws_its_progress_on_a_terminal(tmp_path: Path, migrated_uri: str) -> None:
     import pty
 

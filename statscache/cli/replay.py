@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import click
 
 from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
+from statscache.errors import ArchiveUnavailable
 from statscache.intake import count_texts
 
 
@@ -36,7 +36,7 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
     try:
         with _Progress(files) as progress:
             lines = progress.lines()
-            while batch := list(islice(lines, batch_size)):
+            for batch in _batches(lines, batch_size):
                 outcome = count_texts(engine, batch)
                 counted += outcome.counted
                 duplicates += outcome.duplicates
@@ -50,6 +50,22 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
         click.echo(f"{counted} counted, {duplicates} counted before, {rejected} rejected.")
         if rejected:
             click.echo("'statscache rejected list' shows what was rejected, and why.")
+
+
+def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    """``lines`` in lists of ``size``; what came before a damaged place of a file is not lost."""
+    batch: list[bytes] = []
+    try:
+        for line in lines:
+            batch.append(line)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except ArchiveUnavailable:
+        yield batch
+        raise
+    if batch:
+        yield batch
 
 
 class _Progress:
@@ -76,9 +92,11 @@ class _Progress:
         for name in self._files:
             with opened(name) as binary:
                 self._position = binary.tell if binary.seekable() else _nowhere
-                yield from lines(binary, name)
-                self._done += self._position()
-                self._position = _nowhere
+                try:
+                    yield from lines(binary, name)
+                finally:
+                    self._done += self._position()
+                    self._position = _nowhere
 
     def show(self) -> None:
         """Draw the bar anew."""
