@@ -298,7 +298,6 @@ class Engine:
         lane: Lane,
         fresh: Sequence[Message],
         archived: Sequence[Message],
-        pruned: Mapping[Message, bytes],
         rejections: Iterable[Rejection] = (),
     ) -> bool:
         """Count what was put aside and turned out to be new; other processes do not count now.
@@ -307,9 +306,7 @@ class Engine:
 
         Args:
             fresh: messages that the archive does not have.
-            archived: what the archive has instead of those of a time that claims remember.
-            pruned: messages that the archive has, of a time that sums remember, each with the
-                digest that the sum is to have of it.
+            archived: the archive's copies of the others.
         """
         crew = self._crews.get(lane.id)
         if crew is None:
@@ -320,16 +317,9 @@ class Engine:
             new = [
                 *self.lanes.claim(connection, lane, fresh, batches[0]),
                 *self.lanes.claim_archived(connection, lane, archived, batches[1]),
-                *pruned,
             ]
             is_settled = self._write(connection, lane, crew, new, None, batches, outcome)
             if is_settled:
-                sums: dict[int, tuple[int, int]] = {}
-                for message, digest in pruned.items():
-                    start = counted_window(message.timestamp)
-                    number, total = sums.get(start, (0, 0))
-                    sums[start] = (number + 1, total ^ int.from_bytes(digest))
-                self.lanes.add_counted(connection, lane, sums)
                 self.lanes.advance(connection, lane, len(new), _newest(new))
             else:
                 savepoint.rollback()

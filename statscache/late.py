@@ -68,7 +68,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
         except InvalidMessage as error:
             with engine.transaction(alone=True) as connection:
                 refusal = Rejection.of_frame(row.content, str(error))
-                engine.count_late(connection, lanes[row.lane], [], [], {}, [refusal])
+                engine.count_late(connection, lanes[row.lane], [], [], [refusal])
                 mine = (late.c.lane == row.lane, late.c.identity == row.identity)
                 connection.execute(delete(late).where(*mine))
         else:
@@ -159,8 +159,7 @@ def _resolve(
             connection,
             lane,
             [m for m in new if m not in copies],
-            [copies[m] for m in new if m in copies and m.timestamp >= until],
-            {m: digests[m] for m in new if m in copies and m.timestamp < until},
+            [copies[m] for m in new if m in copies],
             [Rejection(m.to_json(), _UNDECIDED) for m in lost],
         )
         if is_done:
