@@ -8,8 +8,8 @@ config = {
     # SQLite needs nothing to be set up. For PostgreSQL: postgresql://user@host/statscache
     # The environment variable STATSCACHE_SQLALCHEMY_URI overrides it.
     "statscache.sqlalchemy.uri": "sqlite:///statscache.db",
-    # How often the hub commits what has arrived.
-    "statscache.producer.frequency": datetime.timedelta(seconds=1),
+    # How often the hub commits what has arrived: a message is in the tables within a second.
+    "statscache.producer.frequency": datetime.timedelta(seconds=0.5),
     # It commits earlier when so many messages wait,
     "statscache.consumer.batch_size": 10_000,
     # and holds so many at most while the database is away.

@@ -85,7 +85,7 @@ class Settings:
             uri=_uri(config),
             consumer_enabled=bool(config.get("statscache.consumer.enabled", False)),
             epoch=_moment(config, "statscache.consumer.epoch"),
-            frequency=_duration(config, "statscache.producer.frequency", timedelta(seconds=1)),
+            frequency=_duration(config, "statscache.producer.frequency", timedelta(seconds=0.5)),
             batch_size=_positive_int(config, "statscache.consumer.batch_size", 10_000),
             buffer_size=_positive_int(config, "statscache.consumer.buffer_size", 200_000),
             datagrepper_endpoint=_endpoint(config),
