@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from statscache import tables
 from statscache.database import Database
+from statscache.rejections import Rejection
 from tests.conftest import NOON, table
 from tests.test_cli import run
 
@@ -49,3 +51,29 @@ def test_what_to_retry_must_be_said(tmp_path: Path, migrated_uri: str) -> None:
     assert "'statscache rejected list' shows" in unknown.stderr
     unknown = run(tmp_path, "rejected", "retry", "--plugin", "volume", uri=migrated_uri)
     assert "nothing that is kept was rejected by 'volume'" in unknown.stderr
+
+
+def test_retry_for_one_plugin(tmp_path: Path, migrated_uri: str) -> None:
+    database = Database(migrated_uri)
+    with database.begin() as connection:
+        for digest, plugin in (("a", "volume-1h volume-1d"), ("b", "volume-by-category-1d")):
+            row = Rejection(json.dumps(EDIT), "ValueError: at that time", plugin)
+            connection.execute(
+                tables.rejected.insert().values(
+                    digest=digest,
+                    plugin=row.plugin,
+                    reason=row.reason,
+                    content=row.content,
+                    first_seen=NOON,
+                    last_seen=NOON,
+                    times=1,
+                )
+            )
+    database.dispose()
+    done = run(tmp_path, "rejected", "retry", "--plugin", "Volume", uri=migrated_uri)
+    assert done.stdout == "1 counted, 0 rejected again.\n", done.stderr
+    for name, number in (("volume_1h", 1), ("volume_1d", 1), ("volume_15s", 0)):
+        assert len(table(migrated_uri, name)) == number
+    assert [row[0] for row in table(migrated_uri, "statscache_rejected")] == ["b"]
+    done = run(tmp_path, "rejected", "retry", "--plugin", "volume-by-category-1d", uri=migrated_uri)
+    assert done.stdout == "1 counted, 0 rejected again.\n", done.stderr

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, or_, select
 from statscache import tables
 from statscache.cli.context import Context
 from statscache.errors import StatscacheError
+from statscache.plugins.base import make_ident
 
 SHOWN_DIGITS = 12
 """Of a digest: enough to tell rejections apart."""
@@ -47,7 +48,7 @@ def list_(context: Context, limit: int) -> None:
 
 @rejected.command()
 @click.argument("digests", nargs=-1)
-@click.option("--plugin", help="Only what this plugin rejected, by its name.")
+@click.option("--plugin", help="Only what this plugin rejected, by its name or ident.")
 @click.option("--all", "everything", is_flag=True, help="All that is kept.")
 @click.pass_obj
 def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everything: bool) -> None:
@@ -85,7 +86,13 @@ def _find(connection: Connection, digests: tuple[str, ...], plugin: str | None) 
     column = tables.rejected.c
     query = select(column.digest).order_by(column.first_seen, column.digest)
     if plugin is not None:
-        found = list(connection.scalars(query.where(column.plugin == plugin)))
+        wanted = make_ident(plugin, None)
+        found = [
+            row.digest
+            for row in connection.execute(query.add_columns(column.plugin))
+            # Written down are the idents, which end with the resolution where there are several.
+            if any(wanted in (ident, ident.rpartition("-")[0]) for ident in row.plugin.split())
+        ]
         if not found:
             raise StatscacheError(
                 f"nothing that is kept was rejected by {plugin!r}: 'statscache rejected list' "
