@@ -153,6 +153,9 @@ _SQLITE_UNAVAILABLE = frozenset(
 _READ_ONLY = "25006"
 """PostgreSQL's code for a write where none are possible."""
 
+_TOO_LARGE = "54"
+"""How PostgreSQL's codes for rows and statements begin that no server could hold."""
+
 _PRIMARY_CODE = 0xFF
 """SQLite's extended result codes have the primary one in their lowest byte."""
 
@@ -166,8 +169,10 @@ def is_unavailable(error: DBAPIError) -> bool:
         return code & _PRIMARY_CODE in _SQLITE_UNAVAILABLE
     # PostgreSQL: lost connections, shutdowns, lack of resources, dead-locks, time-outs; and a
     # server that has become the standby of another.
-    is_read_only = getattr(error.orig, "pgcode", None) == _READ_ONLY
-    return is_read_only or isinstance(error, OperationalError)
+    code = getattr(error.orig, "pgcode", None) or ""
+    if code.startswith(_TOO_LARGE):
+        return False
+    return code == _READ_ONLY or isinstance(error, OperationalError)
 
 
 def ordered_alike(column: Any, backend: str) -> Any:

@@ -39,7 +39,7 @@ from statscache.message import Message, decode
 from statscache.migrations import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
 from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
-from statscache.roster import FAILING, Roster
+from statscache.roster import Roster
 from statscache.upsert import Upsert
 
 if TYPE_CHECKING:
@@ -669,10 +669,10 @@ class Engine:
         again: set[str] = set()
         for idents, error in written.failed:
             outcome.failing.update(dict.fromkeys(idents, error))
-            if not self.has_history:
-                self._note_failure(connection, idents, error, counted)
-            elif not self._is_alone:
+            if not self._is_alone:
                 raise _MustBeAlone
+            if not self.has_history:
+                self.roster.note_failure(connection, idents, error, counted)
             elif lane.name in PERMANENT or crew.plugins > 1:
                 self.roster.set_apart(connection, lane, idents, error, batches)
                 again.add(written_by(idents))
@@ -680,8 +680,11 @@ class Engine:
                 return False
         outcome.changed.update(written.changed)
         outcome.rejections += [r for r in rejections if r.plugin not in again]
-        if not self.has_history:
-            self.roster.note_success(connection, written.changed)
+        mended = [] if self.has_history else self.roster.failing(written.changed)
+        if mended:
+            if not self._is_alone:
+                raise _MustBeAlone
+            self.roster.note_success(connection, mended)
         return True
 
     def _rests(self, lane: Lane) -> bool:
@@ -703,22 +706,6 @@ class Engine:
     def _hold(self, lane: Lane, messages: Sequence[Message]) -> None:
         # The oldest go first: the archive will have them by the time that they are wanted.
         self._held.setdefault(lane.id, deque(maxlen=MOST_HELD)).extend(messages)
-
-    def _note_failure(
-        self, connection: Connection, idents: Iterable[str], error: str, missed: int
-    ) -> None:
-        plugin = tables.plugin
-        for ident in idents:
-            connection.execute(
-                plugin.update()
-                .where(plugin.c.ident == ident)
-                .values(
-                    state=FAILING,
-                    error=error[:10_000],
-                    failed_at=time.time(),
-                    missed=plugin.c.missed + missed,
-                )
-            )
 
 
 class _MustBeAlone(Exception):

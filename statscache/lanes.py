@@ -480,7 +480,9 @@ class Lanes:
             values["newest"] = case((row.newest > newest, row.newest), else_=newest)
         if watermark is not None:
             values["watermark"] = case((row.watermark > watermark, row.watermark), else_=watermark)
-        if lane.failures:
+        # An overlap in which there is nothing new says nothing about what failed.
+        is_further = watermark is not None and watermark > (lane.watermark or 0.0)
+        if lane.failures and (counted or is_further):
             values |= {"failures": 0, "retry_at": None}
         connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
 

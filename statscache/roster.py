@@ -464,9 +464,27 @@ class Roster:
             number += connection.execute(delete(each).where(inside)).rowcount
         return number, is_more
 
+    def note_failure(
+        self, connection: Connection, idents: Iterable[str], error: str, missed: int
+    ) -> None:
+        """The rows of so many messages could not be written, and no archive gives them again."""
+        for ident in idents:
+            self._update(
+                connection,
+                ident,
+                state=FAILING,
+                error=error[:10_000],
+                failed_at=time.time(),
+                missed=tables.plugin.c.missed + missed,
+            )
+
+    def failing(self, idents: Iterable[str]) -> list[str]:
+        """Those whose last write did not succeed."""
+        return sorted(self._failing.intersection(idents))
+
     def note_success(self, connection: Connection, idents: Iterable[str]) -> None:
-        """The rows of these could be written, and those of some could not before."""
-        for ident in sorted(self._failing.intersection(idents)):
+        """The rows of these can be written again."""
+        for ident in idents:
             self._update(connection, ident, state=ACTIVE)
 
     def since(self, dataset: Dataset) -> float:
