@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,18 +20,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, select, text
 
 from statscache import late
 from statscache.archive import FileArchive, read
 from statscache.backfill import FoldTask
 from statscache.database import Database
 from statscache.engine import Engine
+from statscache.errors import DatabaseUnavailable
 from statscache.lanes import RESTAMPING
 from statscache.message import Message
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Installed
-from tests.conftest import NOON
+from statscache.plugins import BaseModel, BasePlugin, discovery
+from statscache.plugins.discovery import Installed, Source
+from tests.conftest import NOON, message
+from tests.steps import lane
 
 EXAMPLES = int(os.environ.get("STATSCACHE_LAWS", "0"))
 LAW = settings(
@@ -174,10 +177,11 @@ class Laboratory:
             plugin.subscribes(topic) for plugin in latest
         )
 
-    def empty(self) -> None:
+    def empty(self, *more: Any) -> None:
         database = Database(self.uri)
+        database.create_missing([*more])
         with database.begin() as connection:
-            for name in self.names + OURS:
+            for name in [*self.names, *OURS, *(table.name for table in more)]:
                 connection.execute(text(f"DELETE FROM {name}"))
         database.dispose()
 
@@ -372,5 +376,135 @@ def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
             run.check()
         finally:
             run.close()
+
+    law()
+
+
+class HeardModel(BaseModel):
+    __tablename__ = "laws_heard"
+
+    number: Any = Column(Integer, nullable=False)
+
+
+class Heard(BasePlugin):
+    """Writes down what it gets, in the order in which it gets it."""
+
+    name, summary, description = "heard", "heard", "For tests."
+    model = HeardModel
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.numbers: list[int] = []
+
+    def process(self, message: dict[str, Any]) -> None:
+        self.numbers.append(message["msg"]["number"])
+
+    def update(self, session: Any) -> None:
+        for number in self.numbers:
+            session.add(HeardModel(timestamp=EPOCH.replace(tzinfo=None), number=number))
+        session.commit()
+        self.numbers.clear()
+
+
+CLASSIC_ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("deliver"), st.lists(st.integers(0, 30), min_size=1, max_size=6)),
+        st.tuples(st.just("fetch"), st.integers(1, 3_000)),
+        st.sampled_from([("restart", 0), ("fail", 0), ("prune", 0), ("resolve", 0)]),
+    ),
+    max_size=14,
+)
+
+
+class Hearing:
+    """A classic plugin whose history is filled in while live messages come."""
+
+    def __init__(self, uri: str, archive: FileArchive, messages: list[Message]) -> None:
+        self._uri = uri
+        self._archive = archive
+        self._messages = messages
+        self._installed = discovery.load([(Source("t", "t", "1"), lambda: (Heard,))], {})
+        self.engine = self._open()
+
+    def _open(self) -> Engine:
+        engine = Engine(Database(self._uri), self._installed, epoch=EPOCH, has_history=True)
+        engine.open()
+        return engine
+
+    def deliver(self, numbers: list[int]) -> None:
+        found = [self._messages[number % len(self._messages)] for number in numbers]
+        self.engine.count(found)
+
+    def fetch(self, seconds: int, *, is_last: bool = False) -> None:
+        ordered = lane(self.engine, "ordered")
+        assert ordered.watermark is not None
+        stop = LAST if is_last else min(ordered.watermark + seconds, LAST - 1)
+        for piece in read(self._archive, ordered.watermark, stop):
+            ends = is_last and piece.window.stop == stop
+            self.engine.count_slice({ordered.id}, piece, is_last=ends)
+
+    def restart(self, _: int) -> None:
+        self.engine.close()
+        self.engine = self._open()
+
+    def fail(self, _: int) -> None:
+        """The database goes away at the end of a transaction; what was in it is repeated."""
+        before = self.engine.note_changes
+
+        def fail(*_: Any) -> None:
+            self.engine.note_changes = before  # type: ignore[method-assign]
+            raise DatabaseUnavailable("gone")
+
+        self.engine.note_changes = fail  # type: ignore[method-assign]
+        with contextlib.suppress(DatabaseUnavailable):
+            self.fetch(700)
+            self.engine.count([])
+        assert self.engine.note_changes == before
+
+    def prune(self, _: int) -> None:
+        self.engine.prune_claims(OVERLAP)
+
+    def resolve(self, _: int) -> None:
+        late.resolve(self.engine, self._archive)
+
+    def heard(self) -> list[int]:
+        with self.engine.transaction() as connection:
+            query = select(HeardModel.number).order_by(HeardModel.id)
+            return list(connection.scalars(query))
+
+
+def test_classic_plugins_hear_everything_once_and_in_order(
+    laboratory: Laboratory,
+) -> None:
+    @LAW
+    @given(
+        st.lists(st.integers(0, 6_990), min_size=3, max_size=20),
+        st.lists(st.integers(1, 900), max_size=5),
+        CLASSIC_ACTIONS,
+    )
+    def law(seconds: list[int], later: list[int], todo: list[tuple[str, Any]]) -> None:
+        laboratory.empty(HeardModel.__table__)
+        times = [START + second for second in sorted(seconds)]
+        messages = [
+            message(timestamp=time + number / 1_000, msg={"number": number})
+            for number, time in enumerate(times)
+        ]
+        hearing = Hearing(laboratory.uri, laboratory.archive([m.raw for m in messages]), messages)
+        try:
+            for name, argument in todo:
+                getattr(hearing, name)(argument)
+            hearing.fetch(0, is_last=True)
+            hearing.prune(0)
+            hearing.deliver([*range(len(messages))])
+            hearing.resolve(0)
+            live = [
+                message(timestamp=LAST + second, msg={"number": len(messages) + number})
+                for number, second in enumerate(sorted(later))
+            ]
+            for first in range(0, len(live), 2):
+                hearing.engine.count([*live[first : first + 2], *messages[:2]])
+            assert hearing.heard() == [*range(len(messages) + len(live))]
+        finally:
+            hearing.engine.close()
 
     law()
