@@ -6,12 +6,15 @@ import random
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.fold import Folder, Partial
+from statscache.errors import InvalidRow
+from statscache.fold import Folder, Partial, combiner, keeps_time
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
+from statscache.plugins.aggregate import AggregateTable
 from tests.conftest import NOON, message
 
 
@@ -52,7 +55,7 @@ rows = st.tuples(
     st.sampled_from(["a", "b", "ä\0", "ä\ufffd"]),
     st.integers(-5, 5),
     st.floats(-1, 1),
-    st.text(max_size=2),
+    st.text(max_size=2) | st.sampled_from(["a\0", "a\1", "a\ud800", "a\ufffd", "a\U0001f3a9"]),
     st.sampled_from(["x", "y"]),
     st.integers(0, 2),
 )
@@ -118,3 +121,78 @@ def test_a_message_is_folded_as_a_whole_or_not_at_all() -> None:
         assert partial == {}
     else:
         raise AssertionError
+
+
+@given(messages, st.integers(1, 5))
+def test_what_is_written_in_between_does_not_matter(found: list[Message], size: int) -> None:
+    """A database holds cleaned texts, with which later ones are compared."""
+    for plugin in PLUGINS:
+        folder = Folder(plugin)
+        batches = [found[i : i + size] for i in range(0, len(found), size)]
+        stored: dict[str, dict[Any, Any]] = {table.ident: {} for table in plugin.tables}
+        for batch in batches:
+            for table, rows_ in folder.tables(_fold(plugin, batch)):
+                timed = keeps_time(plugin.values, table)
+                combine = combiner(plugin.values, timed=timed)
+                for row in rows_:
+                    key, values = _as_partial(plugin, table, row, timed)
+                    known = stored[table.ident].get(key)
+                    stored[table.ident][key] = values if known is None else combine(known, values)
+        for table, rows_ in folder.tables(_fold(plugin, found)):
+            timed = keeps_time(plugin.values, table)
+            assert stored[table.ident] == dict(
+                _as_partial(plugin, table, row, timed) for row in rows_
+            )
+
+
+def _as_partial(plugin: Aggregate, table: AggregateTable, row: Any, timed: bool) -> tuple[Any, Any]:
+    """A row of a table as a partial has it: the time of the newest message first."""
+    keys = len(plugin.keys)
+    if table.width is None:
+        return row[1 : 1 + keys], (row[0], *row[1 + keys :])
+    key, values = row[: 1 + keys], row[1 + keys :]
+    return key, (values[-1], *values[:-1]) if timed else values
+
+
+class Odd(Measured):
+    name = "odd"
+    keys = (Key("number", type=int),)
+    values = (Value("total"),)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "row"),
+    [
+        (Measured({}), ("a", 2**63, 0.0, "", "x", 0)),
+        (Measured({}), ("a", 1, float("nan"), "", "x", 0)),
+        (Measured({}), ("a", 1, float("-inf"), "", "x", 0)),
+        (Counted({}), ("a", 2**63)),
+        (Counted({}), ("a", True)),
+        (Odd({}), (-(2**63) - 1, 1)),
+        (Odd({}), (True, 1)),
+        (Odd({}), (1.0, 1)),
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_no_database_holds_is_refused_whatever_came_before(
+    plugin: Aggregate, row: tuple[Any, ...], is_first: bool
+) -> None:
+    folder, partial = Folder(plugin), {}
+    good = [[*row[:1], 1, 0.0, "", "x", 0]] if type(plugin) is Measured else [["a", 1]]
+    if type(plugin) is Odd:
+        good = [[1, 1]]
+    if not is_first:
+        folder.fold(message(msg=good), partial)
+    before = dict(partial)
+    with pytest.raises(InvalidRow):
+        folder.fold(message(msg=[row]), partial)
+    assert partial == before
+
+
+def test_there_is_one_zero() -> None:
+    for low, high in ((0.0, -0.0), (-0.0, 0.0)):
+        folder, partial = Folder(Measured({})), {}
+        for value in (low, high):
+            folder.fold(message(msg=[["a", 1, value, "", "x", 0]]), partial)
+        for _, rows_ in folder.tables(partial):
+            assert "-0.0" not in repr(rows_)
