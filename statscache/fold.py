@@ -29,7 +29,7 @@ from statscache.plugins.aggregate import (
     keeps_newest_time,
 )
 
-_LARGEST = 2**63 - 1
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 """Of the numbers that a column holds."""
 
 LONGEST_KEY = 300
@@ -58,12 +58,15 @@ class Folder:
         self._finest, *coarser = chosen
         self._timed = keeps_time(plugin.values, self._finest)
         self._combine = combiner(plugin.values, timed=self._timed)
-        # Counters are nearly everything: they have a path of their own.
-        self._counts = [value.merge for value in plugin.values] == ["add"] and not self._timed
+        # Counters are nearly everything: they have a path of their own. Not those with numbers as
+        # keys, because True, 1 and 1.0 are one key of a dict.
+        self._counts = (
+            [value.merge for value in plugin.values] == ["add"]
+            and not self._timed
+            and all(key.type is str for key in plugin.keys)
+        )
         self._split = len(plugin.keys)
         self._types = tuple(column.type for column in plugin.columns)
-        # True, 1 and 1.0 are one key of a dict.
-        self._has_numbers = any(key.type is not str for key in plugin.keys)
         self._needs_cleaning = any(value.type is not int for value in plugin.values)
         self._rollups = _rollups(self._finest, coarser)
         self._rows = plugin.rows
@@ -89,14 +92,13 @@ class Folder:
             key = (moment - (moment - self._offset) % self._width,) + row[:-1]  # noqa: RUF005
             value = row[-1]
             known = partial.get(key)
-            if (
-                known is None
-                or self._has_numbers
-                or type(value) is not int
-                or not -_LARGEST <= value <= _LARGEST
-            ):
+            if known is None:
                 self._checked(row)
-            partial[key] = (value,) if known is None else (known[0] + value,)
+                partial[key] = (value,)
+                return
+            if type(value) is not int or not _SMALLEST <= value <= _LARGEST:
+                self._checked(row)
+            partial[key] = (known[0] + value,)
             return
         rows = [self._checked(row) for row in rows]
         split = self._split
@@ -167,7 +169,7 @@ class Folder:
             )
             raise InvalidRow(f"rows() must give tuples ({wanted}), not {row!r:.200}")
         for item in row:
-            if type(item) is int and not -_LARGEST <= item <= _LARGEST:
+            if type(item) is int and not _SMALLEST <= item <= _LARGEST:
                 raise InvalidRow("a number of rows() does not fit into 64 bits")
             if type(item) is float and not math.isfinite(item):
                 raise InvalidRow(f"rows() must give finite numbers, not {row!r:.200}")

@@ -169,6 +169,7 @@ class Odd(Measured):
         (Counted({}), ("a", 2**63)),
         (Counted({}), ("a", True)),
         (Odd({}), (-(2**63) - 1, 1)),
+        (Counted({}), ("a", -(2**63) - 1)),
         (Odd({}), (True, 1)),
         (Odd({}), (1.0, 1)),
     ],
