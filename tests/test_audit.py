@@ -7,11 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from statscache import tables
+from statscache import late, tables
 from statscache.archive import Archive, Slice, Window
 from statscache.audit import background
 from statscache.audit.background import Audit
 from statscache.audit.gaps import refetch_gaps
+from statscache.audit.repair import repair
 from statscache.catchup import CatchUp, Pace
 from statscache.engine import Engine
 from statscache.message import Message
@@ -183,3 +184,24 @@ def test_the_budget_bounds_what_is_read(world: World, monkeypatch: pytest.Monkey
     assert state(world).get("messages") == read
     audit.close()
     assert Audit(engine, archive, 0, repairs=False).advance() > 0
+
+
+def test_what_is_still_claimed_is_not_in_the_sums_after_a_repair(world: World) -> None:
+    found = messages(600, TODAY - 4 * DAY + 100, 570)
+    engine = world.open(Hits, days=4)
+    archive = world.archive([*found[:300], *found[301:]])
+    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    # The bus brought it when the archive had lost it; the archive finds it again.
+    engine.count([found[300]])
+    late.resolve(engine, archive)
+    again = world.archive(found)
+    day = float(found[300].timestamp // DAY * DAY)
+    execute(world.uri, f"UPDATE hits_1d SET hits = hits + 7 WHERE timestamp = {day}")
+    for _ in repair(engine, again, ["hits-1d"], Window(day, day + DAY)):
+        pass
+    assert world.total() == 600
+    engine.count(found)
+    while late.resolve(engine, again):
+        pass
+    assert world.total() == 600
+    assert world.rows("statscache_rejected") == []

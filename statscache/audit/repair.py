@@ -13,7 +13,7 @@ from statscache import tables
 from statscache.archive import Archive, Window, read
 from statscache.audit.recount import Recount
 from statscache.engine import Engine
-from statscache.lanes import claim_digest, counted_window
+from statscache.lanes import RESTAMPING, claim_digest, content_digests, counted_window
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset
 
@@ -45,6 +45,8 @@ def repair(
         return others
     wide = _widened(window, bucketed.values())
     sums: dict[int, tuple[int, int]] = {}
+    kept = _claims(engine, idents, wide)
+    found: dict[int, list[tuple[int, bytes, bytes]]] = {number: [] for number in kept}
     with Recount({ident: (datasets[ident], wide.start) for ident in bucketed}, {}) as scratch:
         for piece in read(archive, wide.start, wide.stop):
             if piece.missing:
@@ -53,9 +55,12 @@ def repair(
             scratch.add(piece)
             for message in piece.messages:
                 start = counted_window(message.timestamp)
-                number, total = sums.get(start, (0, 0))
-                digest = int.from_bytes(claim_digest(message.identity))
-                sums[start] = (number + 1, total ^ digest)
+                digest = claim_digest(message.identity)
+                _add(sums, start, 1, digest)
+                for number, claims in kept.items():
+                    if claims:
+                        names = {digest, *content_digests(message)} & claims
+                        found[number] += [(start, digest, name) for name in names]
             yield piece.size
         with engine.transaction(alone=True) as connection:
             lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
@@ -69,12 +74,43 @@ def repair(
                     log.warning("%s is counted anew when its bucket is over", ident)
                     continue
                 _replace(connection, scratch, table, span, row.pruned_until)
-                engine.lanes.set_counted(
-                    connection, lanes[row.lane], window.start, window.stop, sums
-                )
+                lane = lanes[row.lane]
+                rest = dict(sums)
+                doubles = found.get(lane.id, [])
+                still = engine.lanes.claimed(connection, lane, [name for _, _, name in doubles])
+                for start, digest, name in doubles:
+                    if name in still:
+                        # It is remembered by its claim.
+                        _add(rest, start, -1, digest)
+                engine.lanes.set_counted(connection, lane, window.start, window.stop, rest)
                 repaired.append(ident)
             engine.note_changes(connection, repaired)
     return [*others, *repaired]
+
+
+def _claims(engine: Engine, idents: Sequence[str], window: Window) -> dict[int, set[bytes]]:
+    """What is claimed still of a time, by each of the lanes of ``idents``."""
+    claim, plugin = tables.claim.c, tables.plugin.c
+    with engine.transaction() as connection:
+        lanes = connection.scalars(select(plugin.lane).where(plugin.ident.in_(idents)).distinct())
+        return {
+            lane: {
+                bytes(digest)
+                for digest in connection.scalars(
+                    select(claim.identity).where(
+                        claim.lane == lane,
+                        claim.timestamp >= window.start - RESTAMPING,
+                        claim.timestamp <= window.stop + RESTAMPING,
+                    )
+                )
+            }
+            for lane in lanes.all()
+        }
+
+
+def _add(sums: dict[int, tuple[int, int]], start: int, number: int, digest: bytes) -> None:
+    before, total = sums.get(start, (0, 0))
+    sums[start] = (before + number, total ^ int.from_bytes(digest))
 
 
 def _buckets(dataset: Dataset) -> AggregateTable | None:
