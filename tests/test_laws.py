@@ -28,7 +28,7 @@ from statscache.backfill import FoldTask
 from statscache.database import Database
 from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable
-from statscache.lanes import RESTAMPING
+from statscache.lanes import RESTAMPING, Lane
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
@@ -224,6 +224,12 @@ class Laboratory:
         return self.rows(f"sqlite:///{path}")
 
 
+def _start(lane: Lane) -> float:
+    assert lane.watermark is not None
+    start = max(lane.watermark - OVERLAP, lane.since or 0.0)
+    return start if lane.horizon is None else max(start, lane.horizon + RESTAMPING)
+
+
 OURS = [
     f"statscache_{name}"
     for name in (
@@ -287,11 +293,8 @@ class Run:
     def reconcile(self, seconds: float) -> None:
         """As the hub does it near the present: an overlap once more, and what is new."""
         (lane,) = self._lanes()
-        start = max(lane.watermark - OVERLAP, lane.since)
-        if lane.horizon is not None:
-            start = max(start, lane.horizon + RESTAMPING)
         self._now = min(self._now + seconds, LAST + OVERLAP)
-        for piece in read(self.archive(), start, self._now):
+        for piece in read(self.archive(), _start(lane), self._now):
             self.engine.count_slice({lane.id}, piece)
 
     def fold(self, seconds: float) -> None:
@@ -302,7 +305,7 @@ class Run:
         self._now = min(self._now + seconds, LAST + OVERLAP)
         archive = self.archive()
         task = FoldTask(crew, self._laboratory.installed, {})
-        for folded in read(archive, lane.watermark, self._now, task=task):
+        for folded in read(archive, _start(lane), self._now, task=task):
             is_counted = self.engine.count_folded(lane.id, folded)
             event(f"folded: {is_counted}")
             if not is_counted:
