@@ -58,6 +58,7 @@ class FileArchive(Archive):
 
     def _begin(self) -> None:
         self._scratch: str | None = None
+        self._origin: str | None = None
         self._discard: Callable[[], Any] = _nothing
         self._filling = threading.Lock()
         self._local = threading.local()
@@ -69,7 +70,7 @@ class FileArchive(Archive):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._files = state["files"]
         self._begin()
-        self._scratch = state["scratch"]
+        self._origin = self._scratch = state["scratch"]
 
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
         """All that the files have of ``window``."""
@@ -138,6 +139,9 @@ class FileArchive(Archive):
         with self._filling:
             # Folders for temporary files are tidied up, and other machines have their own.
             if self._scratch is None or not Path(self._scratch).exists():
+                if self._origin is not None:
+                    self._scratch = _sorted_here(self._origin, self._files)
+                    return self._scratch
                 self._discard()
                 _tidy_up()
                 descriptor, path = _make()
@@ -172,6 +176,21 @@ class FileArchive(Archive):
         except BaseException:
             self._discard()
             raise
+
+
+_SORTED_HERE: dict[str, FileArchive] = {}
+"""The newest archive that came from another machine, by the name of its scratch file there."""
+
+_SORTING_HERE = threading.Lock()
+
+
+def _sorted_here(origin: str, files: list[str]) -> str:
+    """The scratch file of this process for an archive that comes with each task, made once."""
+    with _SORTING_HERE:
+        if origin not in _SORTED_HERE:
+            _SORTED_HERE.clear()
+            _SORTED_HERE[origin] = FileArchive(files)
+        return _SORTED_HERE[origin]._index()
 
 
 def _nothing() -> None:
