@@ -9,13 +9,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from typing import Any
 
 from statscache.errors import StatscacheError
-
-_LOOKS_UP_EVERY = 1.0
-"""Seconds between two looks of a worker at whether its parent still lives."""
 
 _PATIENCE = 10
 """Seconds in which the scheduler of a cluster must answer."""
@@ -29,11 +26,12 @@ def processes(workers: int) -> Iterator[Executor]:
     parent is killed, they end at once.
     """
     context = multiprocessing.get_context("spawn")
-    is_over = context.Event()
+    # Nobody writes: its end is the sign, whether it is closed or its owner is killed.
+    sign, owned = context.Pipe(duplex=False)
     with _sigint_blocked():
         # What is started here inherits the mask: Ctrl-C, which a terminal sends to all of its
         # processes, is for the parent to deal with.
-        executor = ProcessPoolExecutor(workers, context, _begin, (is_over,))
+        executor = ProcessPoolExecutor(workers, context, _begin, (sign,))
         for _ in range(workers):
             executor.submit(_ready)
     try:
@@ -44,10 +42,12 @@ def processes(workers: int) -> Iterator[Executor]:
             "command to go on, with fewer --workers"
         ) from error
     except BaseException:
-        is_over.set()
+        owned.close()
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+        owned.close()
+        sign.close()
 
 
 @contextmanager
@@ -98,17 +98,14 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(is_over: Event) -> None:
+def _begin(sign: Connection) -> None:
     """Prepare a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(is_over,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(sign,), daemon=True).start()
 
 
-def _end_with_parent(is_over: Event) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    while parent.is_alive() and not is_over.wait(_LOOKS_UP_EVERY):
-        pass
+def _end_with(sign: Connection) -> None:
+    sign.poll(None)
     os._exit(0)
 
 

@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,25 @@ def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
         template = request.getfixturevalue("migrated_template")
         with _new_postgresql(request.getfixturevalue("postgresql_uri"), template) as uri:
             yield uri
+
+
+@pytest.fixture
+def new_database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[str], str]]:
+    """Makes databases with our schema, as many as a test needs: a backend to a URI."""
+    with ExitStack() as stack:
+
+        def make(backend: str) -> str:
+            if backend == "sqlite":
+                path = tmp_path / f"{uuid.uuid4().hex}.db"
+                shutil.copy(request.getfixturevalue("migrated_file"), path)
+                return f"sqlite:///{path}"
+            template = request.getfixturevalue("migrated_template")
+            server = request.getfixturevalue("postgresql_uri")
+            return stack.enter_context(_new_postgresql(server, template))
+
+        yield make
 
 
 @contextmanager
