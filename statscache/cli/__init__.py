@@ -8,11 +8,13 @@ import sys
 import click
 
 from statscache import __version__
+from statscache.cli.backfill import backfill
 from statscache.cli.context import Context
 from statscache.cli.database import db
 from statscache.cli.demo import demo
 from statscache.cli.export import export
 from statscache.cli.plugins import plugins
+from statscache.cli.rebuild import rebuild
 from statscache.cli.rejected import rejected
 from statscache.cli.replay import replay
 from statscache.cli.serve import serve
@@ -36,7 +38,19 @@ def statscache(context: click.Context, config_filename: str | None) -> None:
     context.obj = Context(config_filename)
 
 
-for command in (db, demo, export, plugins, rejected, replay, serve, status, verify):
+for command in (
+    backfill,
+    db,
+    demo,
+    export,
+    plugins,
+    rebuild,
+    rejected,
+    replay,
+    serve,
+    status,
+    verify,
+):
     statscache.add_command(command)
 
 
