@@ -50,6 +50,9 @@ PERMANENT = (MAIN, ORDERED)
 _PRUNING_SLACK = 60.0
 """Seconds by which claims outlive what the archive is asked for: copies are restamped."""
 
+BEAT_EVERY = 10.0
+"""Seconds between two notes of the hub that it listens."""
+
 MOST_HELD = 200_000
 """Live messages that are held for classic plugins while their history is filled in."""
 
@@ -115,6 +118,8 @@ class Engine:
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
         self._flowing: set[int] = set()
         self._held: dict[int, deque[Message]] = {}
+        # The lanes that have been given all live messages since the last beat.
+        self._beating: set[int] = set()
 
     @classmethod
     def from_settings(cls, settings: Settings, installed: Installed) -> Engine:
@@ -356,6 +361,27 @@ class Engine:
                 runner.revert(connection, start)
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
+
+    def beat(self, now: float) -> None:
+        """Note that all live messages until ``now`` have been counted, even if there were none.
+
+        Only so can readers tell that nothing happened from that nobody listened.
+
+        Raises:
+            DatabaseUnavailable: the same call may be made again.
+        """
+        with self.transaction() as connection:
+            beating = set()
+            for lane in self.lanes.all(connection):
+                crew = self._crews.get(lane.id)
+                if crew is None or lane.retry_at is not None:
+                    continue
+                if lane.ordered and self._waits(lane):
+                    continue
+                is_first = lane.id not in self._beating
+                self.lanes.beat(connection, lane, crew.idents, now, is_first=is_first)
+                beating.add(lane.id)
+        self._beating = beating
 
     def waits(self, number: int) -> bool:
         """Whether the classic plugins of a lane get no live messages yet."""
