@@ -222,9 +222,15 @@ def _make_table(plugin: Aggregate, ident: str, *, bucketed: bool) -> Table:
         values.append(Column(NEWEST_AT, Double(), nullable=False))
     name = table_name(ident)
     table = Table(name, MetaData(), timestamp, *keys, *values, sqlite_with_rowid=False)
-    if not bucketed:
-        # Clients read latest values newest first as well.
-        Index(f"ix_{name[:56]}_time", table.c.timestamp)
+    if bucketed:
+        # Of one user, say, over all times; and which users there are.
+        for key in plugin.keys:
+            Index(table_name(f"ix_{name}_{key.name}"), table.c[key.name], timestamp)
+    else:
+        # Clients read latest values newest first as well. The primary key finds the first key.
+        Index(f"ix_{name[:56]}_time", timestamp)
+        for key in plugin.keys[1:]:
+            Index(table_name(f"ix_{name}_{key.name}_key"), table.c[key.name])
     return table
 
 
