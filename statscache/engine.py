@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, delete
 
 from statscache import tables
+from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.config import Settings
 from statscache.crew import Crew, Written
@@ -115,6 +116,8 @@ class Engine:
         self._crews: dict[int, Crew] = {}
         self._generation = -1
         self._turn = threading.RLock()
+        # The idents whose rows the transaction in hand has changed.
+        self._revised: set[str] = set()
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
         self._flowing: set[int] = set()
         self._held: dict[int, deque[Message]] = {}
@@ -171,6 +174,7 @@ class Engine:
             DatabaseUnavailable: nothing of it was committed.
         """
         with self._turn:
+            self._revised.clear()
             try:
                 with self._database.begin() as connection:
                     if alone:
@@ -179,6 +183,8 @@ class Engine:
                         self.lanes.share(connection)
                     self._sync(connection)
                     yield connection
+                    if connection.in_transaction():
+                        announce(connection, self._revised)
             except BaseException:
                 # What classic plugins have in memory no longer agrees with their tables.
                 for runner in self.roster.runners.values():
@@ -359,6 +365,7 @@ class Engine:
                 start = min(runner.window_start(start) for runner in crew.runners)
             for runner in crew.runners:
                 runner.revert(connection, start)
+            self._revise(connection, [runner.ident for runner in crew.runners])
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
 
@@ -406,8 +413,7 @@ class Engine:
             if not is_empty and not self.lanes.can_join(connection, lane, home):
                 return []
             joined = self.roster.join(connection, lane, home)
-            now = time.time()
-            self._revisions.run(connection, [(ident, 1, now) for ident in sorted(joined)])
+            self._revise(connection, joined)
         log.info("complete: %s", ", ".join(joined))
         if number in self._flowing:
             self._flowing.add(home.id)
@@ -416,6 +422,7 @@ class Engine:
     def prune(self) -> None:
         """Delete the rows that are older than their retention, and the oldest rejections."""
         now = time.time()
+        changed = []
         with self.transaction() as connection:
             row = tables.plugin
             for plugin in self.installed.aggregates:
@@ -435,6 +442,8 @@ class Engine:
                             .values(pruned_until=until)
                         )
                         self.lanes.touch(connection)
+                        changed.append(table.ident)
+            self._revise(connection, changed)
             self._rejections.prune(connection)
 
     # The parts of a batch.
@@ -552,8 +561,14 @@ class Engine:
 
     def _finish(self, connection: Connection, outcome: Outcome) -> None:
         self._rejections.record(connection, outcome.rejections)
+        self._revise(connection, outcome.changed)
+
+    def _revise(self, connection: Connection, changed: Iterable[str]) -> None:
+        """Let readers know that the rows of these idents are others."""
         now = time.time()
-        self._revisions.run(connection, [(ident, 1, now) for ident in sorted(outcome.changed)])
+        idents = sorted(changed)
+        self._revisions.run(connection, [(ident, 1, now) for ident in idents])
+        self._revised.update(idents)
 
     def _put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
         now = time.time()
