@@ -41,5 +41,8 @@ config = {
     # The API.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,
+    # How long one query may run.
     "statscache.app.statement_timeout": datetime.timedelta(seconds=10),
+    # Memory for answers that are kept, in each process.
+    "statscache.app.cache_bytes": 64 * 1024 * 1024,
 }

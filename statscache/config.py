@@ -61,6 +61,8 @@ class Settings:
     """``statscache.app.maximum_rows_per_page``."""
     statement_timeout: timedelta
     """``statscache.app.statement_timeout``: how long one query of the API may run."""
+    cache_bytes: int
+    """``statscache.app.cache_bytes``: memory for answers that are kept, in each process."""
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
@@ -101,6 +103,7 @@ class Settings:
             statement_timeout=_duration(
                 config, "statscache.app.statement_timeout", timedelta(seconds=10)
             ),
+            cache_bytes=_natural(config, "statscache.app.cache_bytes", 64 * 1024 * 1024),
             retention=_retention(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )

@@ -11,6 +11,7 @@ import flask
 
 from statscache import config as configuration
 from statscache.app import problems, routes
+from statscache.app.dispatch import Dispatcher
 from statscache.app.service import Service
 from statscache.config import Settings
 from statscache.plugins import discovery
@@ -36,9 +37,10 @@ def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
 def build_app(settings: Settings, installed: Installed) -> flask.Flask:
     """The WSGI application for these plugins."""
     app = flask.Flask(__name__)
-    app.extensions["statscache"] = Service(settings, installed)
+    service = Service(settings, installed)
+    app.extensions["statscache"] = service
     app.url_map.strict_slashes = False
-    app.register_blueprint(routes.api)
+    routes.register(app, Dispatcher(service, routes.ROUTES))
     app.after_request(_allow_other_origins)
     problems.register(app)
     return app
@@ -48,7 +50,8 @@ def _allow_other_origins(answer: flask.Response) -> flask.Response:
     """Pages of any origin may read everything: it is public, and nothing can be changed."""
     answer.headers["Access-Control-Allow-Origin"] = "*"
     answer.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    answer.headers.add("Vary", "Accept")
+    if "Vary" not in answer.headers:
+        answer.headers["Vary"] = "Accept, Accept-Encoding"
     if flask.request.method == "OPTIONS":
         answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
         answer.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, Last-Event-ID"

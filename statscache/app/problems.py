@@ -66,6 +66,11 @@ class Problem(Exception):
         )
 
 
+def nothing_there() -> Problem:
+    """What is said of an address that no route has."""
+    return Problem(404, _DETAILS[404])
+
+
 def register(app: flask.Flask) -> None:
     """Let every error of ``app`` have the one shape."""
 

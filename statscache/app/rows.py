@@ -1,21 +1,22 @@
-"""The rows of a dataset: a page of them, and how many pages there are."""
+"""The rows of a dataset: ``/api/<ident>``."""
 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Integer, Select, func, inspect, select
+from sqlalchemy import DateTime, Integer, Select, func, inspect, select
 from sqlalchemy.orm import Session
 
-from statscache import tables
-from statscache.plugins.discovery import Dataset
-from statscache.plugins.models import Serializable
+from statscache.app import filters, query
+from statscache.app.cache import Memo
+from statscache.app.query import Kind, Parameter
+from statscache.app.route import Answer, Call, Route, Table
+from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.models import Serializable, plain
 
 _MOST_COUNTS_REMEMBERED = 10_000
 
@@ -43,8 +44,8 @@ class RowReader:
         counts: shared by all the readers of an application.
     """
 
-    def __init__(self, dataset: Dataset, counts: CountCache) -> None:
-        self._ident = dataset.ident
+    def __init__(self, dataset: Dataset, counts: Memo[Any, int]) -> None:
+        self._dataset = dataset
         self._counts = counts
         self._exists = False
         model = dataset.model
@@ -63,14 +64,15 @@ class RowReader:
             else select(*(column.label(name) for column, name in labels))
         )
 
-    def read(self, connection: Connection, query: Mapping[str, Any], rows_per_page: int) -> Page:
-        """The page that ``query`` asks for; a table that is not there yet has no rows."""
+    def read(self, call: Call, rows_per_page: int) -> Page:
+        """The page that ``call`` asks for; a table that is not there yet has no rows."""
+        connection, query = call.connection, call.values
         # The hub creates the table of a newly installed plugin when it starts.
         self._exists = self._exists or inspect(connection).has_table(self._table.name)
         if not self._exists:
             return Page((), query["page"], 1)
         limit, number = query["limit"], query["page"]
-        total = self._count(connection, query)
+        total = self._count(call)
         offset = (number - 1) * rows_per_page
         size = min(rows_per_page, max(0, total - offset))
         pages = max(1, -(-total // rows_per_page))
@@ -78,7 +80,7 @@ class RowReader:
             return Page((), number, pages)
         descending = query["order"] == "desc"
         order = [column.desc() if descending else column.asc() for column in self._order]
-        statement = self._filtered(self._select, query).order_by(*order)
+        statement = self._filtered(self._select, call).order_by(*order)
         statement = statement.limit(size).offset(offset)
         if self._instances:
             rows: Sequence[Any] = Session(connection).scalars(statement).all()
@@ -86,26 +88,25 @@ class RowReader:
             rows = connection.execute(statement).all()
         return Page(rows, number, pages)
 
-    def _count(self, connection: Connection, query: Mapping[str, Any]) -> int:
-        revision = connection.scalar(
-            select(tables.revision.c.revision).where(tables.revision.c.ident == self._ident)
-        )
-        key = (self._ident, revision, query["start"], query["stop"])
+    def _count(self, call: Call) -> int:
+        key = (self._dataset.ident, call.revision, *map(call.values.get, RANGE), call.filters)
         total = self._counts.get(key)
         if total is None:
             statement = select(func.count()).select_from(self._table)
-            total = connection.scalar(self._filtered(statement, query)) or 0
+            total = call.connection.scalar(self._filtered(statement, call)) or 0
             # Without a revision nobody would say when it changes.
-            if revision is not None:
+            if call.revision is not None:
                 self._counts.put(key, total)
-        return total if query["limit"] is None else min(total, query["limit"])
+        limit = call.values["limit"]
+        return total if limit is None else min(total, limit)
 
-    def _filtered(self, statement: Select[Any], query: Mapping[str, Any]) -> Select[Any]:
-        if query["start"] is not None:
-            statement = statement.where(self._timestamp >= self._stored(query["start"]))
-        if query["stop"] is not None:
-            statement = statement.where(self._timestamp < self._stored(query["stop"]))
-        return statement
+    def _filtered(self, statement: Select[Any], call: Call) -> Select[Any]:
+        start, stop = map(call.values.get, RANGE)
+        if start is not None:
+            statement = statement.where(self._timestamp >= self._stored(start))
+        if stop is not None:
+            statement = statement.where(self._timestamp < self._stored(stop))
+        return statement.where(*filters.clauses(call.filters, self._dataset))
 
     def _stored(self, moment: float) -> Any:
         """A time as the table holds it: classic models have naive datetimes in UTC."""
@@ -117,24 +118,21 @@ class RowReader:
         return moment
 
 
-class CountCache:
-    """Remembers the newest counts, for all threads of a process."""
+class RowReaders:
+    """The readers of all datasets.
 
-    def __init__(self) -> None:
-        self._counts: OrderedDict[Any, int] = OrderedDict()
-        self._lock = threading.Lock()
+    Args:
+        installed: the plugins.
+    """
 
-    def get(self, key: Any) -> int | None:
-        """The count, if it is remembered."""
-        with self._lock:
-            return self._counts.get(key)
+    def __init__(self, installed: Installed) -> None:
+        counts: Memo[Any, int] = Memo(_MOST_COUNTS_REMEMBERED)
+        self._readers = {
+            ident: RowReader(dataset, counts) for ident, dataset in installed.datasets.items()
+        }
 
-    def put(self, key: Any, count: int) -> None:
-        """Remember ``count``."""
-        with self._lock:
-            self._counts[key] = count
-            if len(self._counts) > _MOST_COUNTS_REMEMBERED:
-                self._counts.popitem(last=False)
+    def __getitem__(self, ident: str) -> RowReader:
+        return self._readers[ident]
 
 
 def _writes_as_we_do(model: Any) -> bool:
@@ -146,3 +144,65 @@ def _writes_as_we_do(model: Any) -> bool:
 
 def _column_name(model: Any, attribute: str) -> str:
     return str(inspect(model).column_attrs[attribute].columns[0].key)
+
+
+RANGE = ("start", "stop")
+
+
+def _columns(dataset: Dataset) -> Kind:
+    return query.names(*dataset.model.served_columns())
+
+
+ORDER = Parameter(
+    "order", query.choice("desc", "asc"), "Newest first (desc) or oldest first (asc).", "desc"
+)
+LIMIT = Parameter(
+    "limit", query.number(0), "The largest number of rows in all the pages together.", example="50"
+)
+PAGE = Parameter("page", query.number(1), "Which page, from 1 on.", 1)
+ROWS_PER_PAGE = Parameter(
+    "rows_per_page",
+    query.number(1),
+    "Rows in a page; the server has a maximum, beyond which none go.",
+)
+SELECT = Parameter("select", _columns, "Only these columns, comma separated, in this order.")
+
+
+def answer(call: Call) -> Answer:
+    """A page of rows."""
+    settings, model = call.service.settings, call.dataset.model
+    size = min(
+        call.values["rows_per_page"] or settings.default_rows_per_page,
+        settings.maximum_rows_per_page,
+    )
+    page = call.service.rows[call.dataset.ident].read(call, size)
+    headers = {"X-Link-Number": str(page.number), "X-Link-Count": str(page.count)}
+    links = {}
+    if page.number < page.count:
+        links["next"] = {"page": str(page.number + 1)}
+    if page.number > 1:
+        # From beyond the end, back to the last page that there is.
+        links["previous"] = {"page": str(min(page.number - 1, page.count))}
+    said = Answer(headers=headers, links=links)
+    names = call.values["select"]
+    if names is None and call.format == "json":
+        said.body = model.to_json(page.rows)
+    elif names is None and call.format == "csv":
+        said.body = model.to_csv(page.rows)
+    else:
+        names = names or model.served_columns()
+        rows = ([plain(getattr(row, name)) for name in names] for row in page.rows)
+        said.table = Table(names, rows)
+    return said
+
+
+ROUTE = Route(
+    rule="/api/<ident>",
+    name="rows",
+    summary="The rows of one ident, newest first.",
+    answer=answer,
+    parameters=(ORDER, LIMIT, query.START, query.STOP, PAGE, ROWS_PER_PAGE, SELECT),
+    filterable=True,
+    formats=("json", "csv", "ndjson"),
+    schema={"type": "array", "items": {"type": "object"}},
+)

@@ -1,15 +1,19 @@
-"""What an application holds: settings, plugins, and the way to the database."""
+"""What an application holds: settings, plugins, revisions, and the way to the database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from statscache.app.rows import CountCache, RowReader
+import statscache
+from statscache.app import canonical
+from statscache.app.revisions import Revisions
+from statscache.app.rows import RowReaders
 from statscache.config import Settings
 from statscache.database import Database
 from statscache.errors import DatabaseUnavailable
@@ -17,19 +21,28 @@ from statscache.plugins.discovery import Installed
 
 
 class Service:
-    """Made once per application; all its threads share it."""
+    """Made once per application; all its threads share it.
+
+    Attributes:
+        fingerprint: of what answers depend on besides the database: the version, the configuration
+            and the plugins. All the workers of one deployment have the same.
+    """
 
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings
         self.installed = installed
-        counts = CountCache()
-        self.readers = {
-            ident: RowReader(dataset, counts) for ident, dataset in installed.datasets.items()
-        }
+        self.rows = RowReaders(installed)
         self._database = Database(
             settings.uri, read_only=True, statement_timeout=settings.statement_timeout
         )
         self._has_our_schema = False
+        self.revisions = Revisions(self.reading)
+        sources = sorted(
+            {(d.source.distribution, d.source.version) for d in installed.datasets.values()}
+        )
+        self.fingerprint = canonical.digest(
+            statscache.__version__, repr(sorted(asdict(settings).items())), tuple(sources)
+        )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -38,6 +51,7 @@ class Service:
         Raises:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded; asked anew until it has.
+            StatementTimeout: a statement ran longer than it may.
         """
         if not self._has_our_schema:
             self._check_file()
