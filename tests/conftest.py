@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -25,6 +26,10 @@ POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 """A PostgreSQL server to use, as a role that may create databases; absent, one is started."""
 
 BACKENDS = ("sqlite", "postgresql")
+
+# How long an example takes says more of the machine than of the program.
+settings.register_profile("statscache", deadline=None)
+settings.load_profile("statscache")
 
 NOON = 1_700_049_600.0
 """2023-11-15 12:00 UTC."""
