@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from statscache import tables
-from statscache.app import coverage
+from statscache.app import coverage, revisions
 from statscache.app.coverage import Coverage
+from statscache.app.revisions import Snapshot
+from statscache.app.times import Every
 from statscache.archive import FileArchive
 from statscache.catchup import CatchUp, Pace
 from statscache.database import Database
@@ -93,7 +95,7 @@ class Hall:
 
     def read(self, ident: str) -> Coverage:
         with Database(self.uri, read_only=True).begin() as connection:
-            return coverage.of(connection, ident)
+            return coverage.of(Snapshot(connection), ident)
 
     def execute(self, statement: Any) -> None:
         with Database(self.uri).begin() as connection:
@@ -219,10 +221,11 @@ def test_what_the_archive_did_not_give_is_a_gap(hall: Hall) -> None:
     assert found.covers(start - 100, start)
 
 
-def test_of_very_many_gaps_the_old_ones_are_taken_together(
+def test_before_very_many_gaps_nothing_is_covered(
     hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coverage, "_MOST_GAPS", 3)
+    monkeypatch.setattr(coverage, "MOST_GAPS", 3)
+    monkeypatch.setattr(revisions, "MOST_GAPS", 3)
     engine = hall.open(Hits)
     hall.catch_up(engine)
     start = hall.midnight - DAY
@@ -230,8 +233,7 @@ def test_of_very_many_gaps_the_old_ones_are_taken_together(
     more = {"missing": 1, "noticed_at": 0}
     hall.execute(insert(tables.gap).values([row | more for row in rows]))
     assert [(a - start, b - start) for a, b in hall.read("hits-1h").gaps] == [
-        (0, 61),
-        (70, 71),
+        (-DAY, 71),
         (80, 81),
         (90, 91),
     ]
@@ -266,9 +268,9 @@ def test_a_plugin_that_fills_in_its_history_says_how_far_it_is(hall: Hall) -> No
 
 
 def test_what_is_counted_anew_is_covered_as_far_as_it_was_served(hall: Hall) -> None:
-    hall.catch_up(hall.open(Hits))
+    hall.catch_up(hall.open(Hits, Others))
     before = hall.read("hits-1d").reconciled_until
-    engine = hall.open(HitsAgain)
+    engine = hall.open(HitsAgain, Others)
     engine.beat(hall.now + 1000)
     found = hall.read("hits-1d")
     assert found.state == "filling"
@@ -318,15 +320,30 @@ def test_the_intake_says_that_it_listens_though_nothing_comes(hall: Hall) -> Non
     assert (hall.read("hits-1d").until or 0) > first
 
 
-def test_all_are_read_at_once(hall: Hall) -> None:
-    engine = hall.open(Hits, Others, Classic, has_history=False)
-    engine.beat(1000.0)
-    with Database(hall.uri, read_only=True).begin() as connection:
-        found = coverage.read(connection)
-        some = coverage.read(connection, ["others-1h", "nothing"])
-    assert list(found) == ["classic", "hits-1d", "hits-1h", "others-1d", "others-1h"]
-    assert {item.until for item in found.values()} == {1000.0}
-    assert some == {"others-1h": found["others-1h"], "nothing": Coverage()}
+def test_what_answers_tell_changes_once_per_step(hall: Hall) -> None:
+    engine = hall.open(Hits, has_history=False)
+    hours = Every(3600)
+    engine.beat(7000.0)
+    engine.beat(7100.0)
+    assert hall.read("hits-1h").floored(hours).covers(7000, 7000)
+    first = hall.read("hits-1h").floored(hours)
+    engine.beat(7110.0)
+    assert hall.read("hits-1h").floored(hours) == first
+    engine.beat(10_800.0)
+    later = hall.read("hits-1h").floored(hours)
+    assert (later.since, later.until) == (7000.0, 10_800.0)
+    assert later.covers(7200, 10_800)
+    # A pause in the hour that is still open is told when it has ended.
+    hall.open(Hits, has_history=False).beat(12_000.0)
+    assert hall.read("hits-1h").gaps == ((10_800.0, 12_000.0),)
+    assert hall.read("hits-1h").floored(hours).gaps == ()
+    assert hall.read("hits-1h").to_json() == {
+        "state": "active",
+        "since": 7000,
+        "until": 12_000,
+        "reconciled_until": None,
+        "gaps": [[10_800, 12_000]],
+    }
 
 
 def test_the_hub_listens_on_a_silent_bus(tmp_path: Path, migrated_uri: str) -> None:
@@ -339,7 +356,7 @@ def test_the_hub_listens_on_a_silent_bus(tmp_path: Path, migrated_uri: str) -> N
         hub.start()
         wait_until(beat_at, "the hub says that it listens", hub.log)
         with Database(migrated_uri, read_only=True).begin() as connection:
-            found = coverage.of(connection, "volume-1d")
+            found = coverage.of(Snapshot(connection), "volume-1d")
         assert before <= (found.since or 0) <= (found.until or 0) <= time.time()
         assert found.is_live(time.time())
         hub.stop()

@@ -10,15 +10,18 @@ heard. The table of a dataset may be there before the hub has seen it: it covers
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select
+from statscache.app.revisions import MOST_GAPS, Snapshot
+from statscache.app.times import Steps, steps_of
+from statscache.plugins.models import plain
 
-from statscache import tables
+if TYPE_CHECKING:
+    from statscache.app.route import Call
 
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
@@ -27,7 +30,33 @@ LIVE_WITHIN = 60.0
 """Seconds after which a hub that did not say that it listens is taken to be down; it says so every
 ten, or, where that is longer, whenever it flushes."""
 
-_MOST_GAPS = 1000
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "Of which times everything has been counted; UNIX seconds. What is not there "
+    "inside of it is zero, and outside of it unknown.",
+    "properties": {
+        "state": {"enum": [INSTALLED, "active", "filling", "failing", "gone"]},
+        "since": {"type": ["number", "null"]},
+        "until": {"type": ["number", "null"]},
+        "reconciled_until": {
+            "type": ["number", "null"],
+            "description": "Up to here it has been compared with the archive.",
+        },
+        "gaps": {
+            "type": "array",
+            "description": "Starts and stops of times in between that are not covered.",
+            "items": {
+                "type": "array",
+                "items": {"type": "number"},
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        },
+    },
+    "required": ["state", "since", "until", "reconciled_until", "gaps"],
+    "additionalProperties": False,
+}
+""":meth:`Coverage.to_json`."""
 
 
 @dataclass(frozen=True)
@@ -86,46 +115,67 @@ class Coverage:
         """How many seconds ago the coverage ends."""
         return None if self.until is None else max(0.0, now - self.until)
 
+    def floored(self, steps: Steps) -> Coverage:
+        """The same, with the ends that move all the time at the start of the step they are in."""
+
+        def floor(moment: float | None) -> float | None:
+            return None if moment is None else float(steps.floor(moment))
+
+        until, since = floor(self.until), self.since
+        if until is not None and since is not None and until < since:
+            until = since
+        gaps = self.gaps
+        if until is not None:
+            gaps = tuple((start, min(stop, until)) for start, stop in gaps if start < until)
+        return replace(
+            self,
+            until=until,
+            reconciled_until=floor(self.reconciled_until),
+            listens_until=floor(self.listens_until),
+            newest=floor(self.newest),
+            gaps=gaps,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What answers tell of it."""
+        return {
+            "state": self.state,
+            "since": plain(self.since),
+            "until": plain(self.until),
+            "reconciled_until": plain(self.reconciled_until),
+            "gaps": [[plain(start), plain(stop)] for start, stop in self.gaps],
+        }
+
     @cached_property
     def _starts(self) -> list[float]:
         return [start for start, _ in self.gaps]
 
 
-def read(connection: Connection, idents: Iterable[str] | None = None) -> dict[str, Coverage]:
-    """The coverage of ``idents``, or, without them, of all that the hub knows, by ident.
+def of(snapshot: Snapshot, ident: str) -> Coverage:
+    """The coverage of a dataset at the moment of ``snapshot``."""
+    plugin = snapshot.plugins.get(ident)
+    if plugin is None:
+        return Coverage()
+    gaps = [(gap.start, gap.stop, gap.missing) for gap in snapshot.gaps if gap.lane == plugin.lane]
+    if len(snapshot.gaps) == MOST_GAPS:
+        # What was before is not told.
+        gaps.append((-math.inf, snapshot.gaps[-1].start, 1))
+    return _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps)
 
-    Reads three small tables of the framework, and none of a plugin's.
+
+def of_call(call: Call, snapshot: Snapshot | None = None) -> Coverage:
+    """The coverage that an answer may tell, cut off at the last step that has ended.
+
+    It is a :attr:`~statscache.app.route.Route.state` too: it changes once per step, and not
+    whenever the hub says that it listens.
     """
-    plugin, lane = tables.plugin, tables.lane
-    query = select(
-        plugin,
-        lane.c.watermark,
-        lane.c.newest,
-        lane.c.beat_at,
-        lane.c.live_since.label("lane_live_since"),
-    ).outerjoin(lane, lane.c.id == plugin.c.lane)
-    if idents is not None:
-        wanted = list(idents)
-        query = query.where(plugin.c.ident.in_(wanted))
-    found: dict[str, Coverage] = {}
-    gaps: dict[int, list[tuple[float, float, int]]] = {}
-    for row in connection.execute(query.order_by(plugin.c.ident)):
-        if row.lane not in gaps:
-            gaps[row.lane] = _gaps(connection, row.lane)
-        found[row.ident] = _coverage(row, gaps[row.lane])
-    if idents is not None:
-        found = {ident: found.get(ident, Coverage()) for ident in wanted}
-    return found
+    found = of(snapshot or call.snapshot, call.dataset.ident)
+    return found.floored(steps_of(call.dataset))
 
 
-def of(connection: Connection, ident: str) -> Coverage:
-    """The coverage of one dataset."""
-    return read(connection, [ident])[ident]
-
-
-def _coverage(row: Any, gaps: list[tuple[float, float, int]]) -> Coverage:
-    since, until, live = row.since, row.watermark, _live(row)
-    reconciled = until
+def _coverage(row: Any, lane: Any, gaps: list[tuple[float, float, int]]) -> Coverage:
+    since, live = row.since, _live(row, lane)
+    until = reconciled = None if lane is None else lane.watermark
     if row.shadow is not None:
         # The lane counts into the shadow; what is served is as it was left.
         until = reconciled = row.served_until
@@ -152,7 +202,7 @@ def _coverage(row: Any, gaps: list[tuple[float, float, int]]) -> Coverage:
         reconciled_until=reconciled,
         gaps=() if since is None or until is None else _merged(holes, since, until),
         listens_until=None if live is None else live[1],
-        newest=row.newest,
+        newest=None if lane is None else lane.newest,
         error=row.error,
         failed_at=row.failed_at,
         missed=row.missed,
@@ -162,27 +212,14 @@ def _coverage(row: Any, gaps: list[tuple[float, float, int]]) -> Coverage:
     )
 
 
-def _live(row: Any) -> tuple[float, float] | None:
+def _live(row: Any, lane: Any) -> tuple[float, float] | None:
     """From when to when live messages have been counted."""
-    if row.live_since is None or row.lane_live_since is None or row.beat_at is None:
+    if lane is None or None in (row.live_since, lane.live_since, lane.beat_at):
         return None
-    if row.watermark is None:
-        return row.live_since, row.beat_at
+    if lane.watermark is None:
+        return row.live_since, lane.beat_at
     # The archive fills in what was before; so only the present run of the hub is of interest.
-    return max(row.live_since, row.lane_live_since), row.beat_at
-
-
-def _gaps(connection: Connection, lane: int) -> list[tuple[float, float, int]]:
-    """The newest gaps of a lane; if there are very many, the older ones as one."""
-    gap = tables.gap
-    query = select(gap.c.start, gap.c.stop, gap.c.missing).where(gap.c.lane == lane)
-    newest_first = query.order_by(gap.c.start.desc()).limit(_MOST_GAPS + 1)
-    found = [(row.start, row.stop, row.missing) for row in connection.execute(newest_first)]
-    if len(found) > _MOST_GAPS:
-        oldest = connection.execute(query.order_by(gap.c.start).limit(1)).one()
-        start, stop, missing = found.pop()
-        found.append((min(start, oldest.start), stop, missing or oldest.missing))
-    return found
+    return max(row.live_since, lane.live_since), lane.beat_at
 
 
 def _merged(

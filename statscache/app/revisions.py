@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from statscache import tables
+
+MOST_GAPS = 1_000
+"""Gaps that are read; what lies before the oldest of so many is taken to be one."""
 
 
 class Revision(NamedTuple):
@@ -51,9 +54,15 @@ class Snapshot:
         """The rows of ``statscache_lane`` by number: since, watermark, newest, committed_at, ..."""
         return {row.id: row for row in self._execute(select(tables.lane))}
 
+    @cached_property
+    def gaps(self) -> Sequence[Row[Any]]:
+        """The newest :data:`MOST_GAPS` rows of ``statscache_gap``, newest first."""
+        newest_first = tables.gap.c.start.desc(), tables.gap.c.lane
+        return self._execute(select(tables.gap).order_by(*newest_first).limit(MOST_GAPS))
+
     def load(self) -> Snapshot:
         """Read all of it now; the connection is not needed any more."""
-        _ = self.revisions, self.plugins, self.lanes
+        _ = self.revisions, self.plugins, self.lanes, self.gaps
         self._connection = None
         return self
 
