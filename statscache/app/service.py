@@ -36,7 +36,7 @@ class Service:
             settings.uri, read_only=True, statement_timeout=settings.statement_timeout
         )
         self._has_our_schema = False
-        self.revisions = Revisions(self.reading)
+        self.revisions = Revisions(self.reading, self._database)
         sources = sorted(
             {(d.source.distribution, d.source.version) for d in installed.datasets.values()}
         )
