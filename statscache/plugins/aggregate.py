@@ -125,6 +125,11 @@ class Aggregate:
     """Resolution to the age at which its rows are deleted; for ever where it is not named."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
+    counts_messages: ClassVar[bool] = False
+    """Whether its value is the number of the messages under its topics, all of them: a message adds
+    one to the row of its category, its topic, and each user and package that it is about, as the
+    roles of the keys say, and to no other. The API then promises that the archive gives precisely
+    the messages behind a number."""
     version: ClassVar[int] = 1
     """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
     A change of columns, topics or resolutions is noticed without it."""
@@ -285,6 +290,11 @@ def _check(plugin: Aggregate) -> None:
             refuse(f"value column {value.name!r} must be of type int, float or str")
         if value.merge == "add" and value.type is not int:
             refuse(f"value column {value.name!r}: only whole numbers are added")
+    roles = [key.role for key in plugin.keys if key.role is not None]
+    if plugin.counts_messages and (
+        [value.merge for value in plugin.values] != ["add"] or len(set(roles)) < len(roles)
+    ):
+        refuse("counts messages: it must have one column that is added, and no role twice")
     for width in (*plugin.resolutions, *plugin.retention):
         if width < timedelta(seconds=1) or width.microseconds:
             refuse(f"the resolution {width!r} is not a whole number of seconds")

@@ -15,6 +15,7 @@ class Counter(Aggregate):
     """
 
     values = (Value("volume", "add"),)
+    counts_messages = True
     resolutions = (
         timedelta(seconds=15),
         timedelta(minutes=1),
