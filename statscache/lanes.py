@@ -103,8 +103,7 @@ class Lanes:
 
     def all(self, connection: Connection) -> list[Lane]:
         """The lanes, oldest first."""
-        query = select(*_COLUMNS).order_by(tables.lane.c.id)
-        return [_lane(row) for row in connection.execute(query)]
+        return read_lanes(connection)
 
     def open(self, connection: Connection, name: str, **values: Any) -> Lane:
         """The lane of this name; made of ``values`` when there is none yet."""
@@ -490,6 +489,12 @@ class Lanes:
             row.start: (row.messages, int.from_bytes(bytes(row.digest)))
             for row in connection.execute(query)
         }
+
+
+def read_lanes(connection: Connection) -> list[Lane]:
+    """All lanes, oldest first; a connection that only reads will do."""
+    query = select(*_COLUMNS).order_by(tables.lane.c.id)
+    return [_lane(row) for row in connection.execute(query)]
 
 
 def new_batch() -> int:

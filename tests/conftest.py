@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -21,6 +21,9 @@ from statscache import migrations
 from statscache.config import URI_VARIABLE
 from statscache.database import Database
 from statscache.message import Message
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 """A PostgreSQL server to use, as a role that may create databases; absent, one is started."""
@@ -160,3 +163,14 @@ def corpus() -> list[Message]:
     return [
         Message.from_fedmsg({"timestamp": NOON + number} | raw) for number, raw in enumerate(raws)
     ]
+
+
+@pytest.fixture
+def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
+    """A database, plugins, and an archive of one file."""
+    from tests.world import World
+
+    made = World(migrated_uri, tmp_path / "archive.jsonl")
+    yield made
+    for engine in made.engines:
+        engine.close()

@@ -2,122 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import text
 
 from statscache import late
-from statscache.archive import Archive, FileArchive, Slice, Window
+from statscache.archive import Archive, Slice, Window
 from statscache.catchup import CatchUp, Pace
-from statscache.database import Database
 from statscache.engine import Engine
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
-from statscache.plugins.discovery import Source
-from tests.conftest import message, table
-
-PACE = Pace(lag=60, overlap=900, interval=60)
-
-NOW = int(time.time())
-TODAY = NOW // 86_400 * 86_400
-
-
-class Hits(Aggregate):
-    name, summary, description = "hits", "hits", "For tests."
-    keys = (Key("place"),)
-    values = (Value("hits", "add"),)
-    resolutions = (timedelta(hours=1), timedelta(days=1))
-
-    def rows(self, message: Message) -> list[tuple[Any, ...]]:
-        return [(message.msg["place"], 1)]
-
-
-class Newest(Aggregate):
-    name, summary, description = "newest", "newest", "For tests."
-    topics = ("org.fedoraproject.prod.git.#",)
-    keys = (Key("place"),)
-    values = (Value("number", "newest"),)
-
-    def rows(self, message: Message) -> list[tuple[Any, ...]]:
-        return [(message.msg["place"], message.msg["number"])]
-
-
-def messages(count: int, start: float, step: float = 60.0, **more: Any) -> list[Message]:
-    return [
-        message(
-            timestamp=start + number * step,
-            msg={"place": "abc"[number % 3], "number": number},
-            **more,
-        )
-        for number in range(count)
-    ]
-
-
-def write(path: Path, found: list[Message]) -> None:
-    shuffled = list(found)
-    random.Random(1).shuffle(shuffled)
-    path.write_text("".join(json.dumps(item.raw) + "\n" for item in shuffled))
-
-
-class World:
-    """A database, plugins, and an archive of one file."""
-
-    def __init__(self, uri: str, path: Path) -> None:
-        self.uri = uri
-        self.path = path
-        self.engines: list[Engine] = []
-
-    def archive(self, found: list[Message]) -> FileArchive:
-        write(self.path, found)
-        return FileArchive([str(self.path)])
-
-    def open(self, *classes: type, days: int = 2, has_history: bool = True) -> Engine:
-        source = Source("test", "test-distribution", "1.0")
-        installed = discovery.load([(source, lambda: classes)], {})
-        assert not installed.broken
-        epoch = datetime.fromtimestamp(TODAY - days * 86_400, UTC)
-        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history)
-        engine.open()
-        self.engines.append(engine)
-        return engine
-
-    def rows(self, name: str) -> list[tuple[Any, ...]]:
-        return table(self.uri, name)
-
-    def lane_of(self, ident: str) -> str:
-        with Database(self.uri).begin() as connection:
-            return str(
-                connection.scalar(
-                    text(
-                        "SELECT name FROM statscache_lane JOIN statscache_plugin "
-                        "ON statscache_lane.id = lane WHERE ident = :ident"
-                    ),
-                    {"ident": ident},
-                )
-            )
-
-    def state(self, ident: str) -> str:
-        rows = [row for row in self.rows("statscache_plugin") if row[0] == ident]
-        return str(rows[0][2])
-
-    def total(self, name: str = "hits_1d") -> int:
-        return sum(row[-1] for row in self.rows(name))
-
-
-@pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
-    yield made
-    for engine in made.engines:
-        engine.close()
+from statscache.plugins import Aggregate, Key, Value
+from tests.conftest import message
+from tests.world import NOW, PACE, TODAY, Hits, Log, Newest, World, execute, messages
 
 
 def complete(engine: Engine, archive: Archive, **more: Any) -> None:
@@ -353,33 +252,6 @@ def test_a_plugin_that_was_away_gets_what_it_missed(world: World) -> None:
     assert [row[2] for row in world.rows("newest")] == [7, 8, 9]
 
 
-class LogModel(BaseModel):
-    __tablename__ = "catchup_log"
-
-    number: Any = sa.Column(sa.Integer, nullable=False)
-
-
-class Log(BasePlugin):
-    """Writes down the order in which it gets messages."""
-
-    name, summary, description = "log", "log", "For tests."
-    model = LogModel
-
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.seen: list[Any] = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.seen.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.seen:
-            when = datetime.fromtimestamp(raw["timestamp"], UTC).replace(tzinfo=None)
-            session.add(LogModel(timestamp=when, number=raw["msg"]["number"]))
-        session.commit()
-        self.seen.clear()
-
-
 def test_classic_plugins_get_history_in_order_before_live_messages(world: World) -> None:
     found = messages(300, NOW - 40_000, 79)
     live = messages(20, NOW - 40, 1)
@@ -448,8 +320,3 @@ def test_when_the_archive_is_away_classic_plugins_do_not_wait_for_ever(world: Wo
     numbers = [row[2] for row in world.rows("catchup_log")]
     expected = len([m for m in found if m.timestamp < NOW - 60])
     assert numbers == [*range(expected), *range(5)]
-
-
-def execute(uri: str, statement: str) -> None:
-    with Database(uri).begin() as connection:
-        connection.execute(text(statement))

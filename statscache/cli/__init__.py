@@ -16,6 +16,7 @@ from statscache.cli.rejected import rejected
 from statscache.cli.replay import replay
 from statscache.cli.serve import serve
 from statscache.cli.status import status
+from statscache.cli.verify import verify
 from statscache.errors import StatscacheError
 
 
@@ -34,7 +35,7 @@ def statscache(context: click.Context, config_filename: str | None) -> None:
     context.obj = Context(config_filename)
 
 
-for command in (db, demo, plugins, rejected, replay, serve, status):
+for command in (db, demo, plugins, rejected, replay, serve, status, verify):
     statscache.add_command(command)
 
 

@@ -1,0 +1,240 @@
+"""Compare the rows of one ident with those that were counted anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, DateTime, Select, select
+
+from statscache.archive import Archive
+from statscache.audit.recount import Recount, stream
+from statscache.audit.restamping import Flows
+from statscache.audit.verdict import Difference, Verdict
+from statscache.database import ordered_alike
+from statscache.lanes import RESTAMPING
+from statscache.plugins.aggregate import NEWEST_AT, Aggregate, AggregateTable
+from statscache.plugins.discovery import Dataset
+
+MOST_DIFFERENCES = 1_000
+"""Differences of one ident that are kept."""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset that is compared.
+
+    Attributes:
+        since: messages from here on are counted.
+        start, stop: rows of this time are compared.
+        needs_all: whether its rows depend on all of its history, not on their own time alone.
+    """
+
+    dataset: Dataset
+    lane: int
+    since: float
+    start: float
+    stop: float
+    needs_all: bool
+
+    @property
+    def ident(self) -> str:
+        """Its ident."""
+        return self.dataset.ident
+
+    @property
+    def aggregate_table(self) -> AggregateTable | None:
+        """Its declaration, when it is one of an aggregate."""
+        plugin = self.dataset.plugin
+        if not isinstance(plugin, Aggregate):
+            return None
+        return next(table for table in plugin.tables if table.ident == self.ident)
+
+
+class Doubts:
+    """Times of which it is not known whether table and archive speak of the same messages."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float]] = []
+
+    def add(self, start: float, stop: float) -> None:
+        """From ``start`` to ``stop``."""
+        self._spans.append((start - RESTAMPING, stop + RESTAMPING))
+
+    def touch(self, start: float, stop: float) -> bool:
+        """Whether there is one between two times."""
+        return any(first < stop and last >= start for first, last in self._spans)
+
+    def __bool__(self) -> bool:
+        return bool(self._spans)
+
+
+class Comparison:
+    """Compares the rows of one subject."""
+
+    def __init__(self, subject: Subject, doubts: Doubts, stop: float) -> None:
+        self._subject = subject
+        self._doubts = doubts
+        self._stop = min(subject.stop, stop)
+        self._table = subject.dataset.model.__table__
+        self._verdict = Verdict(subject.ident, subject.start, self._stop)
+        aggregate = subject.aggregate_table
+        self._width = aggregate.width if aggregate is not None else None
+        keys = [column.name for column in self._table.primary_key.columns]
+        if aggregate is None:
+            keys = [column.name for column in self._table.columns if column.name != "id"]
+        self._columns = [
+            *keys,
+            *(c.name for c in self._table.columns if c.name not in {*keys, "id"}),
+        ]
+        self._keys = len(keys)
+
+    def run(self, connection: Connection, scratch: Recount, archive: Archive) -> Verdict:
+        """The verdict."""
+        subject = self._subject
+        if subject.needs_all and self._doubts:
+            self._verdict.skipped = (
+                "the archive does not have yet all that has been counted: try again later"
+            )
+            return self._verdict
+        if subject.aggregate_table is None:
+            self._compare_lists(connection, scratch)
+        else:
+            pairs = self._pairs(connection, scratch)
+            is_bucketed = self._width is not None
+            judge = self._judge_bucket if is_bucketed or subject.needs_all else self._judge_latest
+            for stored, counted in pairs:
+                judge(stored, counted)
+            if is_bucketed and self._verdict.differences:
+                self._explain(archive)
+        return self._verdict
+
+    def _pairs(
+        self, connection: Connection, scratch: Recount
+    ) -> Iterator[tuple[Row | None, Row | None]]:
+        stored = stream(connection, self._statement(connection.dialect.name))
+        return _merged(stored, scratch.rows(self._statement("sqlite")), self._keys)
+
+    def _statement(self, backend: str) -> Select[Any]:
+        columns = [self._table.c[name] for name in self._columns]
+        order = [ordered_alike(column, backend) for column in columns[: self._keys]]
+        statement = select(*columns).order_by(*order)
+        time_of = self._table.c.timestamp
+        if self._width is not None:
+            statement = statement.where(time_of >= math.ceil(self._subject.start))
+            if self._stop != math.inf:
+                statement = statement.where(time_of < math.ceil(self._stop))
+        elif isinstance(time_of.type, DateTime):
+            since = datetime.fromtimestamp(self._subject.since, UTC).replace(tzinfo=None)
+            statement = statement.where(time_of >= since)
+        return statement
+
+    def _judge_bucket(self, stored: Row | None, counted: Row | None) -> None:
+        row = stored or counted
+        assert row is not None
+        if stored == counted:
+            self._verdict.rows += 1
+        elif self._width is not None and self._doubts.touch(row[0], row[0] + self._width):
+            self._verdict.undecided += 1
+        else:
+            self._differ(stored, counted)
+
+    def _judge_latest(self, stored: Row | None, counted: Row | None) -> None:
+        """Rows of latest values; ``counted`` knows only the messages of the time compared."""
+        place = self._columns.index("timestamp")
+        subject = self._subject
+        when = stored[place] if stored is not None else counted[place]  # type: ignore[index]
+        if stored == counted:
+            self._verdict.rows += 1
+        elif self._doubts.touch(when, when + 1e-6):
+            self._verdict.undecided += 1
+        elif stored is None:
+            self._differ(stored, counted)
+        elif counted is None:
+            if subject.start <= when < self._stop:
+                self._differ(stored, counted)
+        elif when >= self._stop and counted[place] < when:
+            self._verdict.rows += 1
+        elif 0 < abs(when - counted[place]) <= RESTAMPING:
+            self._verdict.restamped += 1
+        else:
+            self._differ(stored, counted)
+
+    def _compare_lists(self, connection: Connection, scratch: Recount) -> None:
+        """Rows of classic plugins have no key: each must be there as often as it was counted."""
+        for stored, counted in self._pairs(connection, scratch):
+            if stored == counted:
+                self._verdict.rows += 1
+            else:
+                self._differ(stored, counted)
+
+    def _differ(self, stored: Row | None, counted: Row | None) -> None:
+        row = stored or counted
+        assert row is not None
+        if len(self._verdict.differences) >= MOST_DIFFERENCES:
+            self._verdict.more += 1
+            return
+        names = self._columns
+        split = self._keys
+
+        def values(row: Row | None) -> dict[str, Any] | None:
+            if row is None:
+                return None
+            return {
+                name: value
+                for name, value in zip(names[split:], row[split:], strict=True)
+                if name != NEWEST_AT
+            }
+
+        self._verdict.differences.append(
+            Difference(
+                self._subject.ident,
+                dict(zip(names[:split], row[:split], strict=True)),
+                values(stored),
+                values(counted),
+            )
+        )
+
+    def _explain(self, archive: Archive) -> None:
+        """Take back the differences that come of copies with times on both sides of an edge."""
+        aggregate = self._subject.aggregate_table
+        plugin = self._subject.dataset.plugin
+        assert aggregate is not None
+        assert isinstance(plugin, Aggregate)
+        if [value.merge for value in plugin.values] != ["add"]:
+            return
+        flows = Flows(archive, plugin, aggregate, self._subject.start, self._stop)
+        explained = flows.explained(self._verdict.differences)
+        self._verdict.restamped += len(explained)
+        self._verdict.differences = [
+            difference for difference in self._verdict.differences if difference not in explained
+        ]
+
+
+def _merged(
+    stored: Iterator[Row], counted: Iterator[Row], keys: int
+) -> Iterator[tuple[Row | None, Row | None]]:
+    """Two ordered streams, row beside row where the first ``keys`` columns agree."""
+    left, right = next(stored, None), next(counted, None)
+    order: Callable[[Row], Any] = _sortable
+    while left is not None or right is not None:
+        if right is None or (left is not None and order(left[:keys]) < order(right[:keys])):
+            yield left, None
+            left = next(stored, None)
+        elif left is None or order(left[:keys]) > order(right[:keys]):
+            yield None, right
+            right = next(counted, None)
+        else:
+            yield left, right
+            left, right = next(stored, None), next(counted, None)
+
+
+def _sortable(key: Row) -> Any:
+    return [
+        (value is not None, value.encode() if isinstance(value, str) else value) for value in key
+    ]

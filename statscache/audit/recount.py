@@ -1,0 +1,110 @@
+"""Count what an archive has anew, into a scratch database: what the tables are compared with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Select
+
+from statscache.archive.base import Slice
+from statscache.classics import ClassicRunner
+from statscache.crew import Crew, Seat, Written
+from statscache.database import Database
+from statscache.lanes import RESTAMPING
+from statscache.message import Message
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.base import BasePlugin
+from statscache.plugins.discovery import Dataset
+from statscache.rejections import Rejection
+
+SAME_MESSAGE = 2 * RESTAMPING
+"""Seconds within which two copies of one id in consecutive slices are one message."""
+
+
+class Recount:
+    """Some datasets, counted anew from nothing; a context manager, which ends with the scratch.
+
+    Args:
+        datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
+        classics: ident to a function that makes a fresh instance of a classic plugin.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, tuple[Dataset, float]],
+        classics: Mapping[str, Callable[[], BasePlugin]],
+    ) -> None:
+        self.messages = 0
+        self._seen: dict[str, float] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="statscache-recount-")
+        self._database = Database(f"sqlite:///{Path(self._folder.name) / 'scratch.db'}")
+        seats = []
+        runners = []
+        with self._database.begin() as connection:
+            for ident, (dataset, since) in datasets.items():
+                dataset.model.__table__.create(connection, checkfirst=True)
+                if isinstance(dataset.plugin, Aggregate):
+                    table = next(t for t in dataset.plugin.tables if t.ident == ident)
+                    seats.append(Seat(ident, table, dataset.plugin, since=since))
+                else:
+                    runners.append((ClassicRunner(classics[ident]), since))
+        self._crew = Crew(seats, runners, self._database.backend)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for runner in self._crew.runners:
+            runner.stop()
+        self._database.dispose()
+        self._folder.cleanup()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What the archive has to be asked for."""
+        return self._crew.topics
+
+    def add(self, piece: Slice) -> None:
+        """Count a slice; slices come in the order of time.
+
+        Raises:
+            RuntimeError: a plugin cannot write into an empty table of its own.
+        """
+        self.count(piece.messages, piece.window.start)
+
+    def count(self, messages: Sequence[Message], start: float) -> None:
+        """Count messages, none of them older than ``start``."""
+        new = self._not_seen(messages)
+        self.messages += len(new)
+        # What a plugin refuses it has refused before, and then it is in the table of rejections.
+        rejections: list[Rejection] = []
+        written = Written()
+        with self._database.begin() as connection:
+            self._crew.write(connection, self._crew.fold(new, rejections, start), written)
+            self._crew.run_classics(connection, new, written, rejections, start)
+        for idents, error in written.failed:
+            raise RuntimeError(f"{', '.join(idents)} cannot be counted anew: {error}")
+
+    def rows(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
+        """What the scratch answers."""
+        with self._database.begin() as connection:
+            yield from stream(connection, statement)
+
+    def _not_seen(self, messages: Sequence[Message]) -> list[Message]:
+        """Those that were not at the end of the last slice already, restamped."""
+        new = [message for message in messages if message.identity not in self._seen]
+        if messages:
+            self._seen |= {message.identity: message.timestamp for message in messages}
+            bound = messages[-1].timestamp - SAME_MESSAGE
+            self._seen = {key: when for key, when in self._seen.items() if when >= bound}
+        return new
+
+
+def stream(connection: Connection, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of an answer, however many, in bounded memory."""
+    result = connection.execution_options(yield_per=5_000).execute(statement)
+    for row in result:
+        yield tuple(row)

@@ -1,0 +1,99 @@
+"""Counters that differ because the bus and the archive give one message two times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from statscache.archive import Archive, read
+from statscache.audit.verdict import Difference
+from statscache.lanes import RESTAMPING
+from statscache.plugins.aggregate import Aggregate, AggregateTable
+
+Row = tuple[Any, ...]
+
+
+class Flows:
+    """Whether differences of counters are messages that went to the bucket beside theirs.
+
+    What one bucket lacks its neighbour then has too much, and no more can have crossed an edge
+    than the archive has around it.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        plugin: Aggregate,
+        table: AggregateTable,
+        start: float,
+        stop: float,
+    ) -> None:
+        self._archive = archive
+        self._plugin = plugin
+        self._width = table.width or 1
+        self._limits = (start, stop)
+        self._value = plugin.values[0].name
+        self._near: dict[float, dict[Row, tuple[int, int]]] = {}
+
+    def explained(self, differences: Sequence[Difference]) -> list[Difference]:
+        """Those that are."""
+        by_key: dict[Row, dict[int, tuple[int, Difference]]] = {}
+        for difference in differences:
+            moment, *keys = difference.key.values()
+            surplus = self._number(difference.stored) - self._number(difference.counted)
+            by_key.setdefault(tuple(keys), {})[int(moment)] = (surplus, difference)
+        found: list[Difference] = []
+        for key, buckets in by_key.items():
+            for run in _runs(sorted(buckets), self._width):
+                if self._balances(key, [buckets[moment][0] for moment in run], run[0]):
+                    found += [buckets[moment][1] for moment in run]
+        return found
+
+    def _balances(self, key: Row, surpluses: list[int], start: int) -> bool:
+        """Whether what is too much here is what is too little there, across each edge."""
+        start_limit, stop_limit = self._limits
+        stop = start + len(surpluses) * self._width
+        # Beyond the limits of the comparison a neighbour may have the rest.
+        least, most = self._crossing(key, start) if start <= start_limit else (0, 0)
+        edge = start
+        for surplus in surpluses:
+            edge += self._width
+            # What came in over the left edge, less the surplus, goes on over the right one.
+            least, most = least - surplus, most - surplus
+            if edge < stop:
+                down, up = self._crossing(key, edge)
+                least, most = max(least, down), min(most, up)
+                if least > most:
+                    return False
+        down, up = self._crossing(key, stop) if stop >= stop_limit else (0, 0)
+        return max(least, down) <= min(most, up)
+
+    def _crossing(self, key: Row, edge: float) -> tuple[int, int]:
+        """How much may have gone over an edge, to the left (negative) and to the right."""
+        if edge not in self._near:
+            near: dict[Row, tuple[int, int]] = {}
+            window = read(self._archive, edge - RESTAMPING, edge + RESTAMPING, self._plugin.topics)
+            for message in (message for piece in window for message in piece.messages):
+                for *keys, number in self._plugin.rows(message):
+                    left, right = near.get(tuple(keys), (0, 0))
+                    if message.timestamp >= edge:
+                        near[tuple(keys)] = (left - number, right)
+                    else:
+                        near[tuple(keys)] = (left, right + number)
+            self._near[edge] = near
+        return self._near[edge].get(key, (0, 0))
+
+    def _number(self, values: Mapping[str, Any] | None) -> int:
+        return int(values[self._value]) if values is not None else 0
+
+
+def _runs(moments: Sequence[int], width: int) -> Iterator[list[int]]:
+    """``moments`` in groups of neighbours."""
+    run: list[int] = []
+    for moment in moments:
+        if run and moment != run[-1] + width:
+            yield run
+            run = []
+        run.append(moment)
+    if run:
+        yield run

@@ -1,0 +1,74 @@
+"""What a comparison finds: rows that are not what the archive gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row that is not what the archive gives.
+
+    Attributes:
+        key: of the row, by column.
+        stored: its values in the table; None where there is no such row.
+        counted: the values that the archive gives; None where it gives no such row.
+    """
+
+    ident: str
+    key: Mapping[str, Any]
+    stored: Mapping[str, Any] | None
+    counted: Mapping[str, Any] | None
+
+    def __str__(self) -> str:
+        where = " ".join(f"{name}={_text(name, value)}" for name, value in self.key.items())
+        return (
+            f"{self.ident} {where}: {_values(self.stored)} stored, {_values(self.counted)} counted"
+        )
+
+
+@dataclass
+class Verdict:
+    """What the comparison of one ident found.
+
+    Attributes:
+        start, stop: the rows of this time were compared; UNIX seconds.
+        rows: how many agree.
+        differences: those that do not.
+        restamped: rows that differ only because the bus and the archive give a message times that
+            lie on both sides of an edge between two buckets: the copy that came first stands.
+        undecided: rows that could not be compared, because the archive does not have yet, or did
+            not give, what has been counted.
+        more: differences beyond :data:`MOST_DIFFERENCES`, which are only counted.
+        skipped: why nothing was compared.
+    """
+
+    ident: str
+    start: float = 0.0
+    stop: float = 0.0
+    rows: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    restamped: int = 0
+    undecided: int = 0
+    more: int = 0
+    skipped: str = ""
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "timestamp" and not isinstance(value, datetime):
+        return iso(value)
+    return str(value)
+
+
+def _values(values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return "no row"
+    return ", ".join(f"{name}={_text(name, value)}" for name, value in values.items()) or "the row"
+
+
+def iso(moment: float) -> str:
+    """A time in UNIX seconds, as a person reads it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

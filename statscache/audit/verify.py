@@ -1,0 +1,228 @@
+"""Compare tables with the archive: whatever it has is counted anew, and the rows are compared.
+
+While the hub goes on, the newest messages are a question of who came first. So what happened
+behind the horizon of a lane must be in the tables; of what is newer, exactly what the lane has
+claimed. Claims that the archive cannot show yet leave their buckets undecided.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from statscache import tables
+from statscache.archive import Archive, read
+from statscache.audit.comparison import Comparison, Doubts, Subject
+from statscache.audit.recount import Recount
+from statscache.audit.verdict import Verdict
+from statscache.database import Database
+from statscache.errors import StatscacheError
+from statscache.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
+from statscache.message import Message
+from statscache.plugins.aggregate import Aggregate, AggregateTable
+from statscache.plugins.discovery import Dataset, Installed
+from statscache.roster import GONE
+
+
+class Verification:
+    """A comparison of some idents with the archive.
+
+    Args:
+        database: that the tables are in; it is only read.
+        installed: the plugins.
+        archive: that is right.
+        idents: which; all of them when absent.
+        start, stop: the time that is compared, widened to whole buckets; UNIX seconds. Absent: all
+            that each ident covers.
+        history: whether those idents are compared as well whose rows depend on all of their
+            history, which is read from its beginning.
+
+    Attributes:
+        verdicts: one for each ident, when :meth:`run` is through.
+        messages: how many the archive gave.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        installed: Installed,
+        archive: Archive,
+        idents: Iterable[str] | None = None,
+        start: float | None = None,
+        stop: float | None = None,
+        *,
+        history: bool = True,
+    ) -> None:
+        self._database = database
+        self._installed = installed
+        self._archive = archive
+        self._idents = list(installed.datasets) if idents is None else list(idents)
+        self._start = start
+        self._stop = stop
+        self._history = history
+        self._classics = {make().ident: make for make in installed.classics}
+        self.verdicts: list[Verdict] = []
+        self.messages = 0
+
+    def run(self) -> Iterator[tuple[float, float]]:
+        """Do it; gives, over and over, up to when the archive has been read, and up to when it is.
+
+        Raises:
+            ArchiveUnavailable: nothing is known yet; it can be run again.
+            DatabaseUnavailable: the same.
+        """
+        self.verdicts.clear()
+        for lane, subjects in self._subjects():
+            yield from self._compare_lane(lane, subjects)
+        self.verdicts.sort(key=lambda verdict: verdict.ident)
+
+    # What can be compared.
+
+    def _subjects(self) -> list[tuple[Lane, list[Subject]]]:
+        with self._database.begin() as connection:
+            lanes = {lane.id: lane for lane in read_lanes(connection)}
+            rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
+        groups: dict[int, list[Subject]] = {}
+        for ident in self._idents:
+            row = rows.get(ident)
+            lane = lanes.get(row.lane) if row is not None else None
+            reason = _reason_to_skip(row, lane)
+            if reason or lane is None:
+                self.verdicts.append(Verdict(ident, skipped=reason))
+                continue
+            subject = self._subject(self._installed.datasets[ident], row, lane)
+            if subject.needs_all and not self._history:
+                self.verdicts.append(Verdict(ident, skipped="it depends on all of its history"))
+            elif subject.start >= subject.stop:
+                self.verdicts.append(Verdict(ident, skipped="it covers nothing of this time"))
+            else:
+                groups.setdefault(lane.id, []).append(subject)
+        return [(lanes[number], subjects) for number, subjects in groups.items()]
+
+    def _subject(self, dataset: Dataset, row: Any, lane: Lane) -> Subject:
+        since = max(row.since or 0.0, lane.since or 0.0, row.pruned_until or 0.0)
+        start = since if self._start is None else max(since, self._start)
+        stop = math.inf if self._stop is None else self._stop
+        plugin = dataset.plugin
+        if not isinstance(plugin, Aggregate):
+            return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
+        table = next(table for table in plugin.tables if table.ident == dataset.ident)
+        if table.width is None:
+            if any(value.merge != "newest" for value in plugin.values):
+                return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
+            return Subject(dataset, lane.id, start, start, stop, needs_all=False)
+        # Whole buckets: outwards of what was asked for, inwards of what is covered.
+        first = _bucket(table, since)
+        first += table.width if first < since else 0
+        begin = max(first, _bucket(table, start))
+        end = stop if stop == math.inf else _bucket(table, stop + table.width - 1e-6)
+        return Subject(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
+
+    # One lane: its plugins have counted the same.
+
+    def _compare_lane(self, lane: Lane, subjects: list[Subject]) -> Iterator[tuple[float, float]]:
+        start = min(subject.since for subject in subjects)
+        stop = min(max(subject.stop for subject in subjects), time.time())
+        doubts = Doubts()
+        if lane.joins is not None:
+            # Its history is still being filled in.
+            stop = min(stop, lane.watermark or 0.0)
+            doubts.add(stop, math.inf)
+        settled = min(stop, lane.horizon or lane.since or 0.0)
+        with ExitStack() as stack:
+            scratch = stack.enter_context(
+                Recount({s.ident: (s.dataset, s.since) for s in subjects}, self._classics)
+            )
+            for piece in read(self._archive, start, settled, scratch.topics):
+                scratch.add(piece)
+                self.messages += piece.size
+                if piece.missing:
+                    doubts.add(piece.window.start, piece.window.stop)
+                yield piece.window.stop, stop
+            recent: list[Message] = []
+            for piece in read(self._archive, max(start, settled), stop):
+                recent += piece.messages
+                self.messages += piece.size
+                if piece.missing:
+                    doubts.add(piece.window.start, piece.window.stop)
+                yield piece.window.stop, stop
+            connection = stack.enter_context(self._database.begin())
+            claimed = _claimed(connection, lane.id, recent, settled, doubts)
+            scratch.count(claimed, settled)
+            for subject in subjects:
+                self.verdicts.append(
+                    Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
+                )
+        yield stop, stop
+
+
+def _claimed(
+    connection: Connection,
+    number: int,
+    recent: Sequence[Message],
+    settled: float,
+    doubts: Doubts,
+) -> list[Message]:
+    """Those of the messages from ``settled`` on that the lane has counted by now."""
+    claim, late = tables.claim.c, tables.late.c
+    lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)
+    if lane is None:
+        doubts.add(0.0, math.inf)  # it has joined another one meanwhile
+        return []
+    horizon = max(lane.horizon or 0.0, settled)
+    query = select(claim.identity, claim.timestamp).where(
+        claim.lane == number, claim.timestamp >= (lane.since or 0.0)
+    )
+    claims = {bytes(digest): when for digest, when in connection.execute(query)}
+    counted = []
+    for message in recent:
+        digests = (claim_digest(message.identity), *content_digests(message))
+        found = [digest for digest in digests if claims.pop(digest, None) is not None]
+        if message.timestamp < horizon - 2 * RESTAMPING or found:
+            counted.append(message)
+        elif message.timestamp < horizon + 2 * RESTAMPING and lane.horizon is not None:
+            # Its claim may have been pruned, under another time.
+            doubts.add(message.timestamp, message.timestamp)
+    for when in claims.values():
+        if when >= settled - 2 * RESTAMPING:
+            doubts.add(when, when)
+    for when in connection.scalars(select(late.timestamp).where(late.lane == number)):
+        doubts.add(when, when)
+    return counted
+
+
+def check_idents(installed: Installed, idents: Sequence[str]) -> None:
+    """See that all of ``idents`` are installed.
+
+    Raises:
+        StatscacheError: one is not; the text names it and where to look.
+    """
+    for ident in idents:
+        if ident not in installed.datasets:
+            raise StatscacheError(
+                f"nothing that is installed is called {ident!r}: 'statscache plugins' lists the "
+                "idents"
+            )
+
+
+def _reason_to_skip(row: Any, lane: Lane | None) -> str:
+    if row is None or lane is None:
+        return "nothing has been counted for it yet: the hub, or 'statscache backfill', begins"
+    if row.state == GONE:
+        return "it is not installed any more"
+    if row.shadow:
+        return "it is being counted anew"
+    if lane.watermark is None:
+        return "it was counted without an archive"
+    return ""
+
+
+def _bucket(table: AggregateTable, moment: float) -> int:
+    assert table.width is not None
+    second = math.floor(moment)
+    return second - (second - table.offset) % table.width

@@ -1,0 +1,141 @@
+"""A database, plugins and an archive: what the tests of lanes, catching up and audits stand on."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import text
+
+from statscache.archive import FileArchive
+from statscache.catchup import Pace
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.message import Message
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins.discovery import Source
+from tests.conftest import message, table
+
+PACE = Pace(lag=60, overlap=900, interval=60)
+
+NOW = int(time.time())
+TODAY = NOW // 86_400 * 86_400
+
+
+class Hits(Aggregate):
+    name, summary, description = "hits", "hits", "For tests."
+    keys = (Key("place"),)
+    values = (Value("hits", "add"),)
+    resolutions = (timedelta(hours=1), timedelta(days=1))
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        return [(message.msg["place"], 1)]
+
+
+class Newest(Aggregate):
+    name, summary, description = "newest", "newest", "For tests."
+    topics = ("org.fedoraproject.prod.git.#",)
+    keys = (Key("place"),)
+    values = (Value("number", "newest"),)
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        return [(message.msg["place"], message.msg["number"])]
+
+
+def messages(count: int, start: float, step: float = 60.0, **more: Any) -> list[Message]:
+    return [
+        message(
+            timestamp=start + number * step,
+            msg={"place": "abc"[number % 3], "number": number},
+            **more,
+        )
+        for number in range(count)
+    ]
+
+
+def write(path: Path, found: list[Message]) -> None:
+    shuffled = list(found)
+    random.Random(1).shuffle(shuffled)
+    path.write_text("".join(json.dumps(item.raw) + "\n" for item in shuffled))
+
+
+class LogModel(BaseModel):
+    __tablename__ = "catchup_log"
+
+    number: Any = sa.Column(sa.Integer, nullable=False)
+
+
+class Log(BasePlugin):
+    """Writes down the order in which it gets messages."""
+
+    name, summary, description = "log", "log", "For tests."
+    model = LogModel
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.seen: list[Any] = []
+
+    def process(self, message: dict[str, Any]) -> None:
+        self.seen.append(message)
+
+    def update(self, session: Any) -> None:
+        for raw in self.seen:
+            when = datetime.fromtimestamp(raw["timestamp"], UTC).replace(tzinfo=None)
+            session.add(LogModel(timestamp=when, number=raw["msg"]["number"]))
+        session.commit()
+        self.seen.clear()
+
+
+class World:
+    """A database, plugins, and an archive of one file."""
+
+    def __init__(self, uri: str, path: Path) -> None:
+        self.uri = uri
+        self.path = path
+        self.engines: list[Engine] = []
+
+    def archive(self, found: list[Message]) -> FileArchive:
+        write(self.path, found)
+        return FileArchive([str(self.path)])
+
+    def open(self, *classes: type, days: int = 2, has_history: bool = True) -> Engine:
+        source = Source("test", "test-distribution", "1.0")
+        installed = discovery.load([(source, lambda: classes)], {})
+        assert not installed.broken
+        epoch = datetime.fromtimestamp(TODAY - days * 86_400, UTC)
+        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history)
+        engine.open()
+        self.engines.append(engine)
+        return engine
+
+    def rows(self, name: str) -> list[tuple[Any, ...]]:
+        return table(self.uri, name)
+
+    def lane_of(self, ident: str) -> str:
+        with Database(self.uri).begin() as connection:
+            return str(
+                connection.scalar(
+                    text(
+                        "SELECT name FROM statscache_lane JOIN statscache_plugin "
+                        "ON statscache_lane.id = lane WHERE ident = :ident"
+                    ),
+                    {"ident": ident},
+                )
+            )
+
+    def state(self, ident: str) -> str:
+        rows = [row for row in self.rows("statscache_plugin") if row[0] == ident]
+        return str(rows[0][2])
+
+    def total(self, name: str = "hits_1d") -> int:
+        return sum(row[-1] for row in self.rows(name))
+
+
+def execute(uri: str, statement: str) -> None:
+    with Database(uri).begin() as connection:
+        connection.execute(text(statement))
