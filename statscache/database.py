@@ -9,7 +9,16 @@ from datetime import timedelta
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    collate,
+    create_engine,
+    event,
+    inspect,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
@@ -127,6 +136,17 @@ def is_unavailable(error: DBAPIError) -> bool:
         return code & _PRIMARY_CODE in _SQLITE_UNAVAILABLE
     # PostgreSQL: lost connections, shutdowns, lack of resources, dead-locks, time-outs.
     return isinstance(error, OperationalError)
+
+
+def ordered_alike(column: Any, backend: str) -> Any:
+    """A column to order by, so that every database orders alike: NULL first, text by code point.
+
+    The columns of other people's models may be collated as the server likes.
+    """
+    key = column
+    if backend == "postgresql" and isinstance(column.type, String) and not column.primary_key:
+        key = collate(column, "C")
+    return key.asc().nulls_first() if column.nullable else key
 
 
 def _first_line(error: DBAPIError) -> str:
