@@ -62,6 +62,8 @@ class Parameter:
             UNIX seconds like one that was given.
         example: a text for the reference.
         repeatable: whether it may come several times; the value is then a tuple.
+        is_end: whether it is the end of a range of times: what is relative to the present is then
+            relative to the end of the step that the present is in, so that the range has all of it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Parameter:
     default: Any = None
     example: str | None = None
     repeatable: bool = False
+    is_end: bool = False
 
     def kind_for(self, dataset: Dataset | None) -> Kind:
         """What its value is in queries of ``dataset``."""
@@ -152,7 +155,9 @@ CALLBACK = Parameter(
 )
 CACHE_BUSTER = Parameter("_", TEXT, "Ignored; jQuery sends it.")
 START = Parameter("start", TIME, "From this time on.", example="-7d")
-STOP = Parameter("stop", TIME, "Only what is earlier than this time.", example="2015-11-01")
+STOP = Parameter(
+    "stop", TIME, "Only what is earlier than this time.", example="2015-11-01", is_end=True
+)
 
 PLAIN = (CALLBACK, CACHE_BUSTER)
 """The parameters of every route that answers JSON; no declaration needs to name them."""

@@ -1,7 +1,8 @@
 """Times as people write them: UNIX seconds, ISO 8601, or relative to the present.
 
 A relative time is not a number until it is known what the present is rounded down to: see
-:class:`Steps`. All times are UTC.
+:class:`Steps`. Dates, and days, months and years before the present, are those of a time zone; of UTC
+where a query names none.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Protocol
 
 from dateutil.relativedelta import relativedelta
@@ -38,7 +39,8 @@ _DATE = re.compile(
 _RELATIVE = re.compile(r"now|(?:now)?(?:-[0-9]{1,9}[smhdwMy]){1,8}")
 _PART = re.compile(r"-([0-9]+)([smhdwMy])")
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_DAYS = {"d": 1, "w": 7}
 _MONTHS = {"M": 1, "y": 12}
 
 
@@ -88,26 +90,37 @@ class Time:
     Attributes:
         moment: UNIX seconds, of an absolute time; None of a relative one.
         seconds: before the present, of a relative one,
+        days: and calendar days,
         months: and calendar months before it.
+        is_local: whether it is a date or time without a zone, ``moment`` being what it is in UTC.
     """
 
     moment: float | None = None
     seconds: int = 0
+    days: int = 0
     months: int = 0
+    is_local: bool = False
 
     @property
     def is_relative(self) -> bool:
         """Whether it depends on the present."""
         return self.moment is None
 
-    def at(self, now: float) -> float:
-        """UNIX seconds when the present is ``now``; never earlier than 1970."""
+    def at(self, now: float, zone: tzinfo | None = None) -> float:
+        """UNIX seconds when the present is ``now``; never earlier than 1970.
+
+        ``zone`` is that of dates and days; None is UTC.
+        """
         if self.moment is not None:
-            return self.moment
+            if not self.is_local or zone is None:
+                return self.moment
+            shown = datetime.fromtimestamp(self.moment, UTC)
+            return max(EARLIEST, shown.replace(tzinfo=zone).timestamp())
         moment = now
-        if self.months:
+        if self.months or self.days:
             try:
-                then = datetime.fromtimestamp(now, UTC) - relativedelta(months=self.months)
+                present = datetime.fromtimestamp(now, zone or UTC)
+                then = present - relativedelta(months=self.months, days=self.days)
             except (ValueError, OverflowError):
                 return EARLIEST
             moment = then.timestamp()
@@ -118,7 +131,7 @@ def parse(text: str) -> Time:
     """The time that ``text`` means.
 
     Four digits from 1970 on are a year, any other number is UNIX seconds. A month or a year is its
-    first instant. A date or time without a zone is UTC.
+    first instant. A date or time without a zone is local, see :class:`Time`.
 
     Raises:
         ValueError: it means none, or one before 1970 or after 9999; the text says what to write.
@@ -127,25 +140,27 @@ def parse(text: str) -> Time:
         raise ValueError(f"must be a time such as {EXAMPLES}, of {LONGEST} characters at most")
     if _RELATIVE.fullmatch(text):
         return _relative(text)
+    is_local = False
     if _YEAR.fullmatch(text):
-        moment = datetime(int(text), 1, 1, tzinfo=UTC).timestamp()
+        moment, is_local = datetime(int(text), 1, 1, tzinfo=UTC).timestamp(), True
     elif _NUMBER.fullmatch(text):
         moment = float(text)
     elif match := _DATE.fullmatch(text):
-        moment = _calendar(text, match)
+        moment, is_local = _calendar(text, match), match["zone"] is None
     else:
         raise ValueError(f"must be a time such as {EXAMPLES}, not {text!r:.80}")
     if not EARLIEST <= moment <= LATEST:
         raise ValueError(f"must be a time from 1970 to 9999, not {text!r:.80}")
-    return Time(moment)
+    return Time(moment, is_local=is_local)
 
 
 def _relative(text: str) -> Time:
-    seconds = months = 0
+    seconds = days = months = 0
     for amount, unit in _PART.findall(text):
         seconds += int(amount) * _SECONDS.get(unit, 0)
+        days += int(amount) * _DAYS.get(unit, 0)
         months += int(amount) * _MONTHS.get(unit, 0)
-    return Time(None, seconds, months)
+    return Time(None, seconds, days, months)
 
 
 def _calendar(text: str, match: re.Match[str]) -> float:
