@@ -6,7 +6,7 @@ from typing import Any
 
 import flask
 
-from statscache.app import dispatch, explain, rows
+from statscache.app import catalogue, dispatch, explain, rows
 from statscache.app.dispatch import Dispatcher
 from statscache.app.problems import Problem
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
@@ -40,7 +40,7 @@ LAYOUT = Route(
     scope=Scope.NOTHING,
 )
 
-ROUTES: tuple[Route, ...] = (IDENTS, rows.ROUTE, LAYOUT, explain.ROUTE)
+ROUTES: tuple[Route, ...] = (IDENTS, rows.ROUTE, LAYOUT, explain.ROUTE, *catalogue.ROUTES)
 
 
 def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
