@@ -338,27 +338,13 @@ def _answer(call: Call) -> Answer:
 
 
 def _window(call: Call, covered: Coverage) -> tuple[float, float]:
-    """The time of the messages behind the rows between ``start`` and ``stop``.
-
-    Rows stand for whole buckets: those whose label lies between.
-    """
-    dataset = call.dataset
-    steps = steps_of(dataset)
+    """The time of the messages, which is that of the buckets, not of their labels."""
     start, stop = call.values["start"], call.values["stop"]
     if start is None:
         start = covered.since or 0.0
     if stop is None:
-        stop = steps.after(call.now)
-    if dataset.schedule is None:
-        return start, stop
-
-    def ceiling(moment: float) -> float:
-        floor = steps.floor(moment)
-        return floor if floor == moment else steps.after(moment)
-
-    start, stop = ceiling(start), ceiling(stop)
-    width = dataset.schedule.interval.total_seconds() if dataset.label == "end" else 0.0
-    return max(0.0, start - width), max(0.0, stop - width)
+        stop = steps_of(call.dataset).after(call.now)
+    return start, stop
 
 
 def _text(moment: float) -> str:
@@ -439,9 +425,9 @@ ROUTE = Route(
     rule="/api/<ident>/messages",
     name="messages",
     summary="The messages behind a number: the query of the archive that finds them.",
-    description="For the filters and times of the rows that a number is in. The archive cannot be "
-    "asked everything: where ``exact`` is false, its query finds more messages than were counted, "
-    "and ``narrow`` says which to leave out.",
+    description="For the filters and the time of a number: ``start`` and ``stop`` are those of the "
+    "buckets that it is made of. The archive cannot be asked everything: where ``exact`` is false, "
+    "its query finds more messages than were counted, and ``narrow`` says which to leave out.",
     answer=_answer,
     parameters=(query.START, query.STOP),
     filterable=True,
