@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
+Links = tuple[tuple[str, tuple[tuple[str, str | None], ...]], ...]
+"""Relation to what differs in the query there; None is left out."""
+
 ENTRY_OVERHEAD = 1_000
 """Bytes that an entry takes besides its body: the objects around it, keys and headers."""
 
@@ -21,7 +24,6 @@ class Entry:
 
     Attributes:
         mark: what it depends on, as it was when it was computed.
-        etag: with its quotes; None where the answer has none.
         status: of HTTP.
         headers: all but those that depend on who asks.
         links: relation to what differs in the query there.
@@ -29,10 +31,9 @@ class Entry:
     """
 
     mark: Hashable
-    etag: str | None
     status: int
     headers: tuple[tuple[str, str], ...]
-    links: tuple[tuple[str, tuple[tuple[str, str | None], ...]], ...]
+    links: Links
     body: bytes
 
     @property
@@ -123,10 +124,12 @@ class Flights(Generic[Key, Value]):
 
     Args:
         patience: seconds after which who waits computes for itself.
+        may_share: whether a value is also for those who wait; they compute their own otherwise.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, may_share: Callable[[Value], bool]) -> None:
         self._patience = patience
+        self._may_share = may_share
         self._flights: dict[Key, _Flight[Value]] = {}
         self._lock = threading.Lock()
 
@@ -146,7 +149,8 @@ class Flights(Generic[Key, Value]):
             return flight.values[0] if flight.values else compute()
         try:
             value = compute()
-            flight.values.append(value)
+            if self._may_share(value):
+                flight.values.append(value)
             return value
         finally:
             with self._lock:

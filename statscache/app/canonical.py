@@ -11,7 +11,7 @@ from statscache.app.filters import Filters
 from statscache.app.query import Parameter
 from statscache.plugins.discovery import Dataset
 
-_NEVER = frozenset({"callback", "_", "format"})
+_NEVER = frozenset({"callback", "_", "format", "wait"})
 """What does not change what is said, or is told apart by other means."""
 
 

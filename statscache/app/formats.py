@@ -52,6 +52,9 @@ FORMATS = {
     )
 }
 
+ENDLESS = "sse"
+"""The format of what is sent as it happens: to compress it would be to keep it back."""
+
 JSONP_TYPE = "application/javascript; charset=utf-8"
 
 SMALLEST_COMPRESSED = 1_000
@@ -69,12 +72,11 @@ def negotiate(
     *,
     wanted: str | None = None,
     callback: str | None = None,
-    has_page: bool = False,
 ) -> str:
-    """The format to answer in, one of ``formats``, or ``html`` where there is a page.
+    """The format to answer in, one of ``formats``.
 
     A parameter of the query wins over the header. A browser, which asks for HTML first and for
-    anything else as well, gets the first format where there is no page.
+    anything else as well, gets the first format where HTML is not among them.
 
     Raises:
         Problem: 406 when nothing that we have is accepted, 400 for a callback without JSON.
@@ -82,7 +84,7 @@ def negotiate(
     if wanted is None and callback is not None and "json" in formats:
         return "json"
     if wanted is None:
-        wanted = _accepted(accept_header, (*formats, "html") if has_page else formats)
+        wanted = _accepted(accept_header, formats)
     if wanted != "json" and callback is not None:
         raise Problem(
             400,

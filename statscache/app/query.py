@@ -291,6 +291,11 @@ def refuse(name: str, reason: str, allowed: Iterable[str] | None = None) -> NoRe
     Raises:
         Problem: always, a 400.
     """
-    raise Problem(
+    raise problem(name, reason, allowed)
+
+
+def problem(name: str, reason: str, allowed: Iterable[str] | None = None) -> Problem:
+    """That the parameter ``name`` cannot be used, for ``reason``."""
+    return Problem(
         400, f"the parameter {name[:80]!r} {reason}", parameter=name[:80], allowed=allowed
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
 
 from sqlalchemy import Connection
 
@@ -22,6 +23,7 @@ class Reading:
         self._open = ExitStack()
         self._connection: Connection | None = None
         self._snapshot: Snapshot | None = None
+        self._stays_open = False
 
     @property
     def connection(self) -> Connection:
@@ -42,6 +44,10 @@ class Reading:
             self._snapshot = Snapshot(self.connection)
         return self._snapshot
 
+    def keep_open(self) -> None:
+        """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`."""
+        self._stays_open = True
+
     def close(self) -> None:
         """End the transaction, if there is one."""
         self._connection = self._snapshot = None
@@ -50,6 +56,14 @@ class Reading:
     def __enter__(self) -> Reading:
         return self
 
-    def __exit__(self, *error: object) -> bool | None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and self._stays_open:
+            return
         self._connection = self._snapshot = None
-        return self._open.__exit__(*error)  # type: ignore[arg-type]
+        # What the transaction makes of the error is raised.
+        self._open.__exit__(kind, error, traceback)

@@ -40,14 +40,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from statscache.app import times
+from statscache.app import query, times
+from statscache.app.client import NOBODY, Client
 from statscache.app.filters import Filters
 from statscache.app.query import Parameter
 from statscache.app.reading import Reading
+from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.times import Steps
 from statscache.plugins.discovery import Dataset
@@ -72,18 +75,6 @@ class Lifetime(enum.Enum):
     RECONCILED = "its range agrees with the archive, and only very late messages change it: an hour"
     STATIC = "it changes with an upgrade only: five minutes"
     NONE = "nobody may keep it"
-
-
-class Request(NamedTuple):
-    """What an answer may depend on of a request of HTTP; the texts are WSGI strings."""
-
-    scheme: str
-    host: str
-    root: str
-    path: str
-    query: str
-    accept: str
-    accept_encoding: str
 
 
 @dataclass(frozen=True)
@@ -138,8 +129,8 @@ class Call:
         format: ``json``, ``csv``, ``ndjson``, ...
         now: the start of the step that the present is in, UNIX seconds.
         canonical: the canonical query.
-        if_none_match: the header, for routes that wait for a change.
         reading: the transaction, see :attr:`connection`.
+        client: who asks, for routes that let it wait.
     """
 
     service: Service
@@ -153,7 +144,7 @@ class Call:
     now: float
     canonical: str
     reading: Reading
-    if_none_match: str | None = None
+    client: Client = NOBODY
     found: Dataset | None = None
 
     @property
@@ -223,3 +214,17 @@ class Route:
     schema: Mapping[str, Any] | Callable[[Dataset], Mapping[str, Any]] = field(default_factory=dict)
     page: Route | None = None
     example: str = ""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The formats, that of the page included."""
+        return (*self.formats, *self.page.formats) if self.page is not None else self.formats
+
+    @cached_property
+    def all_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters, those that no declaration names included."""
+        parameters = self.parameters
+        if len(self.offered) > 1:
+            summary = "The format, whatever the Accept header says."
+            parameters += (Parameter("format", query.choice(*self.offered), summary),)
+        return (*parameters, *query.PLAIN) if "json" in self.formats else parameters
