@@ -45,4 +45,8 @@ config = {
     "statscache.app.statement_timeout": datetime.timedelta(seconds=10),
     # Memory for answers that are kept, in each process.
     "statscache.app.cache_bytes": 64 * 1024 * 1024,
+    # Clients that may wait for changes in each process of the API; None: half of its threads.
+    "statscache.app.maximum_listeners": None,
+    # How often they are shown that the connection is alive.
+    "statscache.app.heartbeat": datetime.timedelta(seconds=15),
 }

@@ -63,6 +63,11 @@ class Settings:
     """``statscache.app.statement_timeout``: how long one query of the API may run."""
     cache_bytes: int
     """``statscache.app.cache_bytes``: memory for answers that are kept, in each process."""
+    maximum_listeners: int | None
+    """``statscache.app.maximum_listeners``: clients that may wait for changes in each process;
+    None: as many as suit the server."""
+    heartbeat: timedelta
+    """``statscache.app.heartbeat``: how often a client that waits is shown that we are there."""
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
@@ -104,6 +109,8 @@ class Settings:
                 config, "statscache.app.statement_timeout", timedelta(seconds=10)
             ),
             cache_bytes=_natural(config, "statscache.app.cache_bytes", 64 * 1024 * 1024),
+            maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
+            heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
             retention=_retention(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )
@@ -169,6 +176,10 @@ def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
     if type(value) is not int or value < 0:
         raise ConfigurationError(f"{key} must be a whole number from 0 on, not {value!r}")
     return value
+
+
+def _maximum(config: Mapping[str, Any], key: str) -> int | None:
+    return None if config.get(key) is None else _natural(config, key, 0)
 
 
 def _endpoint(config: Mapping[str, Any]) -> str | None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from statscache import migrations
 from statscache.errors import DatabaseUnavailable, SchemaError
@@ -64,6 +65,8 @@ class Database:
             if is_unavailable(error):
                 raise DatabaseUnavailable(_first_line(error)) from error
             raise
+        except PoolTimeout as error:
+            raise DatabaseUnavailable("all connections have been in use for too long") from error
 
     def check_schema(self) -> None:
         """Compare the revision of the schema with that of the installed migrations.

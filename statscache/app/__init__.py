@@ -12,12 +12,13 @@ import flask
 from statscache import config as configuration
 from statscache.app import problems, routes
 from statscache.app.dispatch import Dispatcher
+from statscache.app.front import Front
+from statscache.app.newest import NewestRows
+from statscache.app.reply import COMMON_HEADERS
 from statscache.app.service import Service
 from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-
-EXPOSED_HEADERS = "ETag, Link, X-Link-Number, X-Link-Count, Retry-After"
 
 
 def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
@@ -40,18 +41,20 @@ def build_app(settings: Settings, installed: Installed) -> flask.Flask:
     service = Service(settings, installed)
     app.extensions["statscache"] = service
     app.url_map.strict_slashes = False
-    routes.register(app, Dispatcher(service, routes.ROUTES))
+    dispatcher = Dispatcher(service, routes.ROUTES)
+    service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
+    service.listeners.before_waking = service.newest.refresh
+    routes.register(app, dispatcher)
+    app.wsgi_app = Front(app.wsgi_app, dispatcher)  # type: ignore[method-assign]
     app.after_request(_allow_other_origins)
     problems.register(app)
     return app
 
 
 def _allow_other_origins(answer: flask.Response) -> flask.Response:
-    """Pages of any origin may read everything: it is public, and nothing can be changed."""
-    answer.headers["Access-Control-Allow-Origin"] = "*"
-    answer.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    if "Vary" not in answer.headers:
-        answer.headers["Vary"] = "Accept, Accept-Encoding"
+    """Errors and redirects too."""
+    for name, text in COMMON_HEADERS:
+        answer.headers.setdefault(name, text)
     if flask.request.method == "OPTIONS":
         answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
         answer.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, Last-Event-ID"

@@ -68,7 +68,10 @@ class Snapshot:
     def gaps(self) -> Sequence[Row[Any]]:
         """The newest :data:`MOST_GAPS` rows of ``statscache_gap``, newest first."""
         newest_first = tables.gap.c.start.desc(), tables.gap.c.lane
-        return self._execute(select(tables.gap).order_by(*newest_first).limit(MOST_GAPS))
+        gaps: Sequence[Row[Any]] = self._execute(
+            select(tables.gap).order_by(*newest_first).limit(MOST_GAPS)
+        )
+        return gaps
 
     def load(self) -> Snapshot:
         """Read all of it now; the connection is not needed any more."""

@@ -6,9 +6,14 @@ from typing import Any
 
 import flask
 
-from statscache.app import catalogue, dispatch, explain, rows
+from statscache.app import catalogue, events, explain, rows
+from statscache.app.client import client_of
 from statscache.app.dispatch import Dispatcher
+from statscache.app.hold import hold
+from statscache.app.listeners import Listeners
 from statscache.app.problems import Problem
+from statscache.app.reply import Reply
+from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 
 
@@ -40,15 +45,27 @@ LAYOUT = Route(
     scope=Scope.NOTHING,
 )
 
-ROUTES: tuple[Route, ...] = (IDENTS, rows.ROUTE, LAYOUT, explain.ROUTE, *catalogue.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    IDENTS,
+    *events.ROUTES,
+    rows.ROUTE,
+    LAYOUT,
+    explain.ROUTE,
+    *catalogue.ROUTES,
+)
 
 
 def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
     """Let ``app`` answer all the routes of ``dispatcher``."""
+    listeners: Listeners = app.extensions["statscache"].listeners
 
     def view(**_arguments: str) -> flask.Response:
         environ = flask.request.environ
-        reply = dispatcher.respond(dispatch.request_of(environ), environ.get("HTTP_IF_NONE_MATCH"))
+        request, if_none_match = Request.of(environ), environ.get("HTTP_IF_NONE_MATCH")
+        client = client_of(environ)
+        reply = dispatcher.respond(request, if_none_match, client=client)
+        if isinstance(reply, Reply) and reply.wait and hold(listeners, reply.wait, client):
+            reply = dispatcher.respond(request, if_none_match, client=client)
         return flask.Response(reply.body, reply.status, reply.headers)
 
     for route in dispatcher.routes:

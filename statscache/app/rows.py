@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from statscache.app import filters, query
 from statscache.app.cache import Memo
+from statscache.app.hold import WAIT
 from statscache.app.query import Kind, Parameter
 from statscache.app.route import Answer, Call, Route, Table
 from statscache.plugins.discovery import Dataset, Installed
@@ -201,7 +202,7 @@ ROUTE = Route(
     name="rows",
     summary="The rows of one ident, newest first.",
     answer=answer,
-    parameters=(ORDER, LIMIT, query.START, query.STOP, PAGE, ROWS_PER_PAGE, SELECT),
+    parameters=(ORDER, LIMIT, query.START, query.STOP, PAGE, ROWS_PER_PAGE, SELECT, WAIT),
     filterable=True,
     formats=("json", "csv", "ndjson"),
     schema={"type": "array", "items": {"type": "object"}},

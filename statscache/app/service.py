@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 import statscache
 from statscache.app import canonical
+from statscache.app.listeners import Listeners
 from statscache.app.revisions import Revisions
 from statscache.app.rows import RowReaders
 from statscache.config import Settings
@@ -19,14 +21,21 @@ from statscache.database import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Installed
 
+if TYPE_CHECKING:
+    from statscache.app.newest import NewestRows
+
 
 class Service:
     """Made once per application; all its threads share it.
 
     Attributes:
+        listeners: who waits for changes.
+        newest: the rows that events carry; set with the routes that tell them.
         fingerprint: of what answers depend on besides the database: the version, the configuration
             and the plugins. All the workers of one deployment have the same.
     """
+
+    newest: NewestRows
 
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings
@@ -37,6 +46,7 @@ class Service:
         )
         self._has_our_schema = False
         self.revisions = Revisions(self.reading, self._database)
+        self.listeners = Listeners(self.revisions, settings.maximum_listeners)
         sources = sorted(
             {(d.source.distribution, d.source.version) for d in installed.datasets.values()}
         )

@@ -11,6 +11,7 @@ from statscache import __version__
 from statscache.cli.context import Context
 from statscache.cli.database import db
 from statscache.cli.demo import demo
+from statscache.cli.events import events
 from statscache.cli.plugins import plugins
 from statscache.cli.rejected import rejected
 from statscache.cli.replay import replay
@@ -35,7 +36,7 @@ def statscache(context: click.Context, config_filename: str | None) -> None:
     context.obj = Context(config_filename)
 
 
-for command in (db, demo, plugins, rejected, replay, serve, status, verify):
+for command in (db, demo, events, plugins, rejected, replay, serve, status, verify):
     statscache.add_command(command)
 
 
