@@ -17,13 +17,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete
+from sqlalchemy.exc import DBAPIError
 
 from statscache import tables
 from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.config import Settings
 from statscache.crew import Crew, Written
-from statscache.database import Database
+from statscache.database import Database, is_unavailable
 from statscache.lanes import (
     MAIN,
     ORDERED,
@@ -35,6 +36,7 @@ from statscache.lanes import (
 )
 from statscache.message import Message
 from statscache.migrations import BUNDLED_DISTRIBUTION
+from statscache.people import people_of
 from statscache.plugins.discovery import Installed
 from statscache.rejections import Rejection, RejectionLog
 from statscache.roster import FAILING, Roster
@@ -153,6 +155,7 @@ class Engine:
         with self._database.begin() as connection:
             self.lanes.exclude(connection)
             self.roster.settle(connection)
+            self._forget_hidden(connection)
         with self.transaction() as connection:
             for crew in self._crews.values():
                 for runner in crew.runners:
@@ -445,6 +448,23 @@ class Engine:
                         changed.append(table.ident)
             self._revise(connection, changed)
             self._rejections.prune(connection)
+
+    def _forget_hidden(self, connection: Connection) -> None:
+        """Delete what was counted for people who have asked since to appear nowhere."""
+        purged = []
+        for ident, dataset in self.installed.datasets.items():
+            try:
+                with connection.begin_nested():
+                    if people_of(dataset.plugin).purge(connection, dataset):
+                        purged.append(ident)
+            except DBAPIError as error:
+                if is_unavailable(error):
+                    raise
+                # A table that waits to be replaced may lack a column; its shadow has no such rows.
+                log.warning("hidden people are not yet deleted from %s: %s", ident, error.orig)
+        if purged:
+            log.info("rows of hidden people were deleted from %s", ", ".join(purged))
+            self._revise(connection, purged)
 
     # The parts of a batch.
 

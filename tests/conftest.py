@@ -93,8 +93,15 @@ def database_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
 @pytest.fixture
 def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database with our schema, on SQLite and on PostgreSQL."""
+    with new_database(request, backend, tmp_path) as uri:
+        yield uri
+
+
+@contextmanager
+def new_database(request: pytest.FixtureRequest, backend: str, folder: Path) -> Iterator[str]:
+    """A database with our schema, for fixtures of any scope."""
     if backend == "sqlite":
-        path = tmp_path / "statscache.db"
+        path = folder / "statscache.db"
         shutil.copy(request.getfixturevalue("migrated_file"), path)
         yield f"sqlite:///{path}"
     else:
@@ -126,7 +133,9 @@ def table(uri: str, name: str) -> list[tuple[Any, ...]]:
     """All rows of a table, sorted."""
     database = Database(uri)
     with database.begin() as connection:
-        rows = [tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))]
+        found = connection.execute(text(f"SELECT * FROM {name}"))
+        # psycopg2 gives binary values as memoryviews, which have no order.
+        rows = [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in found]
     database.dispose()
     return sorted(rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Integer, String, inspect, or_
 
+from statscache.people import people_of
 from statscache.plugins.aggregate import QUERY_PARAMETERS, Aggregate
 from statscache.plugins.discovery import Dataset
 
@@ -59,9 +60,16 @@ def columns(dataset: Dataset) -> Mapping[str, Column[Any]]:
 
 
 def clauses(filters: Iterable[Filter], dataset: Dataset) -> Sequence[ColumnElement[bool]]:
-    """The conditions of SQL that ``filters`` are."""
+    """The conditions of SQL that ``filters`` are, and those for what may be shown at all.
+
+    Every statement that reads rows to serve them has these.
+    """
     available = columns(dataset)
-    return [_clause(filter_, available[filter_.column]) for filter_ in filters]
+    people = people_of(dataset.plugin)
+    return [
+        *(_clause(filter_, available[filter_.column]) for filter_ in filters),
+        *people.shown(dataset),
+    ]
 
 
 def _clause(filter_: Filter, column: Column[Any]) -> ColumnElement[bool]:
