@@ -33,6 +33,13 @@ config = {
     "statscache.audit.repair": False,
     # How old rows get before they are deleted, by schedule; others are kept for ever.
     # "statscache.retention": {"15s": datetime.timedelta(days=7)},
+    # Names that appear nowhere: not stored, not served, history included.
+    "statscache.people.hidden": [],
+    # Accounts that the statistics about people leave out.
+    "statscache.people.bots": ["anonymous", "bodhi", "koschei", "masher", "releng", "zodbot"],
+    # Whether the API may rank people by their numbers, and list them: the data are public, but not
+    # everybody wants to be compared.
+    "statscache.people.rankings": False,
     # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its
     # processors are installed.
     "statscache.about": "tables",

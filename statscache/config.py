@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from statscache.errors import ConfigurationError
+from statscache.people import People
 
 URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
 """The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
@@ -71,6 +72,10 @@ class Settings:
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
+    people_rankings: bool
+    """``statscache.people.rankings``: whether the API may rank and list people."""
+    people: People
+    """``statscache.people.hidden``, ``statscache.people.bots``: who is left out."""
     about: str
     """``statscache.about``: ``tables`` (our own) or ``fedmsg.meta`` (the installed processors)."""
 
@@ -112,6 +117,8 @@ class Settings:
             maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
             heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
             retention=_retention(config),
+            people_rankings=_boolean(config, "statscache.people.rankings", default=False),
+            people=People.from_config(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )
 
@@ -180,6 +187,13 @@ def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
 
 def _maximum(config: Mapping[str, Any], key: str) -> int | None:
     return None if config.get(key) is None else _natural(config, key, 0)
+
+
+def _boolean(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} must be True or False, not {value!r}")
+    return value
 
 
 def _endpoint(config: Mapping[str, Any]) -> str | None:

@@ -37,11 +37,12 @@ ODD = (
 )
 ZONES = st.sampled_from(ODD) | st.sampled_from(sorted(zones.names()))
 MOMENTS = st.integers(0, int(datetime(2045, 1, 1, tzinfo=UTC).timestamp()))
+NAMED = zones.resolutions([1])
 RESOLUTIONS = ("15m", "1h", "6h", "1d", "week", "month", "year")
 
 
 def calendar(resolution: str, zone: str = "UTC") -> Calendar:
-    return Calendar(zones.resolution(resolution), zones.zone(zone))
+    return Calendar(NAMED[resolution], zones.zone(zone))
 
 
 def clock(moment: float, zone: str) -> datetime:
@@ -80,7 +81,7 @@ def label(moment: float, resolution: str, zone: str) -> Any:
     span=st.sampled_from([1, 900, HOUR, DAY, 3 * DAY, 40 * DAY, 400 * DAY]),
 )
 def test_buckets_are_what_clocks_show(zone: str, moment: int, resolution: str, span: int) -> None:
-    span = min(span, 1000 * zones.resolution(resolution).width)
+    span = min(span, 1000 * NAMED[resolution].width)
     buckets = calendar(resolution, zone).lay(moment, moment + span, 10_000)
     pieces = buckets.pieces
     # All the instants that were asked for are in one piece each, in order.
@@ -167,7 +168,7 @@ def test_an_hour_that_comes_twice_is_two_buckets() -> None:
 def test_the_buckets_before(zone: str, moment: int, resolution: str, count: int) -> None:
     found = calendar(resolution, zone)
     moment += 25 * 366 * DAY  # so that there are some
-    width = zones.resolution(resolution).width
+    width = NAMED[resolution].width
     buckets = found.lay(moment, moment + count * width, 1000)
     earlier = found.before(buckets)
     assert earlier.count == buckets.count
@@ -192,30 +193,17 @@ def test_too_many_are_refused_before_they_are_laid() -> None:
     assert calendar("1d").lay(DAY, DAY, 10).count == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "width"),
-    [
-        ("15m", "15m", 900),
-        ("60m", "1h", HOUR),
-        ("24h", "1d", DAY),
-        ("day", "1d", DAY),
-        ("7d", "week", 7 * DAY),
-        ("1w", "week", 7 * DAY),
-        ("2w", "14d", 14 * DAY),
-        ("90s", "90s", 90),
-        ("month", "month", 30 * DAY),
-        ("1y", "year", 365 * DAY),
-    ],
-)
-def test_resolutions(text: str, name: str, width: int) -> None:
-    found = zones.resolution(text)
-    assert (found.name, found.width) == (name, width)
-
-
-@pytest.mark.parametrize("text", ["", "0m", "d", "1.5h", "-1d", "1 d", "fortnight", "9" * 99 + "d"])
-def test_no_resolutions(text: str) -> None:
-    with pytest.raises(ValueError, match="must be such as 15m"):
-        zones.resolution(text)
+def test_resolutions() -> None:
+    calendar_units = ["week", "month", "year"]
+    assert list(zones.resolutions([900, DAY])) == [
+        *("15m", "30m", "1h", "2h", "3h", "6h", "12h", "1d"),
+        *calendar_units,
+    ]
+    assert list(zones.resolutions([DAY])) == ["1d", *calendar_units]
+    assert list(zones.resolutions([7 * HOUR])) == ["7h"]
+    assert list(zones.resolutions([7 * DAY])) == ["week"]
+    assert list(zones.resolutions([7 * DAY, 14 * DAY])) == ["week", "14d"]
+    assert zones.resolutions([90])["90s"].width == 90
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ class Coverage:
         number = bisect_left(self._starts, stop) - 1
         return number < 0 or self.gaps[number][1] <= start
 
+    def covered(self, start: float, stop: float) -> float:
+        """How many seconds of the time from ``start`` to before ``stop`` are covered."""
+        if self.since is None or self.until is None:
+            return 0.0
+        start, stop = max(start, self.since), min(stop, self.until)
+        if start >= stop:
+            return 0.0
+        gaps = sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in self.gaps)
+        return stop - start - gaps
+
     def is_live(self, now: float, within: float = LIVE_WITHIN) -> bool:
         """Whether live messages are being counted."""
         return self.listens_until is not None and now - self.listens_until <= within

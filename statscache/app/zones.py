@@ -5,20 +5,21 @@ is what its clocks call one date, be it 23, 24 or 25 hours long; a date that a z
 bucket. An hour that clocks show twice is two buckets.
 
 Where clocks are put back across midnight, as in St. John's until 2011 one minute after it, one date
-is two pieces of time, with a piece of the day before between them. So a bucket has one piece or more.
+is two pieces of time, with a piece of the day before between them: a bucket has one piece or more.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+from dateutil.relativedelta import relativedelta
 
 from statscache.plugins.aggregate import MONDAY
 
@@ -55,7 +56,7 @@ class Resolution:
 
     @property
     def divides_days(self) -> bool:
-        """Whether clocks show the start of a bucket at each midnight."""
+        """Whether clocks show the start of a bucket at each midnight, or at some of them."""
         return self.months > 0 or self.width == WEEK or DAY % self.width == 0
 
 
@@ -65,39 +66,25 @@ YEARS = Resolution("year", 365 * DAY, months=12)
 CALENDAR = (WEEKS, MONTHS, YEARS)
 
 _UTC = frozenset({"UTC", "Etc/UTC"})
-_UNITS = {"s": 1, "m": 60, "h": HOUR, "d": DAY, "w": WEEK}
-_FIXED = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
-_WORDS = {"week": WEEKS, "month": MONTHS, "year": YEARS, "1M": MONTHS, "1y": YEARS} | {
-    "second": Resolution("1s", 1),
-    "minute": Resolution("1m", 60),
-    "hour": Resolution("1h", HOUR),
-    "day": Resolution("1d", DAY),
-}
-
-
-def resolution(text: str) -> Resolution:
-    """What ``text`` means: ``15m``, ``1h``, ``1d``, ``week``, ``month``, ``year``, or alike.
-
-    Raises:
-        ValueError: nothing that divides a day into equal parts, nor days, nor a calendar's unit.
-    """
-    if text in _WORDS:
-        return _WORDS[text]
-    match = _FIXED.fullmatch(text)
-    if match is None:
-        raise ValueError("must be such as 15m, 1h, 1d, week, month or year")
-    return fixed(int(match[1]) * _UNITS[match[2]])
+_UNITS = {"d": DAY, "h": HOUR, "m": 60, "s": 1}
+_WIDTHS = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR)
 
 
 def fixed(width: int) -> Resolution:
     """Buckets of ``width`` seconds, counted from midnight, whole weeks from Monday."""
     if width == WEEK:
         return WEEKS
-    for unit in "dhms":
-        if width % _UNITS[unit] == 0:
-            break
-    offset = _MONDAY if width % WEEK == 0 else 0
-    return Resolution(f"{width // _UNITS[unit]}{unit}", width, offset)
+    unit, seconds = next(item for item in _UNITS.items() if width % item[1] == 0)
+    return Resolution(f"{width // seconds}{unit}", width, _MONDAY if width % WEEK == 0 else 0)
+
+
+def resolutions(stored: Collection[int]) -> dict[str, Resolution]:
+    """Those that rows of the widths ``stored`` can give in UTC, by name, the finest first."""
+    finest = min(stored)
+    found = [fixed(width) for width in {*stored, *_WIDTHS, DAY} if width % finest == 0]
+    if DAY % finest == 0:
+        found += [resolution for resolution in CALENDAR if resolution not in found]
+    return {each.name: each for each in sorted(found, key=lambda each: each.width)}
 
 
 @lru_cache(maxsize=1)
@@ -231,6 +218,19 @@ class Calendar:
         if buckets.start <= 0:
             return Buckets((), 0)
         return self._of(max(0, first), buckets.start - 1).last(buckets.count)
+
+    def year_before(self, buckets: Buckets) -> Buckets:
+        """Those of the same dates, or weeks, one year earlier; none at the beginning of 1970."""
+        width, zone = self.resolution.width, self.zone or UTC
+        whole_weeks = not self.resolution.months and width > DAY
+        step = relativedelta(days=round(365 * DAY / width) * width // DAY)
+        if not whole_weeks:
+            step = relativedelta(years=1)
+        start, stop = (
+            math.floor((datetime.fromtimestamp(end, zone) - step).timestamp())
+            for end in (buckets.start, buckets.stop)
+        )
+        return Buckets((), 0) if start < 0 else self._of(start, stop - 1)
 
     def _of(self, first: int, last: int) -> Buckets:
         """The buckets of the instants from ``first`` to ``last``."""
