@@ -6,7 +6,7 @@ from typing import Any
 
 import flask
 
-from statscache.app import catalogue, events, explain, rows
+from statscache.app import catalogue, events, explain, rows, series, summary, top, values
 from statscache.app.client import client_of
 from statscache.app.dispatch import Dispatcher
 from statscache.app.hold import hold
@@ -50,6 +50,10 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     rows.ROUTE,
     LAYOUT,
+    series.ROUTE,
+    summary.ROUTE,
+    top.ROUTE,
+    values.ROUTE,
     explain.ROUTE,
     *catalogue.ROUTES,
 )
