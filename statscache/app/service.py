@@ -13,9 +13,10 @@ from sqlalchemy.engine import make_url
 
 import statscache
 from statscache.app import canonical
+from statscache.app.export import Exports
 from statscache.app.listeners import Listeners
+from statscache.app.reader import RowReaders
 from statscache.app.revisions import Revisions
-from statscache.app.rows import RowReaders
 from statscache.config import Settings
 from statscache.database import Database
 from statscache.errors import DatabaseUnavailable
@@ -41,6 +42,7 @@ class Service:
         self.settings = settings
         self.installed = installed
         self.rows = RowReaders(installed)
+        self.exports = Exports()
         self._database = Database(
             settings.uri, read_only=True, statement_timeout=settings.statement_timeout
         )
