@@ -1,8 +1,8 @@
 """Times as people write them: UNIX seconds, ISO 8601, or relative to the present.
 
 A relative time is not a number until it is known what the present is rounded down to: see
-:class:`Steps`. Dates, and days, months and years before the present, are those of a time zone; of UTC
-where a query names none.
+:class:`Steps`. Dates, and days, months and years before the present, are those of a time zone; of
+UTC where a query names none.
 """
 
 from __future__ import annotations
