@@ -5,6 +5,8 @@ It knows models and revisions, and neither the engine nor the bus.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import flask
@@ -35,13 +37,15 @@ def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
     return build_app(Settings.from_config(config), discovery.discover(config))
 
 
-def build_app(settings: Settings, installed: Installed) -> flask.Flask:
-    """The WSGI application for these plugins."""
+def build_app(
+    settings: Settings, installed: Installed, clock: Callable[[], float] = time.time
+) -> flask.Flask:
+    """The WSGI application for these plugins; ``clock`` tells the present, in UNIX seconds."""
     app = flask.Flask(__name__)
     service = Service(settings, installed)
     app.extensions["statscache"] = service
     app.url_map.strict_slashes = False
-    dispatcher = Dispatcher(service, routes.ROUTES)
+    dispatcher = service.dispatcher = Dispatcher(service, routes.ROUTES, clock)
     service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
     service.listeners.before_waking = service.newest.refresh
     routes.register(app, dispatcher)

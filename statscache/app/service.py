@@ -23,6 +23,7 @@ from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Installed
 
 if TYPE_CHECKING:
+    from statscache.app.dispatch import Dispatcher
     from statscache.app.newest import NewestRows
 
 
@@ -32,11 +33,13 @@ class Service:
     Attributes:
         listeners: who waits for changes.
         newest: the rows that events carry; set with the routes that tell them.
+        dispatcher: answers requests; set with the routes.
         fingerprint: of what answers depend on besides the database: the version, the configuration
             and the plugins. All the workers of one deployment have the same.
     """
 
     newest: NewestRows
+    dispatcher: Dispatcher
 
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings

@@ -150,7 +150,9 @@ def parse(text: str) -> Time:
     else:
         raise ValueError(f"must be a time such as {EXAMPLES}, not {text!r:.80}")
     if not EARLIEST <= moment <= LATEST:
-        raise ValueError(f"must be a time from 1970 to 9999, not {text!r:.80}")
+        raise ValueError(
+            f"must be a time from 1970 to 9999, in seconds and not milliseconds, not {text!r:.80}"
+        )
     return Time(moment, is_local=is_local)
 
 
