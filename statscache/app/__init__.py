@@ -15,6 +15,7 @@ from statscache import config as configuration
 from statscache.app import problems, routes
 from statscache.app.dispatch import Dispatcher
 from statscache.app.front import Front
+from statscache.app.metrics import Measured
 from statscache.app.newest import NewestRows
 from statscache.app.reply import COMMON_HEADERS
 from statscache.app.service import Service
@@ -49,7 +50,8 @@ def build_app(
     service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
     service.listeners.before_waking = service.newest.refresh
     routes.register(app, dispatcher)
-    app.wsgi_app = Front(app.wsgi_app, dispatcher)  # type: ignore[method-assign]
+    front = Front(app.wsgi_app, dispatcher)
+    app.wsgi_app = service.measured = Measured(front, dispatcher)  # type: ignore[method-assign]
     app.after_request(_allow_other_origins)
     problems.register(app)
     return app

@@ -76,12 +76,7 @@ class Dispatcher:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded.
         """
-        plan = self._plans.get(request)
-        clock = self._clock()
-        if plan is None or clock >= plan.valid_until:
-            plan = self._planner.plan(request, clock)
-            if len(request.query) <= LONGEST_REMEMBERED_QUERY:
-                self._plans.put(request, plan)
+        plan = self._plan(request)
         mark, etag = self._mark(plan, reading)
         kept = self._kept(plan, request, if_none_match, mark, etag)
         if kept is not None:
@@ -94,6 +89,26 @@ class Dispatcher:
         alone = mark is None or reading is not None
         result = compute() if alone else self._flights.run((plan.key, mark), compute)
         return result if isinstance(result, StreamReply) else self._reply(plan, request, result)
+
+    def mark(self, request: Request, snapshot: Snapshot) -> Hashable:
+        """What the answer to ``request`` depends on, and the query: equal marks, equal answers.
+
+        Raises:
+            Problem: the request cannot be answered as it is.
+        """
+        plan = self._plan(request)
+        mark = self._mark_in(plan, snapshot)
+        # Where nobody would say when it changes, it has changed.
+        return plan.key, self._clock() if mark is None else mark
+
+    def _plan(self, request: Request) -> Plan:
+        plan = self._plans.get(request)
+        clock = self._clock()
+        if plan is None or clock >= plan.valid_until:
+            plan = self._planner.plan(request, clock)
+            if len(request.query) <= LONGEST_REMEMBERED_QUERY:
+                self._plans.put(request, plan)
+        return plan
 
     def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
         """The reply to ``request``, if that needs no more than what is kept; never raises."""

@@ -62,6 +62,7 @@ class Parameter:
             UNIX seconds like one that was given.
         example: a text for the reference.
         repeatable: whether it may come several times; the value is then a tuple.
+        most: how often, at most.
         is_end: whether it is the end of a range of times: what is relative to the present is then
             relative to the end of the step that the present is in, so that the range has all of it.
     """
@@ -72,6 +73,7 @@ class Parameter:
     default: Any = None
     example: str | None = None
     repeatable: bool = False
+    most: int = MOST_PAIRS
     is_end: bool = False
 
     def kind_for(self, dataset: Dataset | None) -> Kind:
@@ -235,6 +237,8 @@ def parse(
             refuse(name, f"is not a parameter of this route; it has {', '.join(allowed)}", allowed)
         if len(texts) > 1 and not parameter.repeatable:
             refuse(name, "is given more than once")
+        if len(texts) > parameter.most:
+            refuse(name, f"is given more than {parameter.most} times")
         for text in texts:
             if len(text) > LONGEST_VALUE:
                 refuse(name, f"is longer than {LONGEST_VALUE} characters")

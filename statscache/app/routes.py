@@ -6,13 +6,27 @@ from typing import Any
 
 import flask
 
-from statscache.app import catalogue, events, explain, rows, series, summary, top, values
+from statscache.app import (
+    badge,
+    batch,
+    catalogue,
+    events,
+    explain,
+    health,
+    metrics,
+    openapi,
+    rows,
+    series,
+    summary,
+    top,
+    values,
+)
 from statscache.app.client import client_of
 from statscache.app.dispatch import Dispatcher
 from statscache.app.hold import hold
 from statscache.app.listeners import Listeners
 from statscache.app.problems import Problem
-from statscache.app.reply import Reply
+from statscache.app.reply import Reply, StreamReply
 from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 
@@ -55,7 +69,12 @@ ROUTES: tuple[Route, ...] = (
     top.ROUTE,
     values.ROUTE,
     explain.ROUTE,
+    badge.ROUTE,
     *catalogue.ROUTES,
+    batch.ROUTE,
+    openapi.ROUTE,
+    *health.ROUTES,
+    metrics.ROUTE,
 )
 
 
@@ -70,6 +89,10 @@ def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
         reply = dispatcher.respond(request, if_none_match, client=client)
         if isinstance(reply, Reply) and reply.wait and hold(listeners, reply.wait, client):
             reply = dispatcher.respond(request, if_none_match, client=client)
+        if flask.request.method == "HEAD" and isinstance(reply, StreamReply):
+            # Flask would not tell it that nobody wants it.
+            reply.body.close()
+            return flask.Response(iter(()), reply.status, reply.headers)
         return flask.Response(reply.body, reply.status, reply.headers)
 
     for route in dispatcher.routes:

@@ -24,6 +24,7 @@ from statscache.plugins.discovery import Installed
 
 if TYPE_CHECKING:
     from statscache.app.dispatch import Dispatcher
+    from statscache.app.metrics import Measured
     from statscache.app.newest import NewestRows
 
 
@@ -34,12 +35,14 @@ class Service:
         listeners: who waits for changes.
         newest: the rows that events carry; set with the routes that tell them.
         dispatcher: answers requests; set with the routes.
+        measured: counts what was answered; set with the routes.
         fingerprint: of what answers depend on besides the database: the version, the configuration
             and the plugins. All the workers of one deployment have the same.
     """
 
     newest: NewestRows
     dispatcher: Dispatcher
+    measured: Measured
 
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings
