@@ -94,6 +94,14 @@ class People:
             conditions += [column.not_in(self.bots) for column in _user_columns(dataset)]
         return conditions
 
+    def may_show(self, dataset: Dataset, column: str, value: object) -> bool:
+        """Whether rows with this ``value`` in a column may be served."""
+        keys = dataset.plugin.keys if isinstance(dataset.plugin, Aggregate) else ()
+        role = next((key.role for key in keys if key.name == column), None)
+        if role == "user":
+            return not self.is_hidden(value) and value not in self.bots
+        return role in NO_PEOPLE or not self.mentions(value)
+
     def refusal(self, plugin: Aggregate) -> Callable[[Sequence[Any]], bool] | None:
         """A function that says whether a row (keys, then values) may not be stored.
 

@@ -22,6 +22,7 @@ from statscache.archive.rows import message_of
 from statscache.database import Database
 from statscache.engine import Engine
 from statscache.message import Message
+from statscache.people import KNOWN_BOTS
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Dataset, Source
 from statscache.testing import rows_of
@@ -343,12 +344,12 @@ def test_what_the_archive_can_be_asked(
     ("dataset", "filters", "pairs", "narrow"),
     [
         # Whom it is about, where there may be several, or nobody.
-        (counter(keys=BY_USER), [], [], [{"column": "who", "leave_out": []}]),
+        (counter(keys=BY_USER), [], [], [{"column": "who", "leave_out": [*KNOWN_BOTS]}]),
         (
             counter(keys=BY_USER),
             [Filter("who", True, ("ralph",))],
             [],
-            [{"column": "who", "leave_out": ["ralph"]}],
+            [{"column": "who", "leave_out": ["ralph", *KNOWN_BOTS]}],
         ),
         (
             counter(keys=BY_USER),
@@ -425,12 +426,30 @@ def test_what_the_archive_cannot_be_asked(
             [Filter("topic", False, (GIT,)), Filter("topic", True, (GIT,))],
         ),
         (counter(GIT, keys=BY_TOPIC), [Filter("topic", False, (WIKI,))]),
+        (counter(keys=BY_USER), [Filter("who", False, ("zodbot",))]),
         (counter(GIT, keys=BY_CATEGORY), [Filter("category", False, ("wiki",))]),
         (counter("*.*.*.git.#", keys=BY_CATEGORY), [Filter("category", True, ("git",))]),
     ],
 )
 def test_what_nothing_can_be_behind(dataset: Dataset, filters: list[Filter]) -> None:
     assert query_of(dataset, tuple(filters)).is_empty
+
+
+def test_who_is_not_counted_is_not_repeated(migrated_uri: str) -> None:
+    config = {
+        "statscache.sqlalchemy.uri": migrated_uri,
+        "statscache.datagrepper.endpoint": "http://localhost/",
+        "statscache.people.hidden": ["ralph"],
+    }
+    client = create_app(config).test_client()
+    for ident, query in (
+        ("volume-by-user-1d", {"user": ["ralph", "toshio"]}),
+        ("volume-by-user-1d", {"not_user": "Ralph"}),
+        ("number-of-contribution-per-project-to-pagure.io-1d", {"project": "forks/ralph/x"}),
+    ):
+        answer = client.get(f"/api/{ident}/messages", query_string=query)
+        assert answer.status_code == 200
+        assert "ralph" not in answer.text.lower()
 
 
 def test_very_many_topics_are_told_by_their_categories() -> None:

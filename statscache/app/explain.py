@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from statscache.app import coverage, query
+from statscache.app import coverage, ranges
 from statscache.app.coverage import Coverage
 from statscache.app.filters import Filters
 from statscache.app.problems import Problem
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
-from statscache.app.times import steps_of
+from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate, Key
 from statscache.plugins.discovery import Dataset
 from statscache.plugins.models import plain
@@ -103,7 +103,7 @@ class Condition:
 def query_of(dataset: Dataset, filters: Filters) -> Query:
     """What the archive is to be asked for the messages behind rows that pass ``filters``."""
     found = Query()
-    conditions = _conditions(filters)
+    conditions = _conditions(dataset, filters)
     if any(condition.wanted == () for condition in conditions.values()):
         found.is_empty = True
         return found
@@ -134,18 +134,24 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
     _ask_for_topics(found, plugin, by_role)
     for role in _SEVERAL:
         if role in keys:
-            _ask_for_several(found, keys[role], by_role[role])
+            nobodies = people_of(plugin).bots if role == "user" else ()
+            _ask_for_several(found, keys[role], by_role[role], nobodies)
     return found
 
 
-def _conditions(filters: Filters) -> dict[str, Condition]:
+def _conditions(dataset: Dataset, filters: Filters) -> dict[str, Condition]:
+    """By column, without the values that no row is served with: they are not even repeated."""
+    people = people_of(dataset.plugin)
     found: dict[str, Condition] = {}
     for filter_ in filters:
         known = found.get(filter_.column, Condition())
+        values = tuple(
+            value for value in filter_.values if people.may_show(dataset, filter_.column, value)
+        )
         found[filter_.column] = (
-            Condition(known.wanted, filter_.values)
+            Condition(known.wanted, values)
             if filter_.negated
-            else Condition(filter_.values, known.unwanted)
+            else Condition(values, known.unwanted)
         )
     return {
         column: condition
@@ -274,13 +280,14 @@ def _category(topic: str) -> str:
 # Users and packages, of which a message has any number.
 
 
-def _ask_for_several(found: Query, key: Key, condition: Condition) -> None:
+def _ask_for_several(found: Query, key: Key, condition: Condition, nobodies: Iterable[str]) -> None:
+    """Ask for some; ``nobodies`` are never counted."""
     role = str(key.role)
     if condition.wanted is None:
         found.leave(
             f"a message counts once for each {role} that it is about, for none if there is none",
             column=key.name,
-            leave_out=list(condition.unwanted),
+            leave_out=[*condition.unwanted, *nobodies],
         )
         return
     found.ask(role, condition.wanted)
@@ -340,11 +347,7 @@ def _answer(call: Call) -> Answer:
 def _window(call: Call, covered: Coverage) -> tuple[float, float]:
     """The time of the messages, which is that of the buckets, not of their labels."""
     start, stop = call.values["start"], call.values["stop"]
-    if start is None:
-        start = covered.since or 0.0
-    if stop is None:
-        stop = steps_of(call.dataset).after(call.now)
-    return start, stop
+    return (covered.since or 0.0) if start is None else start, stop
 
 
 def _text(moment: float) -> str:
@@ -429,7 +432,7 @@ ROUTE = Route(
     "buckets that it is made of. The archive cannot be asked everything: where ``exact`` is false, "
     "its query finds more messages than were counted, and ``narrow`` says which to leave out.",
     answer=_answer,
-    parameters=(query.START, query.STOP),
+    parameters=(ranges.START, ranges.STOP, ranges.TZ),
     filterable=True,
     scope=Scope.NOTHING,
     state=coverage.of_call,
