@@ -110,11 +110,13 @@ class Measured:
         head, _, tail = path.rstrip("/").rpartition("/")
         if head == "/api":
             return self._tails.get(tail, "rows")
+        if path.rstrip("/") == "/api":
+            return "idents"
         if head == "/api/plugins":
             return "plugin"
         if head.endswith("/values"):
             return "values"
-        return self._tails.get(tail, _OTHER) if tail else self._tails.get("", _OTHER)
+        return self._tails.get(tail, _OTHER) if tail else _OTHER
 
 
 class Hub(Collector):
