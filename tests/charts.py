@@ -12,12 +12,22 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from statscache import tables
+from statscache.announcements import announce
 from statscache.app import build_app
 from statscache.config import Settings
 from statscache.database import Database
 from statscache.engine import Engine
 from statscache.message import Message
-from statscache.plugins import Aggregate, Key, Value, discovery
+from statscache.plugins import (
+    Aggregate,
+    BasePlugin,
+    CategorizedLogModel,
+    CategorizedModel,
+    Key,
+    ScalarModel,
+    Value,
+    discovery,
+)
 from statscache.plugins.discovery import Installed, Source
 from tests.conftest import message
 
@@ -159,6 +169,8 @@ class Place:
         database = Database(self.uri)
         with database.begin() as connection:
             connection.execute(statement)
+            # As the hub does whenever it changes something.
+            announce(connection, list(self.installed.datasets))
         database.dispose()
 
     def client(self) -> FlaskClient:
@@ -173,3 +185,56 @@ def quarters(start: float, stop: float) -> Iterator[float]:
     while moment < stop:
         yield moment
         moment += 900
+
+
+class WeightsModel(ScalarModel):
+    __tablename__ = "chart_weights"
+
+
+class StarsModel(CategorizedModel):
+    __tablename__ = "chart_stars"
+
+
+class LogModel(CategorizedLogModel):
+    __tablename__ = "chart_log"
+
+
+class Weights(BasePlugin):
+    """A classic plugin that writes one number per hour, at its end."""
+
+    name, summary, description = "weights", "numbers", "For tests."
+    interval = timedelta(hours=1)
+    model = WeightsModel
+
+
+class Stars(BasePlugin):
+    """A classic plugin that writes numbers of categories, per day, at its end."""
+
+    name, summary, description = "stars", "numbers", "For tests."
+    interval = timedelta(days=1)
+    model = StarsModel
+
+
+class Moments(Weights):
+    """A classic plugin without windows."""
+
+    name = "moments"
+    interval = None
+
+    class model(ScalarModel):  # noqa: N801
+        __tablename__ = "chart_moments"
+
+
+class Log(BasePlugin):
+    """A classic plugin that has no numbers."""
+
+    name, summary, description = "log", "entries", "For tests."
+    interval = timedelta(days=1)
+    model = LogModel
+
+
+class Latest(Visits):
+    """A table of latest values."""
+
+    name = "latest"
+    resolutions = ()

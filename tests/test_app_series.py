@@ -18,7 +18,23 @@ from sqlalchemy import insert, text, update
 
 from statscache import tables
 from statscache.message import Message
-from tests.charts import DAY, EDGES, HOUR, MERGES, ZONES, Days, Place, Visits
+from tests.charts import (
+    DAY,
+    EDGES,
+    HOUR,
+    MERGES,
+    ZONES,
+    Days,
+    Latest,
+    Log,
+    Moments,
+    Place,
+    Stars,
+    StarsModel,
+    Visits,
+    Weights,
+    WeightsModel,
+)
 from tests.charts import label as label_of
 from tests.charts import visits as make_visits
 from tests.conftest import BACKENDS, message, new_database
@@ -284,24 +300,23 @@ def test_a_bucket_opens_with_the_first_second_that_is_covered(place: Place) -> N
         assert (found["partial"], found["missing"]) == (partial, missing)
 
 
-@pytest.mark.parametrize(
-    ("fill", "values"),
-    [
-        (None, {"visits": [None, 0, 1, 0, 2, 0], "longest": [None, None, 1, None, 3, None]}),
-        ("zero", {"visits": [None, 0, 1, 0, 2, 0], "longest": [None, 0, 1, 0, 3, 0]}),
-        ("null", {"visits": [None, None, 1, None, 2, None]}),
-        ("previous", {"visits": [None, None, 1, 1, 2, 2], "longest": [None, None, 1, 1, 3, 3]}),
-    ],
-)
-def test_fill(place: Place, fill: str | None, values: dict[str, Any]) -> None:
+def test_fill(place: Place) -> None:
     messages = [visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, seconds=3)]
     place.count(messages)
     place.cover(MIDNIGHT + 5 * DAY, since=MIDNIGHT - DAY)
     query = {"start": MIDNIGHT - 2 * DAY, "stop": MIDNIGHT + 4 * DAY}
-    query |= {"fill": fill} if fill else {}
-    found = get(place.client(), "/api/visits-1d/series", **query)
-    by_column = {series["column"]: series["values"] for series in found["series"]}
-    assert by_column | values == by_column
+    expected = {
+        "": {"visits": [None, 0, 1, 0, 2, 0], "longest": [None, None, 1, None, 3, None]},
+        "zero": {"visits": [None, 0, 1, 0, 2, 0], "longest": [None, 0, 1, 0, 3, 0]},
+        "null": {"visits": [None, None, 1, None, 2, None]},
+        "previous": {"visits": [None, None, 1, 1, 2, 2], "longest": [None, None, 1, 1, 3, 3]},
+    }
+    client = place.client()
+    for fill, values in expected.items():
+        more = {"fill": fill} if fill else {}
+        found = get(client, "/api/visits-1d/series", **query, **more)
+        by_column = {series["column"]: series["values"] for series in found["series"]}
+        assert by_column | values == by_column, fill
 
 
 def test_without_a_range_it_is_that_of_the_last_hundred_buckets(place: Place) -> None:
@@ -461,3 +476,84 @@ def test_points_choose_the_finest_resolution_that_is_not_finer(client: FlaskClie
         assert len(found["times"]) <= points
     found = get(client, "/api/days-1d/series?start=2023-10&stop=2023-11&points=1000")
     assert found["resolution"] == "1d"
+
+
+# Classic plugins, and what has no buckets.
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def classics(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Place]:
+    with new_database(request, request.param, tmp_path_factory.mktemp("classics")) as uri:
+        place = Place(uri, Latest, Log, Moments, Stars, Weights)
+        fill_in(place)
+        yield place
+
+
+def fill_in(place: Place) -> None:
+    place.count([])
+
+    def at(moment: float) -> datetime:
+        return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+
+    place.execute(
+        insert(WeightsModel).values(
+            [{"timestamp": at(NOON + number * HOUR), "scalar": 10 + number} for number in range(3)]
+        )
+    )
+    rows = [(1, "b", 1), (1, "a", 2), (2, "a", 3), (2, "a", 4), (3, "c", 5)]
+    place.execute(
+        insert(StarsModel).values(
+            [
+                {"timestamp": at(MIDNIGHT + day * DAY), "category": category, "scalar": scalar}
+                for day, category, scalar in rows
+            ]
+        )
+    )
+    place.cover(MIDNIGHT + 4 * DAY)
+
+
+def test_windows_of_classic_plugins_are_labelled_by_their_start(classics: Place) -> None:
+    query = {"start": NOON - 2 * HOUR, "stop": NOON + 3 * HOUR}
+    found = get(classics.client(), "/api/weights-1h/series", **query)
+    assert found["times"] == [NOON + number * HOUR for number in range(-2, 3)]
+    # The row of noon is of the hour before it.
+    assert found["series"][0]["values"] == [0, 10, 11, 12, 0]
+    query = {"start": MIDNIGHT, "stop": MIDNIGHT + 5 * DAY}
+    found = get(classics.client(), "/api/stars-1d/series", **query)
+    assert found["series"][0]["values"] == [3, 7, 5, 0, None]
+    found = get(classics.client(), "/api/stars-1d/series", by="category", top=2, **query)
+    assert {series["name"]: series["values"] for series in found["series"]} == {
+        "a": [2, 7, 0, 0, None],
+        "c": [0, 0, 5, 0, None],
+        "other": [1, 0, 0, 0, None],
+    }
+    found = get(classics.client(), "/api/stars-1d/series", not_category="a", **query)
+    assert found["series"][0]["total"] == 6
+
+
+def test_windows_of_classic_plugins_stay_as_they_are(classics: Place) -> None:
+    client = classics.client()
+    problem = refused(client, "/api/stars-1d/series?resolution=week")
+    assert problem["allowed"] == ["1d"]
+    problem = refused(client, "/api/stars-1d/series?tz=Asia/Kolkata")
+    assert "does not say how they are merged" in problem["detail"]
+    found = get(client, "/api/weights-1h/series?start=2023-11-15&stop=2023-11-16&tz=Europe/Berlin")
+    assert found["series"][0]["total"] == 33
+    refused(client, "/api/weights-1h/series?tz=Asia/Kolkata")
+
+
+@pytest.mark.parametrize("route", ["series", "summary", "top"])
+@pytest.mark.parametrize(
+    ("ident", "reason"),
+    [
+        ("log-1d", "has no column of numbers"),
+        ("moments", "is not counted in buckets"),
+        ("latest", "is not counted in buckets"),
+    ],
+)
+def test_what_has_no_buckets_or_no_numbers(
+    classics: Place, route: str, ident: str, reason: str
+) -> None:
+    problem = refused(classics.client(), f"/api/{ident}/{route}", 404)
+    assert reason in problem["detail"]
+    assert f"/api/{ident}" in problem["detail"]

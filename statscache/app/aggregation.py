@@ -6,8 +6,9 @@ that are left of each bucket are merged here. Both do it by the rules that the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -30,6 +31,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.exc import DBAPIError
 
 from statscache.app import filters
 from statscache.app.filters import Filters
@@ -39,11 +41,7 @@ from statscache.plugins.aggregate import NEWEST_AT, Aggregate
 Number = int | float | None
 """None where there is no row."""
 
-_MERGED: Mapping[str, Callable[..., Any]] = {
-    "add": func.sum,
-    "smallest": func.min,
-    "largest": func.max,
-}
+_SQLITE_OVERFLOW = "integer overflow"
 
 
 class Ranked(NamedTuple):
@@ -70,6 +68,11 @@ class Aggregation:
         self._measures = measures
         self._is_sqlite = connection.dialect.name == "sqlite"
         self._existing: dict[str, bool] = {}
+        self._merged: dict[str, Callable[[Any], Any]] = {
+            "add": func.sum,
+            "smallest": func.min,
+            "largest": func.max,
+        }
 
     def in_buckets(
         self, parts: Iterable[Part], without: tuple[str, Sequence[Any]] | None = None
@@ -81,16 +84,8 @@ class Aggregation:
         """
         folded = _Fold(self._measures, parts := self._there(parts))
         for part in parts:
-            clauses = []
-            if without is not None:
-                column = part.source.columns[without[0]]
-                others = column.not_in(without[1])
-                clauses.append(or_(others, column.is_(None)) if column.nullable else others)
-            pieces = self._pieces(part)
-            values = self._values(part.source, pieces, clauses)
-            statement = select(pieces.number, *values).select_from(pieces.table)
-            for number, *row in self._execute(statement):
-                folded.add(part.pieces[number - pieces.first].number, row)
+            for place, *row in self._execute(partial(self._per_piece, part, without)):
+                folded.add(part.pieces[place].number, row)
         return folded.result()
 
     def in_buckets_by_key(
@@ -99,22 +94,16 @@ class Aggregation:
         """The numbers of each bucket and each of ``keys`` in the column ``by`` that have rows."""
         folded = _Fold(self._measures, parts := self._there(parts))
         for part in parts:
-            column = part.source.columns[by]
-            pieces, table = self._pieces(part), self._keys(column, keys)
-            key = table.c.key
-            values = self._values(part.source, pieces, [column == key], table)
-            everything = pieces.table.join(table, true())
-            statement = select(pieces.number, key, *values).select_from(everything)
-            for number, found, *row in self._execute(statement):
-                folded.add((part.pieces[number - pieces.first].number, found), row)
+            for place, key, *row in self._execute(partial(self._per_key, part, by, keys)):
+                folded.add((part.pieces[place].number, key), row)
         return folded.result()
 
     def keys(self, parts: Iterable[Part], by: str, most: int) -> list[Any]:
         """The keys in the column ``by`` that have rows, sorted; no more than ``most`` of them."""
-        rows = self._rows(self._there(parts), by)
-        if rows is None:
+        parts = self._there(parts)
+        if not parts:
             return []
-        table = rows.subquery()
+        table = self._rows(parts, by).subquery()
         return sorted(self._connection.scalars(select(table.c.key).distinct().limit(most)))
 
     def ranking(self, parts: Iterable[Part], by: str, limit: int) -> tuple[list[Ranked], int]:
@@ -122,23 +111,54 @@ class Aggregation:
 
         The number is that of the first measure. Of equal ones, the smaller key comes first.
         """
-        rows = self._rows(parts := self._there(parts), by)
-        if rows is None:
+        parts = self._there(parts)
+        if not parts:
             return [], 0
-        table, merge = rows.subquery(), self._measures[0].merge
-        if merge == "newest":
-            order = [column.desc() for column in table.c if column.name not in ("key", "value")]
-            place = func.row_number().over(partition_by=table.c.key, order_by=order)
-            placed = select(table.c.key, table.c.value, place.label("place")).subquery()
-            merged = select(placed.c.key, placed.c.value).where(placed.c.place == 1).subquery()
-        else:
-            value = _MERGED[merge](table.c.value).label("value")
-            merged = select(table.c.key, value).group_by(table.c.key).subquery()
-        statement = select(merged.c.key, merged.c.value, func.count().over())
-        statement = statement.order_by(merged.c.value.desc(), merged.c.key).limit(limit)
-        found = self._execute(statement)
+        found = self._execute(partial(self._largest, parts, by, limit))
         count = found[0][2] if found else 0
         return [Ranked(key, plain(value)) for key, value, _ in found], count
+
+    # Statements.
+
+    def _per_piece(self, part: Part, without: tuple[str, Sequence[Any]] | None) -> Select[Any]:
+        pieces, clauses = self._pieces(part), []
+        if without is not None:
+            column = part.source.columns[without[0]]
+            others = column.not_in(without[1])
+            clauses.append(or_(others, column.is_(None)) if column.nullable else others)
+        values = self._values(part.source, pieces, clauses)
+        return select(pieces.place, *values).select_from(pieces.table)
+
+    def _per_key(self, part: Part, by: str, keys: Sequence[Any]) -> Select[Any]:
+        column = part.source.columns[by]
+        pieces, wanted = self._pieces(part), self._wanted(column, keys)
+        key = wanted.c.key
+        values = self._values(part.source, pieces, [column == key], wanted)
+        everything = pieces.table.join(wanted, true())
+        return select(pieces.place, key, *values).select_from(everything)
+
+    def _largest(self, parts: Sequence[Part], by: str, limit: int) -> Select[Any]:
+        table, merge = self._rows(parts, by).subquery(), self._measures[0].merge
+        if merge == "newest":
+            order = [column.desc() for column in table.c if column.name not in ("key", "value")]
+            rank = func.row_number().over(partition_by=table.c.key, order_by=order)
+            ranked = select(table.c.key, table.c.value, rank.label("rank")).subquery()
+            merged = select(ranked.c.key, ranked.c.value).where(ranked.c.rank == 1).subquery()
+        else:
+            value = self._merged[merge](table.c.value).label("value")
+            merged = select(table.c.key, value).group_by(table.c.key).subquery()
+        statement = select(merged.c.key, merged.c.value, func.count().over())
+        return statement.order_by(merged.c.value.desc(), merged.c.key).limit(limit)
+
+    def _execute(self, statement: Callable[[], Select[Any]]) -> Sequence[Any]:
+        try:
+            return self._connection.execute(statement()).all()
+        except DBAPIError as error:
+            if str(error.orig) != _SQLITE_OVERFLOW:
+                raise
+        # Whole numbers beyond 64 bits, which SQLite does not add.
+        self._merged["add"] = _added_in_halves
+        return self._connection.execute(statement()).all()
 
     # The parts of statements.
 
@@ -159,16 +179,16 @@ class Aggregation:
         if self._is_sqlite:
             table = func.json_each(_json(pairs)).table_valued("key", "value", name="pieces")
             start, stop = (func.json_extract(table.c.value, f"$[{end}]") for end in (0, 1))
-            return _Pieces(table, table.c.key, 0, start, stop)
+            return _Pieces(table, table.c.key, start, stop)
         arrays = [_array(ends) for ends in zip(*pairs, strict=True)]
         table = (
             func.unnest(*arrays)
             .table_valued("start", "stop", with_ordinality="number", name="pieces")
             .render_derived()
         )
-        return _Pieces(table, table.c.number, 1, table.c.start, table.c.stop)
+        return _Pieces(table, table.c.number - 1, table.c.start, table.c.stop)
 
-    def _keys(self, column: ColumnElement[Any], keys: Sequence[Any]) -> Any:
+    def _wanted(self, column: ColumnElement[Any], keys: Sequence[Any]) -> Any:
         """Keys as a table of one parameter, with the column ``key``."""
         if self._is_sqlite:
             table = func.json_each(_json(keys)).table_valued("value", name="keys")
@@ -193,7 +213,7 @@ class Aggregation:
         newest = [source.columns[name] for name in _newest(self._measures, source)]
         order = [column.desc() for column in newest]
         found = [
-            select(_MERGED[measure.merge](source.columns[measure.name]))
+            select(self._merged[measure.merge](source.columns[measure.name]))
             for measure in self._measures
             if measure.merge != "newest"
         ]
@@ -206,7 +226,7 @@ class Aggregation:
     def _rows(self, parts: Iterable[Part], by: str) -> Any:
         """All the rows of ``parts``, unmerged, with the columns ``key`` and ``value``.
 
-        Behind them is what tells which value is the newest, where that matters. None without parts.
+        Behind them is what tells which value is the newest, where that matters.
         """
         measure = self._measures[0]
         selects = []
@@ -226,23 +246,17 @@ class Aggregation:
                 if source.columns[by].nullable:
                     query = query.where(source.columns[by].is_not(None))
                 selects.append(query)
-        if not selects:
-            return None
         return union_all(*selects) if len(selects) > 1 else selects[0]
 
     def _clauses(self, source: Source) -> Sequence[ColumnElement[bool]]:
         return filters.clauses(self._filters, source.dataset)
 
-    def _execute(self, statement: Select[Any]) -> Sequence[Any]:
-        return self._connection.execute(statement).all()
-
 
 class _Pieces(NamedTuple):
-    """A table of pieces: the number of each, from ``first`` on, its start and its stop."""
+    """A table of pieces: the place of each in its part, its start and its stop."""
 
     table: Any
-    number: ColumnElement[int]
-    first: int
+    place: ColumnElement[int]
     start: ColumnElement[int]
     stop: ColumnElement[int]
 
@@ -331,6 +345,12 @@ def _stored(moment: Any, column: ColumnElement[Any], is_sqlite: bool) -> Any:
     if is_sqlite:
         return func.strftime("%Y-%m-%d %H:%M:%f", moment, "unixepoch")
     return func.timezone("UTC", func.to_timestamp(moment))
+
+
+def _added_in_halves(column: Any) -> Any:
+    """The sum of 64-bit numbers; SQLite rounds the result of the last addition by itself."""
+    lower = 2**32
+    return func.sum(column.op(">>")(32)) * lower + func.sum(column.op("&")(lower - 1))
 
 
 def _json(value: Any) -> Any:

@@ -131,6 +131,23 @@ class Range:
         """The name of the time zone."""
         return "UTC" if self.calendar.zone is None else self.calendar.zone.key
 
+    @property
+    def whole(self) -> Range:
+        """The same time as one bucket."""
+        return self.of(Buckets(self.buckets.whole, 1))
+
+    @property
+    def needs_merging(self) -> bool:
+        """Whether a bucket is made of several rows of one key."""
+        return (
+            any(
+                stop - start > source.width
+                for source, pieces in self.parts
+                for start, stop, _ in pieces
+            )
+            or sum(len(pieces) for _, pieces in self.parts) > self.buckets.count
+        )
+
     @cached_property
     def states(self) -> list[str]:
         """Of each bucket, whether its time is covered."""
@@ -188,6 +205,16 @@ def state(call: Call, snapshot: Snapshot) -> Hashable:
     )
 
 
+def has_buckets(dataset: Dataset) -> bool:
+    """Whether there are numbers in buckets of time."""
+    return dataset.schedule is not None and bool(sources.measures(dataset))
+
+
+def merges(dataset: Dataset) -> bool:
+    """Whether those of several buckets can become one."""
+    return has_buckets(dataset) and isinstance(dataset.plugin, Aggregate)
+
+
 def measures(call: Call) -> tuple[Measure, ...]:
     """The columns of numbers that the query selects, or all of them.
 
@@ -229,13 +256,31 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
         ends = _ends(values, default_span(resolution if points is None else own))
         try:
             buckets = calendar.lay(*ends, points or MOST_BUCKETS)
-            return Range(calendar, buckets, tables, sources.divide(buckets, tables))
+            found = Range(calendar, buckets, tables, sources.divide(buckets, tables))
+            if tables[-1].merges or not found.needs_merging:
+                return found
+            problem = partial(_unfit, dataset, calendar, ends, tables)
         except TooManyBuckets:
             problem = partial(_too_many, dataset, calendar, ends, points)
         except Unfit:
             problem = partial(_unfit, dataset, calendar, ends, tables)
     assert problem is not None
     raise problem()
+
+
+def check_merging(call: Call, found: Range) -> None:
+    """Refuse to make one number of a range of windows that nobody can merge.
+
+    Raises:
+        Problem: a 400.
+    """
+    if found.buckets.count > 1 and not found.sources[-1].merges:
+        ident = call.dataset.ident
+        query.refuse(
+            "start",
+            f"and stop must be those of one window of {ident}, since its plugin does not say how "
+            f"several are merged; /api/{ident}/series has them one by one",
+        )
 
 
 def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]:
@@ -274,9 +319,11 @@ def _unfit(
     fitting = []
     for resolution in _resolutions(dataset).values():
         try:
-            buckets = Calendar(resolution, calendar.zone).lay(*ends, MOST_BUCKETS)
-            sources.divide(buckets, tables)
-            fitting.append(resolution.name)
+            other = Calendar(resolution, calendar.zone)
+            buckets = other.lay(*ends, MOST_BUCKETS)
+            found = Range(other, buckets, tables, sources.divide(buckets, tables))
+            if tables[-1].merges or not found.needs_merging:
+                fitting.append(resolution.name)
         except (TooManyBuckets, Unfit):
             continue
     if tables[-1].merges:

@@ -13,7 +13,6 @@ from statscache.app.query import Parameter
 from statscache.app.ranges import COMPLETE, MISSING, PARTIAL, Range
 from statscache.app.route import Answer, Call, Route, Table
 from statscache.app.sources import Measure
-from statscache.app.zones import Buckets
 from statscache.plugins.discovery import Dataset
 
 DEFAULT_BUCKETS = 100
@@ -68,7 +67,7 @@ def _groups(call: Call, found: Range, measures: Sequence[Measure]) -> list[Group
     aggregation = Aggregation(call.connection, call.filters, measures)
     if by is None:
         return [Group(None, measures[0].name, aggregation.in_buckets(found.parts))]
-    whole = found.of(Buckets(found.buckets.whole, 1)).parts
+    whole = found.whole.parts
     if top is not None:
         ranked, count = aggregation.ranking(whole, by, top)
         keys = [key for key, _ in ranked]
@@ -264,6 +263,7 @@ ROUTE = Route(
         f"and key, with the column {STATE}: {COMPLETE}, {PARTIAL} or {MISSING}."
     ),
     answer=answer,
+    applies=ranges.has_buckets,
     parameters=(
         ranges.START,
         ranges.STOP,

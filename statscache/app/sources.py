@@ -161,7 +161,7 @@ def _split(pieces: Iterable[Piece], source: Source) -> tuple[list[Piece], list[P
     for piece in pieces:
         start = piece.start + (offset - piece.start) % width
         stop = piece.stop - (piece.stop - offset) % width
-        if start >= stop or not (source.merges or stop - start == width):
+        if start >= stop:
             outside.append(piece)
             continue
         inside.append(Piece(start, stop, piece.number))

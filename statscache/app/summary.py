@@ -11,19 +11,26 @@ from statscache.app.query import Parameter
 from statscache.app.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
 from statscache.app.route import Answer, Call, Route, Table
 from statscache.app.sources import Unfit
-from statscache.app.zones import Buckets
+from statscache.app.zones import Resolution
 from statscache.plugins.discovery import Dataset
 
 DEFAULT_SPAN = 30 * zones.DAY
-"""Seconds of a range whose start is not said."""
 
 PREVIOUS, YEAR = "previous", "year"
+
+
+def default_span(resolution: Resolution) -> float:
+    """How long the range is if its start is not said, in seconds."""
+    # No more than may be asked for.
+    longest = (ranges.MOST_BUCKETS - 1) * resolution.width
+    return max(resolution.width, min(DEFAULT_SPAN, longest))
 
 
 def answer(call: Call) -> Answer:
     """The number of a range."""
     measure = ranges.measures(call)[0]
-    found = ranges.of(call, lambda resolution: max(DEFAULT_SPAN, resolution.width))
+    found = ranges.of(call, default_span)
+    ranges.check_merging(call, found)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     value, state = amount(found, aggregation, measure.merge)
     body: dict[str, Any] = {
@@ -48,7 +55,7 @@ def answer(call: Call) -> Answer:
 
 def amount(found: Range, aggregation: Aggregation, merge: str) -> tuple[Number, str]:
     """The number of a whole range, and whether all of it is covered."""
-    whole = found.of(Buckets(found.buckets.whole, 1))
+    whole = found.whole
     numbers = aggregation.in_buckets(whole.parts).get(0)
     state = whole.states[0]
     if numbers is not None:
@@ -134,6 +141,7 @@ ROUTE = Route(
         "complete one without saying so."
     ),
     answer=answer,
+    applies=ranges.merges,
     parameters=(
         ranges.START,
         ranges.STOP,

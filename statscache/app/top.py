@@ -11,8 +11,7 @@ from statscache.app.problems import Problem
 from statscache.app.query import Parameter
 from statscache.app.ranges import STATE_SCHEMA
 from statscache.app.route import Answer, Call, Route, Table
-from statscache.app.summary import DEFAULT_SPAN, amount
-from statscache.app.zones import Buckets
+from statscache.app.summary import amount, default_span
 from statscache.plugins.discovery import Dataset
 
 DEFAULT_LIMIT = 10
@@ -22,12 +21,12 @@ MOST_KEYS = 1_000
 def answer(call: Call) -> Answer:
     """The largest keys."""
     measure = ranges.measures(call)[0]
+    found = ranges.of(call, default_span)
+    ranges.check_merging(call, found)
     by = call.values["by"] or _only_key(call.dataset)
     rankings.check(call, by)
-    found = ranges.of(call, lambda resolution: max(DEFAULT_SPAN, resolution.width))
     aggregation = Aggregation(call.connection, call.filters, [measure])
-    whole = found.of(Buckets(found.buckets.whole, 1))
-    ranked, count = aggregation.ranking(whole.parts, by, call.values["limit"])
+    ranked, count = aggregation.ranking(found.whole.parts, by, call.values["limit"])
     total, state = amount(found, aggregation, measure.merge)
     rows = []
     for key, value in ranked:
@@ -113,6 +112,7 @@ ROUTE = Route(
         "operator allows it."
     ),
     answer=answer,
+    applies=lambda dataset: ranges.merges(dataset) and bool(sources.keys(dataset)),
     parameters=(
         ranges.START,
         ranges.STOP,

@@ -16,6 +16,8 @@ from statscache.plugins.discovery import Dataset
 DEFAULT_LIMIT = 20
 MOST_VALUES = 1_000
 
+_BEHIND_ALL = chr(sys.maxunicode) * 301
+"""Keys are shorter: 300 characters of them are kept."""
 _LAST_BEFORE_SURROGATES, _FIRST_BEHIND_THEM = "\ud7ff", "\ue000"
 
 
@@ -42,8 +44,15 @@ def _by_letter(value: Any) -> Any:
     return (value.casefold(), value) if isinstance(value, str) else value
 
 
+def columns(dataset: Dataset) -> dict[str, Column[Any]]:
+    """The columns whose values can be listed, by name."""
+    return {
+        name: column for name, column in filters.columns(dataset).items() if _is_indexed(column)
+    }
+
+
 def _column(dataset: Dataset, name: str) -> Column[Any]:
-    known = {key: column for key, column in filters.columns(dataset).items() if _is_indexed(column)}
+    known = columns(dataset)
     if name not in known:
         raise Problem(
             404,
@@ -107,10 +116,12 @@ def _distinct(call: Call, column: Column[Any], beginnings: list[str]) -> Select[
 
 
 def _end(beginning: str) -> str | None:
-    """The smallest text behind all that begin so; None where there is none."""
-    beginning = beginning.rstrip(chr(sys.maxunicode))
+    """The smallest text behind all that begin so; None if that is all."""
     if not beginning:
         return None
+    beginning = beginning.rstrip(chr(sys.maxunicode))
+    if not beginning:
+        return _BEHIND_ALL
     last = beginning[-1]
     following = _FIRST_BEHIND_THEM if last == _LAST_BEFORE_SURROGATES else chr(ord(last) + 1)
     return beginning[:-1] + following
@@ -126,6 +137,7 @@ ROUTE = Route(
         "operator allows it."
     ),
     answer=answer,
+    applies=lambda dataset: bool(columns(dataset)),
     parameters=(
         Parameter("q", query.TEXT, "Only values that begin so.", "", example="py"),
         Parameter("limit", query.number(1, MOST_VALUES), "How many values.", DEFAULT_LIMIT),
