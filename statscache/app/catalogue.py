@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Column, DateTime, Float, Integer, Numeric, inspect
 
-from statscache.app import coverage, filters, sizes
+from statscache.app import coverage, filters, rankings, sizes, sources, values
 from statscache.app.coverage import LIVE_WITHIN, Coverage
 from statscache.app.revisions import Snapshot
 from statscache.app.route import Answer, Call, Route, Scope
@@ -27,10 +27,14 @@ BROKEN = "broken"
 _TYPES = {str: "text", int: "integer", float: "number"}
 
 
-def _one(call: Call) -> Answer:
+def entry_of(call: Call) -> dict[str, Any]:
+    """All there is to know of the dataset of ``call``."""
     dataset = call.dataset
-    found = sizes.sizes(call.connection, [dataset.model.__table__])
-    return Answer(_entry(call, dataset, found))
+    return _entry(call, dataset, sizes.sizes(call.connection, [dataset.model.__table__]))
+
+
+def _one(call: Call) -> Answer:
+    return Answer(entry_of(call))
 
 
 def _all(call: Call) -> Answer:
@@ -226,15 +230,31 @@ def _links(call: Call, dataset: Dataset) -> dict[str, str]:
     ident = quote(dataset.ident, safe="")
     found = {}
     for route in ROUTES:
-        if "<ident>" not in route.rule or (route.name == "layout" and dataset.layout is None):
+        if "<ident>" not in route.rule or not _leads_somewhere(call, dataset, route):
             continue
         rule = route.rule.replace("<ident>", ident)
         if "<column>" not in rule:
             found[route.name] = root + rule
             continue
-        for column in filters.columns(dataset):
-            found[f"{route.name}/{column}"] = root + rule.replace("<column>", column)
+        for column in values.columns(dataset):
+            if _may_rank(call, dataset, column):
+                found[f"{route.name}/{column}"] = root + rule.replace("<column>", column)
     return found
+
+
+def _leads_somewhere(call: Call, dataset: Dataset, route: Route) -> bool:
+    if route.name == "messages" and call.service.settings.datagrepper_endpoint is None:
+        return False
+    if route.name == "top" and not any(
+        _may_rank(call, dataset, column) for column in sources.keys(dataset)
+    ):
+        return False
+    return route.applies(dataset)
+
+
+def _may_rank(call: Call, dataset: Dataset, column: str) -> bool:
+    is_allowed = call.service.settings.people_rankings
+    return is_allowed or not rankings.is_of_people(dataset, column)
 
 
 def _state(call: Call, snapshot: Snapshot) -> Any:

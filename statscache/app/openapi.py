@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import statscache
-from statscache.app import filters, query
+from statscache.app import query, values
 from statscache.app.formats import FORMATS
 from statscache.app.query import Parameter
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
@@ -98,13 +98,13 @@ def _addresses(
         yield route.rule, None, None
         return
     for dataset in installed.datasets.values():
-        if route.name == "layout" and dataset.layout is None:
+        if not route.applies(dataset):
             continue
         rule = route.rule.replace("<ident>", quote(dataset.ident, safe=""))
         if "<column>" not in rule:
             yield rule, dataset, None
             continue
-        for column in filters.columns(dataset):
+        for column in values.columns(dataset):
             yield rule.replace("<column>", column), dataset, column
 
 

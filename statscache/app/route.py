@@ -186,6 +186,8 @@ class Route:
         answer: from a call to its answer.
         parameters: that it takes, besides ``format``, ``callback`` and ``_``.
         filterable: whether it takes the filters of the dataset as well.
+        applies: whether a dataset has an answer at all: no document leads to a route that always
+            refuses.
         formats: names of :data:`statscache.app.formats.FORMATS`, the preferred one first.
         scope: what the answer depends on.
         state: what else it depends on, told from the call and what the framework's tables say
@@ -206,6 +208,7 @@ class Route:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     filterable: bool = False
+    applies: Callable[[Dataset], bool] = lambda _dataset: True
     formats: tuple[str, ...] = ("json",)
     scope: Scope = Scope.IDENT
     state: Callable[[Call, Snapshot], Hashable] | None = None

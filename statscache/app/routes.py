@@ -56,6 +56,7 @@ LAYOUT = Route(
     name="layout",
     summary="How a dashboard may draw the rows of one ident.",
     answer=_layout,
+    applies=lambda dataset: dataset.layout is not None,
     scope=Scope.NOTHING,
 )
 
