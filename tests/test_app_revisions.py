@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from statscache.errors import DatabaseUnavailable, SchemaError
 from statscache.plugins import discovery
 from tests.conftest import NOON, message, upgrade
 from tests.hub import wait_until
+from tests.servers import Server, get
 
 IDENT = "volume-1m"
 
@@ -98,6 +100,14 @@ def test_each_commit_is_seen(revisions: Revisions, engine: Engine) -> None:
         assert revision is not None
         assert began <= revision.changed_at <= time.time()
     assert revisions.all().revisions["volume-by-topic-1d"].number == 19
+
+
+@pytest.mark.usefixtures("never_checks")
+def test_who_wants_to_be_sure_misses_nothing(revisions: Revisions, engine: Engine) -> None:
+    for expected in range(1, 30):
+        engine.count([message()])
+        revisions.confirm()
+        assert number(revisions) == expected
 
 
 @pytest.mark.usefixtures("never_checks")
@@ -265,6 +275,20 @@ def test_forked_processes_have_connections_of_their_own(
     assert not revisions._copy._commits.have_come()
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_what_limits_statements_does_not_end_the_watch(migrated_uri: str, engine: Engine) -> None:
+    limit = timedelta(seconds=0.05)
+    database = Database(migrated_uri, read_only=True, statement_timeout=limit)
+    revisions = Revisions(database.begin, database)
+    assert number(revisions) == 0
+    watch = revisions._copy._commits
+    time.sleep(2 * limit.total_seconds())
+    for _ in range(20_000):
+        revisions.all()
+    assert revisions._copy._commits is watch
+    database.dispose()
+
+
 def test_says_what_is_wrong_with_the_database(tmp_path: Path) -> None:
     path = tmp_path / "statscache.db"
     settings = Settings.from_config({"statscache.sqlalchemy.uri": f"sqlite:///{path}"})
@@ -279,6 +303,81 @@ def test_says_what_is_wrong_with_the_database(tmp_path: Path) -> None:
     upgrade(str(service._database.uri))
     assert revisions.all().revisions == {}
     service._database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("server_name", "backend"),
+    [("serve", "sqlite"), ("gunicorn", "sqlite"), ("gunicorn", "postgresql")],
+    indirect=["backend"],
+)
+def test_nobody_is_served_a_mixture(
+    server_name: str, engine: Engine, migrated_uri: str, tmp_path: Path
+) -> None:
+    """Rows that are committed together are served together, under an ETag of their own."""
+    categories = ("git", "bodhi", "wiki")
+    bodies: dict[str, set[bytes]] = {}
+    ended = threading.Event()
+    seen: list[list[int]] = []
+
+    def read(server: Server) -> None:
+        volumes: list[int] = []
+        seen.append(volumes)
+        headers: dict[str, str] = {}
+        with closing(server.connect()) as connection:
+            is_last = False
+            while not is_last:
+                is_last = ended.is_set()
+                got = get(connection, "/api/volume-by-category-1d", headers)
+                if got.status == 304:
+                    assert got.headers["ETag"] == headers["If-None-Match"]
+                    continue
+                assert got.status == 200
+                bodies.setdefault(got.headers["ETag"], set()).add(got.body)
+                rows = got.json
+                (volume,) = {row["volume"] for row in rows}
+                assert len(rows) == len(categories)
+                volumes.append(volume)
+                # Half of them know already what there is.
+                headers = {"If-None-Match": got.headers["ETag"]} if volume % 2 else {}
+
+    def commit() -> None:
+        engine.count([message(f"org.fedoraproject.prod.{name}.thing") for name in categories])
+
+    commit()
+    with (
+        Server(server_name, tmp_path, migrated_uri, config={}) as server,
+        ThreadPoolExecutor(6) as readers,
+    ):
+        reading = [readers.submit(read, server) for _ in range(6)]
+        for _ in range(80):
+            commit()
+        # For those to whom PostgreSQL has not yet told of the last one.
+        time.sleep(0.5)
+        ended.set()
+        for each in reading:
+            each.result()
+    assert all(len(texts) == 1 for texts in bodies.values())
+    for volumes in seen:
+        assert volumes == sorted(volumes)
+        assert volumes[-1] == 81
+    assert len(bodies) > 10
+
+
+@pytest.mark.parametrize(
+    ("server_name", "backend"),
+    [("serve", "sqlite"), ("gunicorn", "postgresql")],
+    indirect=["backend"],
+)
+@pytest.mark.parametrize("anew", ["no-cache", "max-age=0"])
+def test_who_reloads_gets_the_newest_from_every_worker(
+    server_name: str, anew: str, engine: Engine, migrated_uri: str, tmp_path: Path
+) -> None:
+    with Server(server_name, tmp_path, migrated_uri, config={}) as server:
+        for expected in range(1, 30):
+            engine.count([message()])
+            # Each on a new connection, and so of any worker.
+            rows = server.get(f"/api/{IDENT}", {"Cache-Control": anew}).json
+            assert rows[0]["volume"] == expected
 
 
 # What only PostgreSQL needs.

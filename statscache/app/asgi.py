@@ -66,12 +66,13 @@ class AsgiApplication:
                 await send(answer.start)
                 if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
                     await _stream(answer.deferred, send, gone)
-                else:
+                elif not answer.is_whole:
                     while (chunk := await self._in_thread(answer.read)) and not gone.done():
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                await send({"type": "http.response.body", "body": answer.whole})
             finally:
-                await self._in_thread(answer.finish)
+                if not answer.is_whole:
+                    await self._in_thread(answer.finish)
         finally:
             gone.cancel()
 
@@ -90,6 +91,7 @@ class _Answer:
     Attributes:
         start: the first event.
         deferred: what the rest has to wait for.
+        whole: the body, if it is there as a whole.
     """
 
     def __init__(
@@ -100,6 +102,13 @@ class _Answer:
         self._body = app(environ_of(scope) | {DEFERRED: deferred}, self._start)
         self._chunks = iter(self._body)
         self.deferred = deferred[0] if deferred and waited is None else None
+        self.is_whole = any(name == b"content-length" for name, _ in self.start["headers"])
+        self.whole = b""
+        if self.is_whole:
+            try:
+                self.whole = b"".join(self._chunks)
+            finally:
+                self.finish()
 
     def _start(self, status: str, headers: Iterable[tuple[str, str]], *_: Any) -> None:
         self.start["status"] = int(status.split()[0])

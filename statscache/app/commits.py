@@ -34,6 +34,9 @@ class Commits(Protocol):
     def have_come(self) -> bool:
         """Whether there was a commit since the last time that this was asked."""
 
+    def have_certainly_come(self) -> bool:
+        """Likewise, with nothing on its way; may ask the database."""
+
     def may_be_missed(self) -> bool:
         """Whether it is time to ask the database itself; then it is time again later."""
 
@@ -47,6 +50,8 @@ class FileVersion:
     def __init__(self, engine: Engine) -> None:
         self.errors: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._connection = _own_connection(engine)
+        # What limits the statements of all others does not know of ours.
+        self._connection.set_progress_handler(None, 0)
         self._version = None
         self.have_come()
 
@@ -55,6 +60,10 @@ class FileVersion:
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(version != before)
+
+    def have_certainly_come(self) -> bool:
+        """The same: nothing is ever on its way."""
+        return self.have_come()
 
     def may_be_missed(self) -> bool:
         """Never: what is read is in the memory that all connections to the file share."""
@@ -84,6 +93,12 @@ class Announced:
         have_come = bool(self._connection.notifies)
         self._connection.notifies.clear()
         return have_come
+
+    def have_certainly_come(self) -> bool:
+        """Whether one was announced up to now."""
+        # Before it says that it is ready again the server sends what it has to announce.
+        self._connection.cursor().execute("SELECT 1")
+        return self.have_come()
 
     def may_be_missed(self) -> bool:
         """Once in :data:`CHECK_EVERY` seconds."""

@@ -110,6 +110,10 @@ class Dispatcher:
                 self._plans.put(request, plan)
         return plan
 
+    def confirm(self) -> None:
+        """Let no answer from now on be older than this call, not even by a millisecond."""
+        self._service.revisions.confirm()
+
     def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
         """The reply to ``request``, if that needs no more than what is kept; never raises."""
         plan = self._plans.get(request)
@@ -205,8 +209,7 @@ class Dispatcher:
         if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
             body = formats.compress(body)
             headers.append(GZIPPED)
-        if plan.callback is None:
-            headers.append(("Content-Length", str(len(body))))
+        headers.insert(1, ("Content-Length", str(len(body))))
         links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         entry = Entry(mark, answer.status, tuple(headers), links, body)
         if mark is not None and entry.status == 200:
@@ -226,7 +229,7 @@ class Dispatcher:
         if plan.callback is not None:
             body = formats.jsonp(body, plan.callback)
             headers[0] = ("Content-Type", formats.JSONP_TYPE)
-            headers.append(("Content-Length", str(len(body))))
+            headers[1] = ("Content-Length", str(len(body)))
         if entry.links:
             links, header = plan.linked
             if links is not entry.links:

@@ -33,9 +33,17 @@ class Front:
     ) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
         method = environ["REQUEST_METHOD"]
+        if "HTTP_CACHE_CONTROL" in environ and _asks_anew(environ["HTTP_CACHE_CONTROL"]):
+            self._dispatcher.confirm()
         if method in ("GET", "HEAD"):
             reply = self._dispatcher.kept(Request.of(environ), environ.get("HTTP_IF_NONE_MATCH"))
             if reply is not None:
                 start_response(_STATUS_LINES[reply.status], reply.headers)
                 return (reply.body,) if method == "GET" else ()
         return self._app(environ, start_response)
+
+
+def _asks_anew(cache_control: str) -> bool:
+    """Whether a client, told of a change or reloading a page, wants nothing but the newest."""
+    words = cache_control.lower()
+    return "no-cache" in words or "max-age=0" in words

@@ -118,13 +118,17 @@ class Revisions:
         """What the framework's tables say now: all that was committed before this call.
 
         The same object as long as it would say the same. On PostgreSQL the last millisecond may be
-        missing, or the last second where announcements get lost.
+        missing (see :meth:`confirm`), or the last second where announcements get lost.
 
         Raises:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded.
         """
         return self._own_copy().get()
+
+    def confirm(self) -> None:
+        """Let the next :meth:`all` miss nothing that was committed before this call."""
+        self._own_copy().confirm()
 
     def saw(self, ident: str, revision: Revision | None) -> None:
         """Note what a transaction has read: nothing that is older is told from now on."""
@@ -185,6 +189,14 @@ class _Copy:
                 self._close(watch_at=0.0)
             return self._snapshot
 
+    def confirm(self) -> None:
+        with self._lock:
+            if self._commits is not None:
+                try:
+                    self._is_stale |= self._commits.have_certainly_come()
+                except self._commits.errors as error:
+                    self._lose(error)
+
     def saw(self, ident: str, revision: Revision) -> None:
         with self._lock:
             known = None if self._snapshot is None else self._snapshot.revisions.get(ident)
@@ -212,8 +224,7 @@ class _Copy:
         try:
             return self._commits.have_come()
         except self._commits.errors as error:
-            log.warning("the database no longer tells of commits: %s", _line(error))
-            self._close(watch_at=time.monotonic() + CHECK_EVERY)
+            self._lose(error)
             return True
 
     def _watch(self) -> None:
@@ -225,6 +236,10 @@ class _Copy:
         except (DBAPIError, self._database.engine.dialect.loaded_dbapi.Error) as error:
             log.warning("the database does not tell of commits: %s", _line(error))
             self._watch_at = time.monotonic() + CHECK_EVERY
+
+    def _lose(self, error: Exception) -> None:
+        log.warning("the database no longer tells of commits: %s", _line(error))
+        self._close(watch_at=time.monotonic() + CHECK_EVERY)
 
     def _close(self, watch_at: float) -> None:
         assert self._commits is not None

@@ -15,6 +15,10 @@ GRACE = 5
 """Seconds that answers in hand may take at the end."""
 
 
+BACKLOG = 2_048
+"""Connections that wait to be accepted: after a restart all listeners come at once."""
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8081, show_default=True, help="The port; 0 takes a free one.")
@@ -34,7 +38,7 @@ def events(context: Context, host: str, port: int, threads: int) -> None:
         ) from None
     application = AsgiApplication(create_app(context.config), threads)
     try:
-        listening = socket.create_server((host, port), backlog=2048)
+        listening = _listen(host, port)
     except OSError as error:
         raise StatscacheError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; "
@@ -53,3 +57,19 @@ def events(context: Context, host: str, port: int, threads: int) -> None:
     application.service.listeners.is_ending = lambda: server.should_exit
     click.echo(f"Serving on http://{host}:{listening.getsockname()[1]}/api/events")
     server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )[0]
+    # With the protocol named asyncio sends small answers at once, not 40 ms later.
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -13,6 +13,9 @@ from statscache.app import create_app
 from statscache.cli.context import Context
 from statscache.errors import StatscacheError
 
+CONNECTIONS = 900
+"""Open at a time, idle ones included: fewer than the files that a process may usually have."""
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -30,9 +33,15 @@ def serve(context: Context, host: str, port: int, threads: int) -> None:
     listeners = app.extensions["statscache"].listeners
     listeners.leave_threads(threads)
     try:
-        # Reading ahead is how the server notices that a client who waits has hung up.
         server = create_server(
-            app, host=host, port=port, threads=threads, channel_request_lookahead=1
+            app,
+            host=host,
+            port=port,
+            threads=threads,
+            connection_limit=CONNECTIONS,
+            asyncore_use_poll=True,
+            # Reading ahead is how the server notices that a client who waits has hung up.
+            channel_request_lookahead=1,
         )
     except OSError as error:
         raise StatscacheError(
