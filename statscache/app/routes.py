@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import flask
 
@@ -15,6 +15,7 @@ from statscache.app import (
     health,
     metrics,
     openapi,
+    pages,
     rows,
     series,
     summary,
@@ -50,6 +51,7 @@ IDENTS = Route(
     answer=_idents,
     scope=Scope.NOTHING,
     schema={"type": "array", "items": {"type": "string"}},
+    page=pages.INDEX,
 )
 LAYOUT = Route(
     rule="/api/<ident>/layout",
@@ -63,7 +65,10 @@ LAYOUT = Route(
 ROUTES: tuple[Route, ...] = (
     IDENTS,
     *events.ROUTES,
-    rows.ROUTE,
+    replace(
+        rows.ROUTE,
+        page=replace(pages.PLUGIN, parameters=rows.ROUTE.parameters, filterable=True),
+    ),
     LAYOUT,
     series.ROUTE,
     summary.ROUTE,
@@ -76,6 +81,7 @@ ROUTES: tuple[Route, ...] = (
     openapi.ROUTE,
     *health.ROUTES,
     metrics.ROUTE,
+    *pages.ROUTES,
 )
 
 
@@ -98,9 +104,3 @@ def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
 
     for route in dispatcher.routes:
         app.add_url_rule(route.rule, route.name, view)
-
-    def home() -> Any:
-        """Send visitors to the list of what there is."""
-        return flask.redirect(flask.url_for("idents"))
-
-    app.add_url_rule("/", "home", home)
