@@ -142,6 +142,8 @@ def test_all_links_and_examples_work(migrated_uri: str, installed: Installed) ->
     client = app_of(migrated_uri, installed, **config).test_client()
     seen = set()
     for entry in get(client, "/api/plugins")["plugins"]:
+        if entry["ident"].endswith(("-1m", "-15m")):
+            continue  # as the hours
         for name, address in entry["links"].items():
             seen.add(name)
             if name != "events":  # which never end

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-MOST_COUNTED = 10_000
+MOST_COUNTED = 2_000
 """Rows of a table that are counted one by one."""
 
 _ESTIMATES = text(
