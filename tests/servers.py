@@ -118,7 +118,7 @@ class Server:
     @contextmanager
     def listen(self, path: str, last_event_id: str | None = None) -> Iterator[Listening]:
         """Listen to events until the end of the block."""
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
         with ExitStack() as closing:

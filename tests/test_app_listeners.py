@@ -6,20 +6,23 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import sqlalchemy as sa
 
-from statscache.app import commits
+from statscache.app import build_app, commits
 from statscache.app import listeners as module
 from statscache.app.client import Client
 from statscache.app.events import HEARTBEAT, Stream, known_of
 from statscache.app.listeners import Listeners, is_newer
+from statscache.app.newest import Newest, NewestRows
 from statscache.app.problems import Problem
 from statscache.app.revisions import Revision, Revisions
+from statscache.config import Settings
 from statscache.database import Database
 from statscache.engine import Engine
 from statscache.plugins import discovery
@@ -241,6 +244,40 @@ def test_a_database_that_goes_away_ends_no_stream(
     wait_until(lambda: b'"revision":1' in next(one), "it goes on")
     assert len([r for r in caplog.records if "there is no database" in r.message]) == 1
     one.close()
+
+
+def test_rows_that_take_too_long_are_left_out(migrated_uri: str, engine: Engine) -> None:
+    engine.count([message()])
+    settings = Settings.from_config({"statscache.sqlalchemy.uri": migrated_uri})
+    service = build_app(settings, engine.installed).extensions["statscache"]
+    # A table of which the first row takes longer than a statement may.
+    limit = timedelta(seconds=0.2)
+    slow = Database(migrated_uri, read_only=True, statement_timeout=limit)
+
+    @contextmanager
+    def begin() -> Iterator[Any]:
+        with slow.begin() as connection:
+            yield connection
+
+    class Slow:
+        def respond(self, _request: Any, reading: Any) -> Any:
+            if "1m" not in _request.path:
+                return service.dispatcher.respond(_request, reading=reading)
+            forever = "SELECT count(*) FROM f a, f b, f c, f d"
+            numbers = (
+                "WITH RECURSIVE f(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM f WHERE n < 999)"
+            )
+            return reading.connection.execute(sa.text(f"{numbers} {forever}"))
+
+    newest = NewestRows(Slow(), begin, 100)  # type: ignore[arg-type]
+    newest.want(["volume-1m", "volume-1h"])
+    assert newest.get("volume-1m") == Newest(Revision(1, ANY), None)
+    found = newest.get("volume-1h")
+    assert found is not None
+    assert found.rows is not None
+    newest.release(["volume-1m", "volume-1h"])
+    assert newest.get("volume-1m") is None
+    slow.dispose()
 
 
 def test_how_many_listeners_suit_a_server() -> None:

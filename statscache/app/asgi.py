@@ -57,11 +57,11 @@ class AsgiApplication:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            answer = await self._in_thread(_Answer, self._app, scope)
+            answer = await self._ask(scope)
             if isinstance(answer.deferred, Hold):
                 await self._in_thread(answer.finish)
                 await _hold(answer.deferred, gone)
-                answer = await self._in_thread(_Answer, self._app, scope, answer.deferred)
+                answer = await self._ask(scope, answer.deferred)
             try:
                 await send(answer.start)
                 if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
@@ -76,7 +76,16 @@ class AsgiApplication:
         finally:
             gone.cancel()
 
-    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+    async def _ask(self, scope: Scope, waited: Hold | None = None) -> _Answer:
+        asking = self._in_thread(_Answer, self._app, scope, waited)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Nobody is left to let go of what the answer holds.
+            asking.add_done_callback(_finish)
+            raise
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
 
@@ -128,6 +137,11 @@ class _Answer:
         close = getattr(self._body, "close", None)
         if close is not None:
             close()
+
+
+def _finish(asking: asyncio.Future[_Answer]) -> None:
+    if not asking.cancelled() and asking.exception() is None:
+        asking.result().finish()
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -12,10 +12,10 @@ import orjson
 from sqlalchemy import Connection
 
 from statscache.app.dispatch import Dispatcher
-from statscache.app.problems import Problem
 from statscache.app.reading import Reading
 from statscache.app.request import Request
 from statscache.app.revisions import Revision
+from statscache.errors import StatementTimeout
 
 LARGEST = 4_096
 """Bytes of rows that an event carries at most; a page fetches what is more."""
@@ -82,24 +82,25 @@ class NewestRows:
         return self._kept.get(ident)
 
     def _read(self, idents: Collection[str]) -> None:
-        if not idents:
-            return
-        with Reading(self._begin) as reading:
-            for ident in idents:
-                revision = reading.snapshot.revisions.get(ident)
-                kept = self._kept.get(ident)
-                if revision is not None and (kept is None or kept.revision != revision):
-                    self._kept[ident] = Newest(revision, self._rows(ident, reading))
+        for ident in idents:
+            revision = None
+            try:
+                with Reading(self._begin) as reading:
+                    revision = reading.snapshot.revisions.get(ident)
+                    kept = self._kept.get(ident)
+                    if revision is not None and (kept is None or kept.revision != revision):
+                        self._kept[ident] = Newest(revision, self._rows(ident, reading))
+            except StatementTimeout:
+                if revision is None:
+                    raise
+                # So it would be for whoever asks.
+                self._kept[ident] = Newest(revision, None)
 
     def _rows(self, ident: str, reading: Reading) -> bytes | None:
         path = f"/api/{ident}".encode().decode("latin-1")
         query = f"format=json&rows_per_page={self._most_rows}"
         request = Request("http", "localhost", "", path, query, "", "")
-        try:
-            reply = self._dispatcher.respond(request, reading=reading)
-        except Problem:
-            # It takes too long: so it does for whoever asks.
-            return None
+        reply = self._dispatcher.respond(request, reading=reading)
         assert isinstance(reply.body, bytes)
         return _newest(orjson.loads(reply.body), self._most_rows)
 

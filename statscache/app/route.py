@@ -18,8 +18,9 @@ order of a request:
    cache and one ``ETag``. It stands until the next step if a time is relative or the route has a
    :attr:`Route.clock`, otherwise for ever.
 5. It asks what the answer depends on (:attr:`Route.scope`, :attr:`Route.state`), which costs no
-   statement on a plugin's table. ``If-None-Match`` is answered with 304 here, and so is everything
-   that is in the cache.
+   statement on a plugin's table. ``If-None-Match`` is answered with 304 here (or, where the route
+   takes ``wait``, held back until the revision is another one), and so is everything that is in
+   the cache.
 6. It calls :attr:`Route.answer`, once for all who ask the same at the same time, in one transaction
    that only reads: rows, revisions and coverage are of one moment. The transaction begins when
    :attr:`Call.connection` or :attr:`Call.snapshot` is first used.
