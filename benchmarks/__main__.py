@@ -1,13 +1,19 @@
-"""``python -m benchmarks [replay] [catchup] [live] [api]``: all of them, or those that are named."""
+"""``python -m benchmarks [replay] [catchup] [live] [api] [events]``: all, or those named."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from benchmarks import api, catchup, live, replay
+from benchmarks import api, catchup, events, live, replay
 
-BENCHMARKS = {"replay": replay.run, "catchup": catchup.run, "live": live.run, "api": api.run}
+BENCHMARKS = {
+    "replay": replay.run,
+    "catchup": catchup.run,
+    "live": live.run,
+    "api": api.run,
+    "events": events.run,
+}
 
 logging.basicConfig(level=logging.ERROR)
 for name in sys.argv[1:] or BENCHMARKS:

@@ -33,6 +33,13 @@ config = {
     "statscache.audit.repair": False,
     # How old rows get before they are deleted, by schedule; others are kept for ever.
     # "statscache.retention": {"15s": datetime.timedelta(days=7)},
+    # Names that appear nowhere: not stored, not served, history included.
+    "statscache.people.hidden": [],
+    # Accounts that the statistics about people leave out.
+    "statscache.people.bots": ["anonymous", "bodhi", "koschei", "masher", "releng", "zodbot"],
+    # Whether the API may rank people by their numbers, and list them: the data are public, but not
+    # everybody wants to be compared.
+    "statscache.people.rankings": False,
     # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its
     # processors are installed.
     "statscache.about": "tables",
@@ -41,5 +48,12 @@ config = {
     # The API.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,
+    # How long one query may run.
     "statscache.app.statement_timeout": datetime.timedelta(seconds=10),
+    # Memory for answers that are kept, in each process.
+    "statscache.app.cache_bytes": 64 * 1024 * 1024,
+    # Clients that may wait for changes in each process of the API; None: half of its threads.
+    "statscache.app.maximum_listeners": None,
+    # How often they are shown that the connection is alive.
+    "statscache.app.heartbeat": datetime.timedelta(seconds=15),
 }

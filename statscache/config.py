@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from statscache.errors import ConfigurationError
+from statscache.people import People
 
 URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
 """The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
@@ -61,9 +62,20 @@ class Settings:
     """``statscache.app.maximum_rows_per_page``."""
     statement_timeout: timedelta
     """``statscache.app.statement_timeout``: how long one query of the API may run."""
+    cache_bytes: int
+    """``statscache.app.cache_bytes``: memory for answers that are kept, in each process."""
+    maximum_listeners: int | None
+    """``statscache.app.maximum_listeners``: clients that may wait for changes in each process;
+    None: as many as suit the server."""
+    heartbeat: timedelta
+    """``statscache.app.heartbeat``: how often a client that waits is shown that we are there."""
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
+    people_rankings: bool
+    """``statscache.people.rankings``: whether the API may rank and list people."""
+    people: People
+    """``statscache.people.hidden``, ``statscache.people.bots``: who is left out."""
     about: str
     """``statscache.about``: ``tables`` (our own) or ``fedmsg.meta`` (the installed processors)."""
 
@@ -101,7 +113,12 @@ class Settings:
             statement_timeout=_duration(
                 config, "statscache.app.statement_timeout", timedelta(seconds=10)
             ),
+            cache_bytes=_natural(config, "statscache.app.cache_bytes", 64 * 1024 * 1024),
+            maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
+            heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
             retention=_retention(config),
+            people_rankings=_boolean(config, "statscache.people.rankings", default=False),
+            people=People.from_config(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )
 
@@ -165,6 +182,17 @@ def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
     value = config.get(key, default)
     if type(value) is not int or value < 0:
         raise ConfigurationError(f"{key} must be a whole number from 0 on, not {value!r}")
+    return value
+
+
+def _maximum(config: Mapping[str, Any], key: str) -> int | None:
+    return None if config.get(key) is None else _natural(config, key, 0)
+
+
+def _boolean(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} must be True or False, not {value!r}")
     return value
 
 

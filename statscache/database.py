@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,15 +25,24 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from statscache import migrations
-from statscache.errors import DatabaseUnavailable, SchemaError
+from statscache.errors import DatabaseUnavailable, SchemaError, StatementTimeout
 
 LOCK_TIMEOUT = timedelta(seconds=30)
 """How long a transaction waits for another process that writes.
 
 For SQLite the URI may say otherwise: ``sqlite:///statscache.db?timeout=5``.
 """
+
+_INSTRUCTIONS_BETWEEN_LOOKS = 10_000
+"""Of SQLite's virtual machine, between two looks at the clock: less than a millisecond."""
+
+_QUERY_CANCELED = "57014"
+"""PostgreSQL's code for a statement that ran into its timeout."""
+
+_DEADLINE = "statscache.deadline"
 
 
 class Database:
@@ -49,8 +60,9 @@ class Database:
         self.uri = uri
         self.read_only = read_only
         self.backend = make_url(uri).get_backend_name()
+        self._statement_timeout = statement_timeout
         if self.backend == "sqlite":
-            self.engine = _sqlite_engine(uri, read_only)
+            self.engine = _sqlite_engine(uri, read_only, statement_timeout)
         else:
             self.engine = _postgresql_engine(uri, read_only, statement_timeout)
 
@@ -61,6 +73,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database cannot be reached, is locked by another process, or
                 has no room: nothing was committed, and a later try may succeed.
+            StatementTimeout: a statement ran longer than it may.
         """
         was_lost = False
         try:
@@ -71,9 +84,13 @@ class Database:
                     was_lost = connection.invalidated
                     raise
         except DBAPIError as error:
+            if self._statement_timeout is not None and _was_cancelled(error):
+                raise StatementTimeout(_first_line(error)) from error
             if was_lost or is_unavailable(error):
                 raise DatabaseUnavailable(_first_line(error) + self._room(error)) from error
             raise
+        except PoolTimeout as error:
+            raise DatabaseUnavailable("all connections have been in use for too long") from error
         except Exception as error:
             # Of somebody who went on after the connection was lost.
             if was_lost:
@@ -186,11 +203,56 @@ def ordered_alike(column: Any, backend: str) -> Any:
     return key.asc().nulls_first() if column.nullable else key
 
 
+def _was_cancelled(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
+    return getattr(error.orig, "pgcode", None) == _QUERY_CANCELED
+
+
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else repr(error)
 
 
-def _sqlite_engine(uri: str, read_only: bool) -> Engine:
+class _Deadline:
+    """When the present statement of a connection has run long enough."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._at = math.inf
+
+    def extend(self) -> None:
+        """Count from now."""
+        self._at = time.monotonic() + self._seconds
+
+    def is_over(self) -> bool:
+        """Whether SQLite is to stop."""
+        return time.monotonic() > self._at
+
+
+def extend_deadline(connection: Connection) -> None:
+    """Allow a statement as much time again for the next of its rows.
+
+    PostgreSQL does so by itself: there each portion of a cursor is a statement.
+    """
+    deadline = connection.info.get(_DEADLINE)
+    if deadline is not None:
+        deadline.extend()
+
+
+def _limit_statements(engine: Engine, seconds: float) -> None:
+    """End statements of SQLite, and the reading of what they find, after ``seconds``."""
+
+    @event.listens_for(engine, "connect")
+    def watch(connection: Any, record: Any) -> None:
+        deadline = record.info[_DEADLINE] = _Deadline(seconds)
+        connection.set_progress_handler(deadline.is_over, _INSTRUCTIONS_BETWEEN_LOOKS)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def begin(connection: Connection, *_statement: Any) -> None:
+        extend_deadline(connection)
+
+
+def _sqlite_engine(uri: str, read_only: bool, statement_timeout: timedelta | None) -> Engine:
     arguments = (
         {} if "timeout" in make_url(uri).query else {"timeout": LOCK_TIMEOUT.total_seconds()}
     )
@@ -227,6 +289,8 @@ def _sqlite_engine(uri: str, read_only: bool) -> Engine:
         # A writer takes its lock at once: two that upgraded a read lock would dead-lock.
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
+    if statement_timeout is not None:
+        _limit_statements(engine, statement_timeout.total_seconds())
     return engine
 
 

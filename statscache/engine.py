@@ -17,13 +17,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from statscache import leases, tables
+from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
 from statscache.config import Settings
 from statscache.crew import Crew, Written, written_by
-from statscache.database import Database
+from statscache.database import Database, is_unavailable
 from statscache.errors import InvalidMessage
 from statscache.lanes import (
     MAIN,
@@ -37,6 +39,7 @@ from statscache.lanes import (
 )
 from statscache.message import Message, decode
 from statscache.migrations import BUNDLED_DISTRIBUTION
+from statscache.people import people_of
 from statscache.plugins.discovery import Installed
 from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
 from statscache.roster import Roster
@@ -52,6 +55,9 @@ PERMANENT = (MAIN, ORDERED)
 
 _PRUNING_SLACK = 60.0
 """Seconds by which claims outlive what the archive is asked for: copies are restamped."""
+
+BEAT_EVERY = 10.0
+"""Seconds between two notes of the hub that it listens."""
 
 MOST_HELD = 200_000
 """Live messages that are held for classic plugins while their history is filled in."""
@@ -118,9 +124,13 @@ class Engine:
         self._turn = threading.RLock()
         self._is_busy = False
         self._is_alone = False
+        # The idents whose rows the transaction in hand has changed.
+        self._revised: set[str] = set()
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
         self._flowing: set[int] = set()
         self._held: dict[int, deque[Message]] = {}
+        # The lanes that have been given all live messages since the last beat.
+        self._beating: set[int] = set()
 
     @classmethod
     def from_settings(cls, settings: Settings, installed: Installed) -> Engine:
@@ -151,6 +161,7 @@ class Engine:
         with self._database.begin() as connection:
             self.lanes.exclude(connection)
             self.roster.settle(connection)
+            self._forget_hidden(connection)
         with self.transaction() as connection:
             for crew in self._crews.values():
                 for runner in crew.runners:
@@ -176,6 +187,7 @@ class Engine:
             if self._is_busy:
                 raise RuntimeError("a transaction of the engine cannot begin inside another one")
             self._is_busy = True
+            self._revised.clear()
             try:
                 with self._database.begin() as connection:
                     if alone:
@@ -186,6 +198,8 @@ class Engine:
                     self._is_alone = alone or self._database.backend == "sqlite"
                     self._sync(connection)
                     yield connection
+                    if connection.in_transaction():
+                        announce(connection, self._revised)
             except BaseException:
                 for runner in self.roster.runners.values():
                     runner.roll_back()
@@ -426,8 +440,30 @@ class Engine:
                 first = max(start, since or 0.0)
                 runner.revert(connection, first)
                 forget(connection, runner.ident, first)
+            self.note_changes(connection, [runner.ident for runner in crew.runners])
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
+
+    def beat(self, now: float) -> None:
+        """Note that all live messages until ``now`` have been counted, even if there were none.
+
+        Only so can readers tell that nothing happened from that nobody listened.
+
+        Raises:
+            DatabaseUnavailable: the same call may be made again.
+        """
+        with self.transaction() as connection:
+            beating = set()
+            for lane in self.lanes.all(connection):
+                crew = self._crews.get(lane.id)
+                if crew is None or lane.retry_at is not None:
+                    continue
+                if lane.ordered and self._waits(lane):
+                    continue
+                is_first = lane.id not in self._beating
+                self.lanes.beat(connection, lane, crew.idents, now, is_first=is_first)
+                beating.add(lane.id)
+        self._beating = beating
 
     def waits(self, number: int) -> bool:
         """Whether the classic plugins of a lane get no live messages yet."""
@@ -502,7 +538,26 @@ class Engine:
     def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
         """Let readers know that the rows of ``idents`` have changed."""
         now = time.time()
-        self._revisions.run(connection, [(ident, 1, now) for ident in sorted(idents)])
+        changed = sorted(idents)
+        self._revisions.run(connection, [(ident, 1, now) for ident in changed])
+        self._revised.update(changed)
+
+    def _forget_hidden(self, connection: Connection) -> None:
+        """Delete what was counted for people who have asked since to appear nowhere."""
+        purged = []
+        for ident, dataset in self.installed.datasets.items():
+            try:
+                with connection.begin_nested():
+                    if people_of(dataset.plugin).purge(connection, dataset):
+                        purged.append(ident)
+            except DBAPIError as error:
+                if is_unavailable(error):
+                    raise
+                # A table that waits to be replaced may lack a column; its shadow has no such rows.
+                log.warning("hidden people are not yet deleted from %s: %s", ident, error.orig)
+        if purged:
+            log.info("rows of hidden people were deleted from %s", ", ".join(purged))
+            self.note_changes(connection, purged)
 
     # The parts of a batch.
 

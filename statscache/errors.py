@@ -29,6 +29,10 @@ class DatabaseUnavailable(StatscacheError):
     """The database cannot be reached now; nothing of the current batch was committed."""
 
 
+class StatementTimeout(StatscacheError):
+    """A statement of the API ran longer than it may, and was ended."""
+
+
 class ArchiveUnavailable(StatscacheError):
     """The archive of the bus cannot give what it has now; it can be asked again."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from statscache.errors import InvalidRow
 from statscache.message import Message
+from statscache.people import people_of
 from statscache.plugins.aggregate import (
     Aggregate,
     AggregateTable,
@@ -66,6 +67,7 @@ class Folder:
             and all(key.type is str for key in plugin.keys)
         )
         self._split = len(plugin.keys)
+        self._refusal = people_of(plugin).refusal(plugin)
         self._types = tuple(column.type for column in plugin.columns)
         self._needs_cleaning = any(value.type is not int for value in plugin.values)
         self._rollups = _rollups(self._finest, coarser)
@@ -150,6 +152,8 @@ class Folder:
 
     def _cleaned(self, partial: Partial) -> Partial:
         """``partial`` with text that every database can store."""
+        if self._refusal is not None:
+            partial = self._without_hidden(partial)
         if all(_is_storable(item) for pair in partial.items() for part in pair for item in part):
             return partial
         clean: Partial = {}
@@ -157,6 +161,17 @@ class Folder:
             # Two keys may become one.
             self._merge_row(clean, tuple(map(_storable_key, key)), tuple(map(_storable, values)))
         return clean
+
+    def _without_hidden(self, partial: Partial) -> Partial:
+        """``partial`` without the rows that name somebody who is to appear nowhere."""
+        assert self._refusal is not None
+        first_key = 0 if self._is_latest else 1
+        first_value = 1 if self._timed else 0
+        return {
+            key: values
+            for key, values in partial.items()
+            if not self._refusal(key[first_key:] + values[first_value:])
+        }
 
     def _checked(self, row: Any) -> Row:
         """``row``, its values as every database holds them.

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from statscache.engine import Engine, Outcome
+from statscache.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage
 from statscache.message import Message, decode
 from statscache.rejections import Rejection
@@ -118,6 +118,7 @@ class Intake:
         self._flusher: threading.Thread | None = None
         self._wanted = threading.Event()
         self._deadline: float | None = None
+        self._beat_at = time.monotonic()
 
     def put(self, text: Text) -> None:
         """Take in a message; from any thread, at once."""
@@ -190,6 +191,8 @@ class Intake:
 
     def _flush_until(self, deadline: float) -> None:
         with self._flushing:
+            # That the hub listened until now.
+            self._beat_at = 0.0
             while not self._flush() and time.monotonic() < deadline:
                 time.sleep(0.2)
 
@@ -209,11 +212,15 @@ class Intake:
 
     def _flush(self) -> bool:
         """Whether everything that was there has been committed."""
+        now = time.time()
         try:
             # What arrives meanwhile is for the next flush, so that this one ends.
             remaining = len(self)
             while remaining > 0 or self._rejections or self._dropped:
                 remaining -= self._commit_batch()
+            if time.monotonic() >= self._beat_at:
+                self._engine.beat(now)
+                self._beat_at = time.monotonic() + BEAT_EVERY
             if time.monotonic() >= self._prune_at:
                 self._engine.prune()
                 self._prune_at = time.monotonic() + PRUNE_EVERY

@@ -518,6 +518,40 @@ class Lanes:
         query = select(gap.start, gap.stop).where(gap.lane == lane.id).order_by(gap.start)
         return [(row.start, row.stop) for row in connection.execute(query)]
 
+    def beat(
+        self,
+        connection: Connection,
+        lane: Lane,
+        idents: Iterable[str],
+        now: float,
+        *,
+        is_first: bool,
+    ) -> None:
+        """Note that live messages have been counted until ``now``, even if there were none.
+
+        Args:
+            idents: whose the messages were.
+            is_first: not since the last beat, but from ``now`` on.
+        """
+        row, plugin, gap = tables.lane.c, tables.plugin, tables.gap
+        values = {"beat_at": now}
+        if is_first:
+            values["live_since"] = now
+            last = connection.scalar(select(row.beat_at).where(row.id == lane.id))
+            if lane.watermark is None and last is not None and last < now:
+                # Nobody will ever give what was sent in between.
+                connection.execute(
+                    insert(gap).values(
+                        lane=lane.id, start=last, stop=now, missing=0, noticed_at=now
+                    )
+                )
+        connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
+        connection.execute(
+            update(plugin)
+            .where(plugin.c.ident.in_(list(idents)), plugin.c.live_since.is_(None))
+            .values(live_since=now)
+        )
+
     def prune(self, connection: Connection, lane: Lane, until: float) -> bool:
         """Replace claims from ``lane.since`` to before ``until`` by their sums.
 

@@ -188,7 +188,7 @@ class Roster:
             else:
                 log.warning("%s is back; without an archive it lacks what it missed", ident)
                 home = self._home(connection, dataset)
-                self._update(connection, ident, state=ACTIVE, lane=home.id)
+                self._update(connection, ident, state=ACTIVE, lane=home.id, live_since=None)
 
     def _has_missed(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
         """Whether others in its lane have counted what it has not: there was no archive then."""
@@ -237,7 +237,10 @@ class Roster:
                 "release of the plugin that made the table"
             )
             log.error("%s: %s", ident, text)
-            self._update(connection, ident, state=FAILING, error=text, failed_at=time.time())
+            now = time.time()
+            self._update(
+                connection, ident, state=FAILING, error=text, failed_at=now, live_since=None
+            )
             return
         log.info("the definition of %s changed: its table is counted anew, beside", ident)
         if row.shadow:
@@ -260,7 +263,7 @@ class Roster:
                 name = self._vacant_name(connection, f"gone {idents[0]}")
                 lane = self._lanes.split(connection, lane, name)
             for ident in idents:
-                self._update(connection, ident, state=GONE, lane=lane.id)
+                self._update(connection, ident, state=GONE, lane=lane.id, live_since=None)
 
     def _has_others(self, connection: Connection, lane: Lane, idents: Iterable[str]) -> bool:
         if lane.name in (MAIN, ORDERED):
@@ -329,9 +332,13 @@ class Roster:
     def _shadow(self, connection: Connection, dataset: Dataset, lane: Lane, since: float) -> None:
         name = shadow_name(dataset)
         create_shadow(connection, dataset.model.__table__, name)
-        previous = connection.scalar(
-            select(tables.plugin.c.lane).where(tables.plugin.c.ident == dataset.ident)
-        )
+        row = tables.plugin.c
+        previous = connection.execute(
+            select(row.lane, row.served_until, tables.lane.c.watermark)
+            .outerjoin(tables.lane, tables.lane.c.id == row.lane)
+            .where(row.ident == dataset.ident)
+        ).one()
+        served_until = previous.served_until
         self._update(
             connection,
             dataset.ident,
@@ -341,10 +348,11 @@ class Roster:
             since=since,
             missed=0,
             pruned_until=None,
+            served_until=previous.watermark if served_until is None else served_until,
         )
         # What it could not take comes again.
         forget(connection, dataset.ident)
-        self._drop_if_empty(connection, previous)
+        self._drop_if_empty(connection, previous.lane)
 
     def set_apart(
         self,
@@ -392,6 +400,7 @@ class Roster:
                 error=None,
                 failed_at=None,
                 shadow=None,
+                served_until=None,
                 definition=definition_of(dataset),
                 audited_until=None,
             )

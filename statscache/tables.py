@@ -46,6 +46,10 @@ lane = Table(
     Column("messages", BigInteger, nullable=False, default=0),
     Column("batches", BigInteger, nullable=False, default=0),
     Column("committed_at", Double),
+    # Live messages have been counted without a pause from `live_since` to `beat_at`, even if there
+    # were none.
+    Column("live_since", Double),
+    Column("beat_at", Double),
     comment="One row per set of plugins that share a checkpoint.",
 )
 
@@ -95,6 +99,10 @@ plugin = Table(
     # The audit has compared everything from `since` to here with the archive.
     Column("audited_until", Double),
     Column("mismatches", BigInteger, nullable=False, default=0, server_default="0"),
+    # When it was first given live messages; absent while it is not given any.
+    Column("live_since", Double),
+    # With a shadow: the served table has counted nothing that is newer.
+    Column("served_until", Double),
     comment="What the hub knows of each plugin, for the API and the command line.",
 )
 
@@ -128,6 +136,7 @@ gap = Table(
     Column("lane", Integer, primary_key=True, autoincrement=False),
     Column("start", Double, primary_key=True),
     Column("stop", Double, nullable=False),
+    # How many messages; 0: nobody knows, because nobody listened and there was no archive.
     Column("missing", BigInteger, nullable=False),
     Column("noticed_at", Double, nullable=False),
     comment="Times of which the archive did not give all that it says it has.",

@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import uuid
@@ -49,9 +50,13 @@ def rows_of(plugin: Aggregate, messages: Sequence[Message]) -> dict[str, list[tu
 def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) -> None:
     """See that neither the order of ``messages``, nor how they are split, changes a row.
 
+    And that a plugin which ``counts_messages`` does that.
+
     Raises:
-        AssertionError: it does; the text shows the first table that differs.
+        AssertionError: it does; the text shows the first table, or message, that differs.
     """
+    if plugin.counts_messages:
+        _check_counts(plugin, messages)
     expected = rows_of(plugin, messages)
     for seed in range(tries):
         generator = random.Random(seed)  # noqa: S311
@@ -65,6 +70,28 @@ def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) 
                     f"{ident} depends on the order of the messages (or on more than each message "
                     f"alone):\n  {rows}\nis not\n  {expected[ident]}"
                 )
+
+
+def _check_counts(plugin: Aggregate, messages: Sequence[Message]) -> None:
+    numbers = [number for number, key in enumerate(plugin.keys) if key.role is not None]
+    for message in messages:
+        if not plugin.subscribes(message.topic):
+            continue
+        about = {
+            "user": message.usernames,
+            "package": message.packages,
+            "category": {message.category},
+            "topic": {message.topic},
+        }
+        roles = [plugin.keys[number].role for number in numbers]
+        expected = sorted(itertools.product(*(about[str(role)] for role in roles), (1,)))
+        rows = list(plugin.rows(message))
+        found = sorted((*(row[number] for number in numbers), row[-1]) for row in rows)
+        if found != expected:
+            raise AssertionError(
+                f"{plugin.name} says that it counts messages, and {message!r} gives {rows}, not "
+                f"one row for each of {expected}"
+            )
 
 
 def _tables(

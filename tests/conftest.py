@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -28,6 +29,10 @@ POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 """A PostgreSQL server to use, as a role that may create databases; absent, one is started."""
 
 BACKENDS = ("sqlite", "postgresql")
+
+# How long an example takes says more of the machine than of the program.
+settings.register_profile("statscache", deadline=None)
+settings.load_profile("statscache")
 
 NOON = 1_700_049_600.0
 """2023-11-15 12:00 UTC."""
@@ -88,8 +93,15 @@ def database_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
 @pytest.fixture
 def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database with our schema, on SQLite and on PostgreSQL."""
+    with migrated(request, backend, tmp_path) as uri:
+        yield uri
+
+
+@contextmanager
+def migrated(request: pytest.FixtureRequest, backend: str, folder: Path) -> Iterator[str]:
+    """A database with our schema, for fixtures of any scope."""
     if backend == "sqlite":
-        path = tmp_path / "statscache.db"
+        path = folder / "statscache.db"
         shutil.copy(request.getfixturevalue("migrated_file"), path)
         yield f"sqlite:///{path}"
     else:
@@ -99,20 +111,14 @@ def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
 
 
 @pytest.fixture
-def new_database(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Callable[[str], str]]:
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Makes databases with our schema, as many as a test needs: a backend to a URI."""
     with ExitStack() as stack:
 
         def make(backend: str) -> str:
-            if backend == "sqlite":
-                path = tmp_path / f"{uuid.uuid4().hex}.db"
-                shutil.copy(request.getfixturevalue("migrated_file"), path)
-                return f"sqlite:///{path}"
-            template = request.getfixturevalue("migrated_template")
-            server = request.getfixturevalue("postgresql_uri")
-            return stack.enter_context(_new_postgresql(server, template))
+            folder = tmp_path / uuid.uuid4().hex
+            folder.mkdir()
+            return stack.enter_context(migrated(request, backend, folder))
 
         yield make
 
@@ -140,7 +146,9 @@ def table(uri: str, name: str) -> list[tuple[Any, ...]]:
     """All rows of a table, sorted."""
     database = Database(uri)
     with database.begin() as connection:
-        rows = [tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))]
+        found = connection.execute(text(f"SELECT * FROM {name}"))
+        # psycopg2 gives binary values as memoryviews, which have no order.
+        rows = [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in found]
     database.dispose()
     return sorted(rows)
 

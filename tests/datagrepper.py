@@ -14,7 +14,9 @@ What it does as the real one: without a time it answers for the last hour; ``sta
 window off; both ends are inclusive; rows are ordered by whole seconds, and within a second in an
 order that differs from request to request; pages are OFFSETs, with a COUNT for each; unknown
 parameters are ignored; the content type echoes what was accepted; errors are pages of HTML;
-a message without id gets one that is invented; ``(msg_id, timestamp)`` is unique.
+a message without id gets one that is invented; ``(msg_id, timestamp)`` is unique; the values of one
+parameter (``user``, ``package``, ``category``, ``topic``) are alternatives, and ``not_`` leaves
+messages out. Whom a message is about the real one knows by an index of its own; here we say it.
 
 What is random comes from the seed, and from how many requests have come before.
 """
@@ -62,6 +64,10 @@ MOST_ROWS_PER_PAGE = 100
 LONGEST_HANG = 120.0
 NO_ANSWER = 999
 """In place of a status: the connection ended instead, or will."""
+
+FILTERS = [
+    not_ + name for not_ in ("", "not_") for name in ("user", "package", "category", "topic")
+]
 
 SETTINGS: dict[str, Any] = {
     # Seconds after its timestamp, and after it was added, before which a message does not appear.
@@ -160,6 +166,7 @@ class Store:
             made = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             made.execute("PRAGMA journal_mode = WAL")
             made.execute("PRAGMA synchronous = OFF")
+            made.create_function("is_about", 3, _is_about, deterministic=True)
             self._local.made, self._local.pid = made, os.getpid()
         found: sqlite3.Connection = self._local.made
         return found
@@ -305,8 +312,7 @@ class Query:
     order: str
     page: int
     rows_per_page: int
-    topics: list[str]
-    categories: list[str]
+    filters: dict[str, list[str]]
 
     @classmethod
     def of(cls, arguments: MultiDict[str, str]) -> Self:
@@ -334,8 +340,7 @@ class Query:
             order,
             page,
             rows_per_page,
-            arguments.getlist("topic"),
-            arguments.getlist("category"),
+            {name: arguments.getlist(name) for name in FILTERS},
         )
 
     def where(self, settings: dict[str, Any]) -> tuple[str, list[Any]]:
@@ -350,11 +355,21 @@ class Query:
         elif settings["lag"]:
             conditions.append("timestamp <= ?")
             values.append(newest)
-        for column, wanted in (("topic", self.topics), ("category", self.categories)):
+        for name, wanted in self.filters.items():
+            column = name.removeprefix("not_")
+            condition = f"{column} IN (SELECT value FROM json_each(?))"
+            if column in ("user", "package"):
+                condition = f"is_about('{column}', content, ?)"
             if wanted:
-                conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-                values += wanted
+                conditions.append(f"{'NOT ' if name != column else ''}{condition}")
+                values.append(json.dumps(wanted))
         return " AND ".join(conditions), values
+
+
+def _is_about(column: str, content: bytes, names: str) -> bool:
+    message = Message.from_fedmsg(orjson.loads(content))
+    about = message.usernames if column == "user" else message.packages
+    return not about.isdisjoint(json.loads(names))
 
 
 def _time(text: str | None) -> float | None:
@@ -481,7 +496,7 @@ def _answer(store: Store, shape: Any) -> flask.Response:
     rows = [shape(row) for row in store.page(query, settings, flask.g.random)]
     content = {
         "arguments": {
-            "categories": query.categories,
+            "categories": query.filters["category"],
             "contains": [],
             "delta": query.delta,
             "end": query.end,
@@ -490,7 +505,9 @@ def _answer(store: Store, shape: Any) -> flask.Response:
             "page": query.page,
             "rows_per_page": query.rows_per_page,
             "start": query.start,
-            "topics": query.topics,
+            "packages": query.filters["package"],
+            "topics": query.filters["topic"],
+            "users": query.filters["user"],
         },
         "count": len(rows),
         "pages": math.ceil(total / query.rows_per_page) if query.rows_per_page else 1,

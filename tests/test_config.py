@@ -33,6 +33,8 @@ def test_the_shipped_files_say_the_defaults(
         assert getattr(shipped, name) == getattr(defaults, name), name
     for name in ("uri", "frequency", "batch_size", "buffer_size", "archive_lag"):
         assert getattr(shipped, name) == getattr(defaults, name), name
+    for name in ("maximum_listeners", "heartbeat"):
+        assert getattr(shipped, name) == getattr(defaults, name), name
     for name in ("default_rows_per_page", "maximum_rows_per_page", "statement_timeout", "about"):
         assert getattr(shipped, name) == getattr(defaults, name), name
 
@@ -76,6 +78,9 @@ def test_epochs_are_utc() -> None:
         ("statscache.consumer.buffer_size", "many", "whole number"),
         ("statscache.consumer.epoch", "2015", "datetime.datetime"),
         ("statscache.app.maximum_rows_per_page", True, "whole number"),
+        ("statscache.app.maximum_listeners", -1, "from 0 on"),
+        ("statscache.app.maximum_listeners", "many", "whole number"),
+        ("statscache.app.heartbeat", 15, "datetime.timedelta"),
         ("statscache.retention", {"15s": 7}, "timedelta"),
         ("statscache.retention", [], "must map schedules"),
         ("statscache.about", "magic", "one of tables, fedmsg.meta"),

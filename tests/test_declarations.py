@@ -58,6 +58,11 @@ def test_a_good_one() -> None:
         ({"values": (Value("a", "add", float),)}, "only whole numbers"),
         ({"values": (Value("a", "newest", bytes),)}, "int, float or str"),
         ({"resolutions": ()}, "neither keys nor resolutions"),
+        ({"counts_messages": True, "values": (Value("a", "largest"),)}, "one column that is added"),
+        (
+            {"counts_messages": True, "keys": (Key("a", role="user"), Key("b", role="user"))},
+            "no role twice",
+        ),
         ({"resolutions": (timedelta(milliseconds=1),)}, "whole number of seconds"),
         ({"resolutions": (timedelta(days=1),) * 2}, "a resolution twice"),
         ({"resolutions": (timedelta(seconds=60), timedelta(seconds=90))}, "whole buckets"),

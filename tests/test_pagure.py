@@ -30,13 +30,19 @@ CORPUS = [raw for raw in map(json.loads, LINES) if "timestamp" in raw]
 
 
 def table(plugin_class: type[Aggregate], messages: Iterable[Message]) -> list[tuple[Any, ...]]:
-    """The rows of the table, as the engine would write them."""
+    """The rows of the days, as the engine would write them."""
+    return tables(plugin_class, messages)["1d"]
+
+
+def tables(
+    plugin_class: type[Aggregate], messages: Iterable[Message]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of each table, as the engine would write them, by schedule."""
     folder, partial = Folder(plugin_class({})), {}
     for one in messages:
         if folder.subscribes(one.topic):
             folder.fold(one, partial)
-    [(_, rows)] = folder.tables(partial)
-    return rows
+    return {str(table.schedule): rows for table, rows in folder.tables(partial)}
 
 
 def pagure(event: str, timestamp: float = NOON, **body: Any) -> Message:
@@ -74,19 +80,19 @@ def as_of_pagure_io() -> list[Message]:
 def test_the_declarations_are_accepted() -> None:
     installed = discovery.load([(Source("pagure = m:plugins", "dist", "1"), lambda: plugins)], {})
     assert installed.broken == []
+    columns = {
+        "number-of-contribution-to-pagure.io": ["timestamp", "volume"],
+        "number-of-contribution-per-user-to-pagure.io": ["timestamp", "user", "volume"],
+        "number-of-contribution-per-project-to-pagure.io": ["timestamp", "project", "volume"],
+    }
+    widths = {"15m": timedelta(minutes=15), "1d": timedelta(days=1)}
     assert {
         ident: (dataset.model.columns(), dataset.schedule.interval if dataset.schedule else None)
         for ident, dataset in installed.datasets.items()
     } == {
-        "number-of-contribution-to-pagure.io-1d": (["timestamp", "volume"], timedelta(days=1)),
-        "number-of-contribution-per-user-to-pagure.io-1d": (
-            ["timestamp", "user", "volume"],
-            timedelta(days=1),
-        ),
-        "number-of-contribution-per-project-to-pagure.io-1d": (
-            ["timestamp", "project", "volume"],
-            timedelta(days=1),
-        ),
+        f"{name}-{schedule}": (columns[name], width)
+        for name in columns
+        for schedule, width in widths.items()
     }
     [key] = ContributionsByUser.keys
     assert key.role == "user"
@@ -162,6 +168,12 @@ def test_days() -> None:
     assert table(ContributionsByUser, reversed(messages)) == [
         (MIDNIGHT, "pingou", 2),
         (MIDNIGHT + day, "pingou", 1),
+    ]
+    # Of these the days of every time zone are made.
+    assert tables(Contributions, messages)["15m"] == [
+        (MIDNIGHT, 1),
+        (MIDNIGHT + day - 900, 1),
+        (MIDNIGHT + day, 1),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from statscache.message import Message
-from statscache.plugins import Aggregate, Value, discovery
+from statscache.plugins import Aggregate, Key, Value, discovery
 from statscache.testing import check_laws, make_message, rows_of
 
 BUNDLED = discovery.discover({}).aggregates
@@ -44,3 +44,20 @@ def test_messages_are_of_now_unless_a_time_is_given() -> None:
     assert abs(make_message("a.b.c.d").timestamp - time.time()) < 5
     found = make_message("a.b.c.d", {"x": 1}, 5.0, msg_id="own")
     assert (found.msg, found.timestamp, found.id) == ({"x": 1}, 5.0, "own")
+
+
+class Miscounting(Aggregate):
+    name, summary, description = "miscounting", "forgets bodhi", "For tests."
+    keys = (Key("category", role="category"),)
+    values = (Value("volume"),)
+    resolutions = (timedelta(days=1),)
+    counts_messages = True
+
+    def rows(self, message: Message) -> list[tuple[str, int]]:
+        return [] if message.category == "bodhi" else [(message.category, 1)]
+
+
+def test_a_plugin_that_says_that_it_counts_messages_and_does_not_is_found() -> None:
+    check_laws(Miscounting({}), [make_message("a.b.c.git", timestamp=1.0)])
+    with pytest.raises(AssertionError, match="says that it counts messages"):
+        check_laws(Miscounting({}), [make_message("a.b.c.bodhi", timestamp=1.0)])

@@ -5,18 +5,23 @@ It knows models and revisions, and neither the engine nor the bus.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import flask
 
 from statscache import config as configuration
 from statscache.app import problems, routes
+from statscache.app.dispatch import Dispatcher
+from statscache.app.front import Front
+from statscache.app.metrics import Measured
+from statscache.app.newest import NewestRows
+from statscache.app.reply import COMMON_HEADERS
 from statscache.app.service import Service
 from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-
-EXPOSED_HEADERS = "ETag, Link, X-Link-Number, X-Link-Count, Retry-After"
 
 
 def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
@@ -33,22 +38,29 @@ def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
     return build_app(Settings.from_config(config), discovery.discover(config))
 
 
-def build_app(settings: Settings, installed: Installed) -> flask.Flask:
-    """The WSGI application for these plugins."""
+def build_app(
+    settings: Settings, installed: Installed, clock: Callable[[], float] = time.time
+) -> flask.Flask:
+    """The WSGI application for these plugins; ``clock`` tells the present, in UNIX seconds."""
     app = flask.Flask(__name__)
-    app.extensions["statscache"] = Service(settings, installed)
+    service = Service(settings, installed)
+    app.extensions["statscache"] = service
     app.url_map.strict_slashes = False
-    app.register_blueprint(routes.api)
+    dispatcher = service.dispatcher = Dispatcher(service, routes.ROUTES, clock)
+    service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
+    service.listeners.before_waking = service.newest.refresh
+    routes.register(app, dispatcher)
+    front = Front(app.wsgi_app, dispatcher)
+    app.wsgi_app = service.measured = Measured(front, dispatcher)  # type: ignore[method-assign]
     app.after_request(_allow_other_origins)
     problems.register(app)
     return app
 
 
 def _allow_other_origins(answer: flask.Response) -> flask.Response:
-    """Pages of any origin may read everything: it is public, and nothing can be changed."""
-    answer.headers["Access-Control-Allow-Origin"] = "*"
-    answer.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    answer.headers.add("Vary", "Accept")
+    """Errors and redirects too."""
+    for name, text in COMMON_HEADERS:
+        answer.headers.setdefault(name, text)
     if flask.request.method == "OPTIONS":
         answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
         answer.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, Last-Event-ID"

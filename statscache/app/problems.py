@@ -66,6 +66,20 @@ class Problem(Exception):
         )
 
 
+def nothing_there() -> Problem:
+    """What is said of an address that no route has."""
+    return Problem(404, _DETAILS[404])
+
+
+def too_much(seconds: float) -> Problem:
+    """What is said of a query that takes longer than it may."""
+    return Problem(
+        422,
+        f"this takes longer than the {seconds:g} seconds that a query may: narrow the range of "
+        "time, ask for fewer rows, or filter by a key",
+    )
+
+
 def register(app: flask.Flask) -> None:
     """Let every error of ``app`` have the one shape."""
 

@@ -1,148 +1,246 @@
-"""The rows of a dataset: a page of them, and how many pages there are."""
+"""The rows of one ident: ``/api/<ident>``.
+
+There are two ways through them. ``Link: rel="next"`` leads to the next page by a cursor, to any
+depth, at the same cost, and while rows arrive. ``page=`` numbers the pages of the first ten
+thousand rows, as in 2015: ``X-Link-Count`` says how many pages can be asked for by number, which is
+all of them in tables up to that size, and a page beyond is refused in larger ones.
+"""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Integer, Select, func, inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Boolean, Column, DateTime, Integer, Numeric, inspect
 
-from statscache import tables
+from statscache.app import coverage, cursors, query
+from statscache.app.cursors import Position
+from statscache.app.hold import WAIT
+from statscache.app.query import Kind, Parameter
+from statscache.app.reader import MOST_NUMBERED_ROWS, Page, RowReader, writes_otherwise
+from statscache.app.route import Answer, Call, Lifetime, Route, Table
+from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
-from statscache.plugins.models import Serializable
+from statscache.plugins.models import plain
 
-_MOST_COUNTS_REMEMBERED = 10_000
+ALL = "all"
+"""Instead of a number of rows per page: everything, piece by piece."""
 
-
-@dataclass(frozen=True)
-class Page:
-    """A page of rows.
-
-    Attributes:
-        rows: in the order that was asked for, with the columns as attributes.
-        number: of the page, from 1 on.
-        count: of the pages; 1 where there are no rows.
-    """
-
-    rows: Sequence[Any]
-    number: int
-    count: int
+STREAMED = ("csv", "ndjson")
 
 
-class RowReader:
-    """Reads the rows of one dataset.
-
-    Args:
-        dataset: whose rows.
-        counts: shared by all the readers of an application.
-    """
-
-    def __init__(self, dataset: Dataset, counts: CountCache) -> None:
-        self._ident = dataset.ident
-        self._counts = counts
-        self._exists = False
-        model = dataset.model
-        self._table = model.__table__
-        self._timestamp = self._table.c.timestamp
-        keys = [column for column in self._table.primary_key if column is not self._timestamp]
-        # Time first, then whatever makes the order total, so that pages never overlap.
-        self._order = (self._timestamp, *keys)
-        # An author who writes rows in another way is given instances of the model.
-        self._instances = not _writes_as_we_do(model)
-        columns = [self._table.c[_column_name(model, name)] for name in model.served_columns()]
-        labels = zip(columns, model.served_columns(), strict=True)
-        self._select: Select[Any] = (
-            select(model)
-            if self._instances
-            else select(*(column.label(name) for column, name in labels))
-        )
-
-    def read(self, connection: Connection, query: Mapping[str, Any], rows_per_page: int) -> Page:
-        """The page that ``query`` asks for; a table that is not there yet has no rows."""
-        # The hub creates the table of a newly installed plugin when it starts.
-        self._exists = self._exists or inspect(connection).has_table(self._table.name)
-        if not self._exists:
-            return Page((), query["page"], 1)
-        limit, number = query["limit"], query["page"]
-        total = self._count(connection, query)
-        offset = (number - 1) * rows_per_page
-        size = min(rows_per_page, max(0, total - offset))
-        pages = max(1, -(-total // rows_per_page))
-        if size == 0 or limit == 0:
-            return Page((), number, pages)
-        descending = query["order"] == "desc"
-        order = [column.desc() if descending else column.asc() for column in self._order]
-        statement = self._filtered(self._select, query).order_by(*order)
-        statement = statement.limit(size).offset(offset)
-        if self._instances:
-            rows: Sequence[Any] = Session(connection).scalars(statement).all()
-        else:
-            rows = connection.execute(statement).all()
-        return Page(rows, number, pages)
-
-    def _count(self, connection: Connection, query: Mapping[str, Any]) -> int:
-        revision = connection.scalar(
-            select(tables.revision.c.revision).where(tables.revision.c.ident == self._ident)
-        )
-        key = (self._ident, revision, query["start"], query["stop"])
-        total = self._counts.get(key)
-        if total is None:
-            statement = select(func.count()).select_from(self._table)
-            total = connection.scalar(self._filtered(statement, query)) or 0
-            # Without a revision nobody would say when it changes.
-            if revision is not None:
-                self._counts.put(key, total)
-        return total if query["limit"] is None else min(total, query["limit"])
-
-    def _filtered(self, statement: Select[Any], query: Mapping[str, Any]) -> Select[Any]:
-        if query["start"] is not None:
-            statement = statement.where(self._timestamp >= self._stored(query["start"]))
-        if query["stop"] is not None:
-            statement = statement.where(self._timestamp < self._stored(query["stop"]))
-        return statement
-
-    def _stored(self, moment: float) -> Any:
-        """A time as the table holds it: classic models have naive datetimes in UTC."""
-        if isinstance(self._timestamp.type, DateTime):
-            return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
-        if isinstance(self._timestamp.type, Integer):
-            # PostgreSQL does not search an index of integers for a float.
-            return math.ceil(moment)
-        return moment
-
-
-class CountCache:
-    """Remembers the newest counts, for all threads of a process."""
-
-    def __init__(self) -> None:
-        self._counts: OrderedDict[Any, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> int | None:
-        """The count, if it is remembered."""
-        with self._lock:
-            return self._counts.get(key)
-
-    def put(self, key: Any, count: int) -> None:
-        """Remember ``count``."""
-        with self._lock:
-            self._counts[key] = count
-            if len(self._counts) > _MOST_COUNTS_REMEMBERED:
-                self._counts.popitem(last=False)
-
-
-def _writes_as_we_do(model: Any) -> bool:
-    return all(
-        getattr(model, name).__func__ is getattr(Serializable, name).__func__
-        for name in ("to_json", "to_csv")
+def answer(call: Call) -> Answer:
+    """A page of rows, or all of them."""
+    reader = call.service.rows[call.dataset.ident]
+    _refuse_foreign_columns(call, reader)
+    if call.values["rows_per_page"] == ALL:
+        _refuse_whole(call, reader)
+        return Answer(chunks=call.service.exports.begin(call, reader), lifetime=_lifetime(call))
+    settings = call.service.settings
+    size = min(
+        call.values["rows_per_page"] or settings.default_rows_per_page,
+        settings.maximum_rows_per_page,
     )
+    return _page(call, reader, size)
 
 
-def _column_name(model: Any, attribute: str) -> str:
-    return str(inspect(model).column_attrs[attribute].columns[0].key)
+def _page(call: Call, reader: RowReader, size: int) -> Answer:
+    limit, number = call.values["limit"], call.values["page"]
+    after = _position(call, reader)
+    counted = reader.count(call)
+    total = counted if limit is None else min(counted, limit)
+    offset = 0 if after is not None else (number - 1) * size
+    if offset >= MOST_NUMBERED_ROWS == total:
+        query.refuse(
+            "page",
+            f"is beyond the first {MOST_NUMBERED_ROWS} rows, up to which pages have numbers: go on "
+            'from page to page by the header Link, rel="next", or narrow the range of time',
+        )
+    seen = offset if after is None else after.seen
+    wanted = size if limit is None else min(size, limit - seen)
+    page = (
+        Page(())
+        if after is None and offset >= total
+        else reader.page(call, wanted, offset=offset, after=after)
+    )
+    number = number if after is None else after.seen // size + 1
+    pages = max(1, -(-total // size))
+    said = Answer(
+        headers={"X-Link-Number": str(number), "X-Link-Count": str(pages)},
+        links=_links(call, page, number, pages, limit),
+        lifetime=_lifetime(call),
+    )
+    _write(said, call, reader, page)
+    return said
+
+
+def _links(
+    call: Call, page: Page, number: int, pages: int, limit: int | None
+) -> dict[str, dict[str, str | None]]:
+    links: dict[str, dict[str, str | None]] = {}
+    if page.has_more and page.last is not None and (limit is None or page.last.seen < limit):
+        cursor = cursors.write(page.last, call.dataset.ident, call.values["order"])
+        if cursor is not None:
+            links["next"] = {"page": None, "cursor": cursor}
+        elif number < pages:
+            links["next"] = {"cursor": None, "page": str(number + 1)}
+    if 1 < number <= pages + 1:
+        links["previous"] = {"cursor": None, "page": str(number - 1)}
+    elif number > 1 and "cursor" not in call.given:
+        # From beyond the end, back to the last page that there is.
+        links["previous"] = {"page": str(pages)}
+    return links
+
+
+def _write(said: Answer, call: Call, reader: RowReader, page: Page) -> None:
+    model, names = call.dataset.model, call.values["select"]
+    if names is None and call.format == "json":
+        said.body = model.to_json(page.rows)
+    elif names is None and call.format == "csv":
+        said.body = model.to_csv(page.rows)
+    else:
+        names = names or list(reader.columns)
+        said.table = Table(names, [[plain(getattr(row, n)) for n in names] for row in page.rows])
+
+
+def _position(call: Call, reader: RowReader) -> Position | None:
+    cursor = call.values["cursor"]
+    if cursor is None:
+        return None
+    if "page" in call.given:
+        query.refuse("cursor", "says where the page begins: leave out page")
+    try:
+        return cursors.read(cursor, call.dataset.ident, call.values["order"], reader.key_types)
+    except ValueError as error:
+        query.refuse("cursor", f'{error}: take it from the header Link, rel="next"')
+
+
+def _refuse_foreign_columns(call: Call, reader: RowReader) -> None:
+    writes_own = {"json": reader.writes_json, "csv": reader.writes_csv}
+    if call.values["select"] is not None and writes_own.get(call.format, False):
+        query.refuse(
+            "select", f"does not go with {call.format} here: the plugin writes it in its own way"
+        )
+
+
+def _refuse_whole(call: Call, reader: RowReader) -> None:
+    if call.format not in STREAMED:
+        query.refuse(
+            "rows_per_page",
+            f"can be {ALL!r} in the formats {' and '.join(STREAMED)} only, which are sent piece by "
+            "piece: add format=ndjson, or fetch pages",
+        )
+    if call.format == "csv" and reader.writes_csv:
+        query.refuse("rows_per_page", "cannot be 'all': the plugin writes CSV in its own way")
+    for name in ("cursor", "page"):
+        if name in call.given:
+            query.refuse(name, f"does not go with rows_per_page={ALL}, which is one page")
+
+
+def _lifetime(call: Call) -> Lifetime:
+    """Rows of windows that agree with the archive change when a message comes very late."""
+    schedule, stop = call.dataset.schedule, call.values["stop"]
+    # A classic plugin may change its rows at any time, and a latest value leaves every range.
+    if not isinstance(call.dataset.plugin, Aggregate) or schedule is None or stop is None:
+        return Lifetime.OPEN
+    reconciled = coverage.of(call.snapshot, call.dataset.ident).reconciled_until
+    end = stop + schedule.interval.total_seconds()
+    return Lifetime.RECONCILED if reconciled is not None and end <= reconciled else Lifetime.OPEN
+
+
+def _columns(dataset: Dataset) -> Kind:
+    return query.names(*dataset.model.served_columns())
+
+
+def _rows_per_page() -> Kind:
+    number = query.number(1)
+
+    def parse(name: str, text: str) -> Any:
+        return ALL if text == ALL else number.parse(name, text)
+
+    return Kind(parse, {"anyOf": [{"enum": [ALL]}, number.schema]})
+
+
+ORDER = Parameter(
+    "order", query.choice("desc", "asc"), "Newest first (desc) or oldest first (asc).", "desc"
+)
+LIMIT = Parameter(
+    "limit", query.number(0), "The largest number of rows in all the pages together.", example="50"
+)
+PAGE = Parameter(
+    "page",
+    query.number(1),
+    f"Which page, from 1 on, among the first {MOST_NUMBERED_ROWS} rows; cursors go on from there.",
+    1,
+)
+ROWS_PER_PAGE = Parameter(
+    "rows_per_page",
+    _rows_per_page(),
+    "Rows in a page; the server has a maximum, beyond which none go. With csv and ndjson it can be "
+    "'all'.",
+    example="20",
+)
+CURSOR = Parameter(
+    "cursor", query.TEXT, 'Where the page begins; taken from the header Link, rel="next".'
+)
+SELECT = Parameter(
+    "select", _columns, "Only these columns, comma separated, in this order.", example="timestamp"
+)
+
+
+def row_schema(dataset: Dataset) -> dict[str, Any]:
+    """The JSON schema of a row; no column is required, because clients may select some."""
+    columns = inspect(dataset.model).column_attrs
+    properties = {
+        name: _value_schema(columns[name].columns[0]) for name in dataset.model.served_columns()
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _value_schema(column: Column[Any]) -> dict[str, Any]:
+    if isinstance(column.type, Boolean):
+        type_ = "boolean"
+    elif isinstance(column.type, Integer):
+        type_ = "integer"
+    elif isinstance(column.type, DateTime | Numeric):
+        type_ = "number"
+    else:
+        type_ = "string"
+    return {"type": [type_, "null"] if column.nullable else type_}
+
+
+def _schema(dataset: Dataset) -> dict[str, Any]:
+    # What an author writes in another way can be anything.
+    is_ours = not writes_otherwise(dataset.model, "to_json")
+    return {"type": "array", "items": row_schema(dataset)} if is_ours else {}
+
+
+ROUTE = Route(
+    rule="/api/<ident>",
+    name="rows",
+    summary="The rows of one ident, newest first.",
+    description=(
+        "The header Link leads to the next page, by a cursor, and to the previous one. Such pages "
+        "cost the same at any depth, and no row is skipped or doubled while others arrive; but a "
+        "row whose time changes (the latest value of a key) moves. X-Link-Number is the number of "
+        "the page, and X-Link-Count how many there are: no more than those of the first "
+        f"{MOST_NUMBERED_ROWS} rows, to which pages by number reach. CSV and newline-delimited "
+        "JSON with rows_per_page=all are the whole range, in one answer that is sent piece by "
+        "piece."
+    ),
+    answer=answer,
+    parameters=(
+        ORDER,
+        LIMIT,
+        query.START,
+        query.STOP,
+        PAGE,
+        ROWS_PER_PAGE,
+        CURSOR,
+        SELECT,
+        WAIT,
+    ),
+    filterable=True,
+    formats=("json", "csv", "ndjson"),
+    schema=_schema,
+    example="?start=-7d",
+)

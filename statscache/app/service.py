@@ -1,35 +1,66 @@
-"""What an application holds: settings, plugins, and the way to the database."""
+"""What an application holds: settings, plugins, revisions, and the way to the database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from statscache.app.rows import CountCache, RowReader
+import statscache
+from statscache.app import canonical
+from statscache.app.export import Exports
+from statscache.app.listeners import Listeners
+from statscache.app.reader import RowReaders
+from statscache.app.revisions import Revisions
 from statscache.config import Settings
 from statscache.database import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Installed
 
+if TYPE_CHECKING:
+    from statscache.app.dispatch import Dispatcher
+    from statscache.app.metrics import Measured
+    from statscache.app.newest import NewestRows
+
 
 class Service:
-    """Made once per application; all its threads share it."""
+    """Made once per application; all its threads share it.
+
+    Attributes:
+        listeners: who waits for changes.
+        newest: the rows that events carry; set with the routes that tell them.
+        dispatcher: answers requests; set with the routes.
+        measured: counts what was answered; set with the routes.
+        fingerprint: of what answers depend on besides the database: the version, the configuration
+            and the plugins. All the workers of one deployment have the same.
+    """
+
+    newest: NewestRows
+    dispatcher: Dispatcher
+    measured: Measured
 
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings
         self.installed = installed
-        counts = CountCache()
-        self.readers = {
-            ident: RowReader(dataset, counts) for ident, dataset in installed.datasets.items()
-        }
+        self.rows = RowReaders(installed)
+        self.exports = Exports()
         self._database = Database(
             settings.uri, read_only=True, statement_timeout=settings.statement_timeout
         )
         self._has_our_schema = False
+        self.revisions = Revisions(self.reading, self._database)
+        self.listeners = Listeners(self.revisions, settings.maximum_listeners)
+        sources = sorted(
+            {(d.source.distribution, d.source.version) for d in installed.datasets.values()}
+        )
+        self.fingerprint = canonical.digest(
+            statscache.__version__, repr(sorted(asdict(settings).items())), tuple(sources)
+        )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -38,6 +69,7 @@ class Service:
         Raises:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded; asked anew until it has.
+            StatementTimeout: a statement ran longer than it may.
         """
         if not self._has_our_schema:
             self._check_file()

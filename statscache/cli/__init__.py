@@ -12,6 +12,7 @@ from statscache.cli.backfill import backfill
 from statscache.cli.context import Context
 from statscache.cli.database import db
 from statscache.cli.demo import demo
+from statscache.cli.events import events
 from statscache.cli.export import export
 from statscache.cli.plugins import plugins
 from statscache.cli.rebuild import rebuild
@@ -42,6 +43,7 @@ for command in (
     backfill,
     db,
     demo,
+    events,
     export,
     plugins,
     rebuild,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from types import FrameType
+
 import click
 from waitress.server import create_server
 
@@ -9,20 +13,36 @@ from statscache.app import create_app
 from statscache.cli.context import Context
 from statscache.errors import StatscacheError
 
+CONNECTIONS = 900
+"""Open at a time, idle ones included: fewer than the files that a process may usually have."""
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8080, show_default=True, help="The port; 0 takes a free one.")
-@click.option("--threads", default=4, show_default=True, help="Requests answered at a time.")
+@click.option("--threads", default=16, show_default=True, help="Requests answered at a time.")
 @click.pass_obj
 def serve(context: Context, host: str, port: int, threads: int) -> None:
     """Serve the API over HTTP until Ctrl-C.
 
     For more than one processor run `statscache.wsgi:application` under gunicorn or mod_wsgi.
+    Clients that wait for changes get half of the threads at most; for hundreds of them there is
+    `statscache events`.
     """
     app = create_app(context.config)
+    listeners = app.extensions["statscache"].listeners
+    listeners.leave_threads(threads)
     try:
-        server = create_server(app, host=host, port=port, threads=threads)
+        server = create_server(
+            app,
+            host=host,
+            port=port,
+            threads=threads,
+            connection_limit=CONNECTIONS,
+            asyncore_use_poll=True,
+            # Reading ahead is how the server notices that a client who waits has hung up.
+            channel_request_lookahead=1,
+        )
     except OSError as error:
         raise StatscacheError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; "
@@ -31,4 +51,13 @@ def serve(context: Context, host: str, port: int, threads: int) -> None:
     # "localhost" may be several addresses, and then there are as many sockets.
     port = getattr(server, "effective_port", port)
     click.echo(f"Serving on http://{host}:{port}/api/")
+    ending = threading.Event()
+    listeners.is_ending = ending.is_set
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        ending.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     server.run()

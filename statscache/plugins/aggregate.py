@@ -125,6 +125,11 @@ class Aggregate:
     """Resolution to the age at which its rows are deleted; for ever where it is not named."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
+    counts_messages: ClassVar[bool] = False
+    """Whether its value is the number of the messages under its topics, all of them: a message adds
+    one to the row of its category, its topic, and each user and package that it is about, as the
+    roles of the keys say, and to no other. The API then promises that the archive gives precisely
+    the messages behind a number."""
     version: ClassVar[int] = 1
     """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
     A change of columns, topics or resolutions is noticed without it."""
@@ -222,9 +227,15 @@ def _make_table(plugin: Aggregate, ident: str, *, bucketed: bool) -> Table:
         values.append(Column(NEWEST_AT, Double(), nullable=False))
     name = table_name(ident)
     table = Table(name, MetaData(), timestamp, *keys, *values, sqlite_with_rowid=False)
-    if not bucketed:
-        # Clients read latest values newest first as well.
-        Index(f"ix_{name[:56]}_time", table.c.timestamp)
+    if bucketed:
+        # Of one user, say, over all times; and which users there are.
+        for key in plugin.keys:
+            Index(table_name(f"ix_{name}_{key.name}"), table.c[key.name], timestamp)
+    else:
+        # Clients read latest values newest first as well. The primary key finds the first key.
+        Index(f"ix_{name[:56]}_time", timestamp)
+        for key in plugin.keys[1:]:
+            Index(table_name(f"ix_{name}_{key.name}_key"), table.c[key.name])
     return table
 
 
@@ -279,6 +290,11 @@ def _check(plugin: Aggregate) -> None:
             refuse(f"value column {value.name!r} must be of type int, float or str")
         if value.merge == "add" and value.type is not int:
             refuse(f"value column {value.name!r}: only whole numbers are added")
+    roles = [key.role for key in plugin.keys if key.role is not None]
+    if plugin.counts_messages and (
+        [value.merge for value in plugin.values] != ["add"] or len(set(roles)) < len(roles)
+    ):
+        refuse("counts messages: it must have one column that is added, and no role twice")
     for width in (*plugin.resolutions, *plugin.retention):
         if width < timedelta(seconds=1) or width.microseconds:
             refuse(f"the resolution {width!r} is not a whole number of seconds")

@@ -35,7 +35,7 @@ _PROJECTS = (
 
 
 class ContributionCounter(Aggregate):
-    """Counts contributions by day.
+    """Counts contributions by day, and by quarter of an hour, for the days of any time zone.
 
     Everything that happens on pagure.io is a contribution (issues, comments, pull requests, pushes,
     changes of projects) except edits of comments and flags. The pagure of Fedora's packages
@@ -44,7 +44,7 @@ class ContributionCounter(Aggregate):
 
     topics = (_TOPICS + "#",)
     values = (Value("volume", "add"),)
-    resolutions = (timedelta(days=1),)
+    resolutions = (timedelta(minutes=15), timedelta(days=1))
 
 
 def is_contribution(message: Message) -> bool:

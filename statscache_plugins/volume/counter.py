@@ -8,12 +8,18 @@ from statscache.plugins import Aggregate, Value
 
 
 class Counter(Aggregate):
-    """Counts messages in buckets of a quarter of a minute, a minute, an hour and a day."""
+    """Counts messages in buckets of a quarter of a minute, a minute, a quarter of an hour, an hour
+    and a day.
+
+    The days of every time zone are made of whole quarters of an hour.
+    """
 
     values = (Value("volume", "add"),)
+    counts_messages = True
     resolutions = (
         timedelta(seconds=15),
         timedelta(minutes=1),
+        timedelta(minutes=15),
         timedelta(hours=1),
         timedelta(days=1),
     )

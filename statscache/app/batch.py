@@ -1,0 +1,137 @@
+"""``/api/batch``: several answers in one, all of one moment, so that a page needs one request."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from statscache.app import query
+from statscache.app.problems import Problem
+from statscache.app.query import Parameter
+from statscache.app.reply import Reply
+from statscache.app.request import Request
+from statscache.app.revisions import Snapshot
+from statscache.app.route import Answer, Call, Route, Scope
+
+MOST_QUERIES = 20
+
+_JSON = "application/json"
+
+
+def _answer(call: Call) -> Answer:
+    if not call.values["q"]:
+        query.refuse("q", "is missing: say what to answer, as in q=/api/volume-1d?limit=1")
+    return Answer({"answers": [_one(call, text) for text in call.values["q"]]})
+
+
+def _one(call: Call, text: str) -> dict[str, Any]:
+    """The answer to one address: as it would be alone, with its status and ETag."""
+    try:
+        request = _request(call, text)
+        reply = call.service.dispatcher.respond(request, reading=call.reading)
+        if not isinstance(reply, Reply):
+            reply.body.close()
+            raise _not_json(text)
+        headers = dict(reply.headers)
+        if not headers["Content-Type"].startswith(_JSON):
+            raise _not_json(text)
+    except Problem as problem:
+        body = orjson.Fragment(problem.response().get_data())
+        return {"q": text, "status": problem.status, "etag": None, "body": body}
+    return {
+        "q": text,
+        "status": reply.status,
+        "etag": headers.get("ETag"),
+        "link": headers.get("Link"),
+        "body": orjson.Fragment(reply.body),
+    }
+
+
+def _state(call: Call, snapshot: Snapshot) -> Hashable:
+    """What the answers depend on: all that each of them does."""
+    return tuple(_mark(call, text, snapshot) for text in call.values["q"])
+
+
+def _mark(call: Call, text: str, snapshot: Snapshot) -> Hashable:
+    try:
+        return call.service.dispatcher.mark(_request(call, text), snapshot)
+    except Problem as problem:
+        return problem.status, problem.detail
+
+
+def _request(call: Call, text: str) -> Request:
+    path, _, rest = text.partition("?")
+    if not path.startswith("/api/") or path.startswith(ROUTE.rule):
+        raise Problem(
+            400,
+            f"{text!r:.200} cannot be answered here: q takes an address below /api/, such as "
+            "/api/volume-1d?limit=1, percent-encoded as a whole",
+            parameter="q",
+        )
+    if path.endswith("/events"):
+        raise Problem(400, "events have no end: ask for them alone", parameter="q")
+    return call.request._replace(
+        path=unquote_to_bytes(path).decode("latin-1"),
+        query=rest.encode("utf-8", "replace").decode("latin-1"),
+        accept=_JSON,
+        accept_encoding="",
+    )
+
+
+def _not_json(text: str) -> Problem:
+    return Problem(
+        400, f"{text!r:.200} does not answer JSON: leave out format and callback", parameter="q"
+    )
+
+
+ROUTE = Route(
+    rule="/api/batch",
+    name="batch",
+    summary=f"Up to {MOST_QUERIES} answers in one.",
+    description=(
+        "Each q is an address of this API, percent-encoded as a whole. The answers come in the "
+        "order of the questions, each with its status: one that cannot be given does not spoil "
+        "the others. All are of one moment."
+    ),
+    answer=_answer,
+    parameters=(
+        Parameter(
+            "q",
+            query.TEXT,
+            "An address, such as /api/volume-1d?limit=1.",
+            default=(),
+            example="/api/volume-1d?limit=1",
+            repeatable=True,
+            most=MOST_QUERIES,
+        ),
+    ),
+    scope=Scope.NOTHING,
+    state=_state,
+    schema={
+        "type": "object",
+        "properties": {
+            "answers": {
+                "type": "array",
+                "maxItems": MOST_QUERIES,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "q": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "etag": {"type": ["string", "null"]},
+                        "link": {"type": ["string", "null"], "description": "The header Link."},
+                        "body": {"description": "What that address answers alone."},
+                    },
+                    "required": ["q", "status", "etag", "body"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+        "required": ["answers"],
+        "additionalProperties": False,
+    },
+    example="?q=/api/volume-1d%3Flimit=1",
+)

@@ -1,0 +1,85 @@
+"""``/healthz`` and ``/readyz``: for whatever watches over the processes."""
+
+from __future__ import annotations
+
+from statscache.app import query
+from statscache.app.coverage import LIVE_WITHIN
+from statscache.app.query import Parameter
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.times import Every
+from statscache.errors import StatscacheError
+from statscache.plugins.models import plain
+
+OK = "ok"
+SECONDS = Every(1)
+
+
+def _alive(_call: Call) -> Answer:
+    return Answer({"status": OK}, lifetime=Lifetime.NONE)
+
+
+def _ready(call: Call) -> Answer:
+    """Whether the database answers, and whether the hub has said lately that it listens."""
+    checks = {"database": OK, "hub": OK}
+    beat = None
+    try:
+        lanes = call.snapshot.lanes.values()
+    except StatscacheError as error:
+        checks["database"] = str(error)
+        checks["hub"] = "not known while the database is away"
+    else:
+        beat = max((lane.beat_at for lane in lanes if lane.beat_at is not None), default=None)
+        within = max(LIVE_WITHIN, 2 * call.service.settings.frequency.total_seconds())
+        if beat is None:
+            checks["hub"] = "it has never run on this database: start fedmsg-hub"
+        elif call.now - beat > within:
+            checks["hub"] = f"silent for {call.now - beat:.0f} s: see whether fedmsg-hub runs"
+    required = call.values["require"] or ("database", "hub")
+    is_ready = all(checks[name] == OK for name in required)
+    value = {"status": OK if is_ready else "not ready", "checks": checks, "hub_at": plain(beat)}
+    return Answer(value, lifetime=Lifetime.NONE, status=200 if is_ready else 503)
+
+
+_STATUS = {"type": "string"}
+
+HEALTHZ = Route(
+    rule="/healthz",
+    name="healthz",
+    summary="Whether this process answers.",
+    answer=_alive,
+    scope=Scope.EVERYTHING,
+    schema={"type": "object", "properties": {"status": _STATUS}, "required": ["status"]},
+)
+READYZ = Route(
+    rule="/readyz",
+    name="readyz",
+    summary="Whether the database answers and the hub is at work: 200, or 503 with the reason.",
+    description=(
+        "The API answers while the hub is down: whoever takes it out of service only when the "
+        "database is away asks with require=database."
+    ),
+    answer=_ready,
+    parameters=(
+        Parameter(
+            "require",
+            query.names("database", "hub"),
+            "What must be well, comma separated; both if absent.",
+            example="database",
+        ),
+    ),
+    scope=Scope.EVERYTHING,
+    clock=True,
+    steps=lambda _dataset, _values: SECONDS,
+    schema={
+        "type": "object",
+        "properties": {
+            "status": _STATUS,
+            "checks": {"type": "object", "additionalProperties": {"type": "string"}},
+            "hub_at": {"type": ["number", "null"], "description": "When it last said so."},
+        },
+        "required": ["status", "checks", "hub_at"],
+        "additionalProperties": False,
+    },
+    example="?require=database",
+)
+ROUTES = (HEALTHZ, READYZ)

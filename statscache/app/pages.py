@@ -1,0 +1,376 @@
+"""The pages for people: what this is, each dataset, and a reference; made on the server.
+
+They need no script and nothing from another host. Every example on them is answered by this very
+server, in the same moment as the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import jinja2
+import orjson
+
+import statscache
+from statscache.app import filters, query, rankings
+from statscache.app.problems import Problem
+from statscache.app.query import Parameter
+from statscache.app.reply import Reply
+from statscache.app.request import Request
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.times import MINUTES
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.discovery import Dataset
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+}
+
+ROWS_SHOWN = 10
+_LONGEST_ANSWER = 1_200
+"""Characters of an answer that are shown."""
+
+_JSON = "application/json"
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query that works here, and its answer.
+
+    Attributes:
+        title: what it is for.
+        address: below the root of the service, query included.
+        answer: the beginning of the body.
+        link: the same for a browser, which prefers pages.
+        is_cut: whether there is more of it.
+    """
+
+    title: str
+    address: str
+    answer: str
+    link: str
+    is_cut: bool
+
+
+def _index(call: Call) -> Answer:
+    entries = _entries(call)
+    chosen = _most_telling(call, entries)
+    examples = [_example(call, title, address) for title, address in chosen]
+    statistics: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        statistics.setdefault(entry["name"], []).append(entry)
+    return _page(
+        call,
+        "index.html",
+        statistics=statistics,
+        broken=call.service.installed.broken,
+        examples=[example for example in examples if example is not None],
+    )
+
+
+def _plugin(call: Call) -> Answer:
+    from statscache.app.catalogue import entry_of
+
+    dataset = call.dataset
+    entry = entry_of(call)
+    columns = [column["name"] for column in entry["columns"]]
+    asked = [f"{quote(n, safe='')}={quote(t, safe='')}" for n, t in _asked(call)]
+    shown = "&".join(asked) or f"limit={ROWS_SHOWN}"
+    found = _ask(call, f"/api/{quote(dataset.ident, safe='')}?{shown}")
+    rows: list[Any] = orjson.loads(found.body) if found is not None else []
+    examples = [_example(call, title, address) for title, address in _queries(call, dataset, rows)]
+    return _page(
+        call,
+        "plugin.html",
+        entry=entry,
+        columns=columns,
+        rows=[row for row in rows if isinstance(row, dict)],
+        asked=asked,
+        examples=[example for example in examples if example is not None],
+        parameters=_parameters(_rows_route(), dataset),
+    )
+
+
+def _asked(call: Call) -> list[tuple[str, str]]:
+    """What the address of a page asks for: the same rows as in other formats."""
+    return [pair for pair in query.split(call.request.query) if pair[0] != "format"]
+
+
+def _reference(call: Call) -> Answer:
+    from statscache.app.routes import ROUTES
+
+    datasets = call.service.installed.datasets
+    some = next(iter(datasets.values()), None)
+    routes = [
+        {
+            "route": route,
+            "parameters": _parameters(route, None),
+            "formats": [name for name in route.offered if name != "html"],
+            "example": example,
+            "link": None if example is None else _for_browsers(example),
+        }
+        for route in ROUTES
+        if route.formats != ("html",)
+        for example in [_example_of(route, some)]
+    ]
+    return _page(call, "reference.html", routes=routes)
+
+
+def _page(call: Call, template: str, **values: Any) -> Answer:
+    root = quote(call.request.root.encode("latin-1"))
+    host = f"{call.request.scheme}://{quote(call.request.host, safe=':[]')}{root}"
+    text = _TEMPLATES.get_template(template).render(
+        root=root, host=host, version=statscache.__version__, now=call.now, **values
+    )
+    return Answer(body=text, headers=HEADERS, lifetime=Lifetime.OPEN)
+
+
+# Examples.
+
+
+def _entries(call: Call) -> list[dict[str, Any]]:
+    found = _ask(call, "/api/plugins")
+    return orjson.loads(found.body)["plugins"] if found is not None else []
+
+
+def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Examples that show something: of the datasets that have the most rows."""
+    datasets = call.service.installed.datasets
+    ranked = sorted(entries, key=lambda entry: -(entry["rows"]["count"] or 0))
+    found = [("All that is served", "/api/")]
+    for entry in ranked:
+        dataset = datasets[entry["ident"]]
+        is_hourly = dataset.schedule is not None and dataset.schedule.interval == _HOUR
+        if is_hourly and _keys(dataset) and not _people(dataset):
+            ident = quote(dataset.ident, safe="")
+            key = _keys(dataset)[0]
+            return [
+                *found,
+                ("The newest rows", f"/api/{ident}?limit=3"),
+                (
+                    "Ready to be drawn: the last hours",
+                    f"/api/{ident}/series?start=-6h&by={key}&top=3",
+                ),
+                ("The largest of the last week", f"/api/{ident}/top?start=-7d&by={key}&limit=5"),
+                ("Two answers in one request", _batch(f"/api/{ident}?limit=1", "/api/")),
+            ]
+    return found + [
+        ("The newest rows", f"/api/{quote(entry['ident'], safe='')}?limit=3")
+        for entry in ranked[:1]
+    ]
+
+
+def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, str]]:
+    """Queries of one dataset, one of each kind that it can answer."""
+    base = f"/api/{quote(dataset.ident, safe='')}"
+    found = [("The newest rows", f"{base}?limit=3"), ("As CSV", f"{base}?limit=3&format=csv")]
+    keys = _keys(dataset)
+    row = next((row for row in rows if isinstance(row, dict)), None)
+    if keys and row is not None:
+        value = quote(str(row.get(keys[0])), safe="")
+        found.append((f"Only one {keys[0]}", f"{base}?{keys[0]}={value}&limit=3"))
+    if dataset.schedule is not None:
+        found.append(("Ready to be drawn", f"{base}/series?points=12"))
+        found.append(("One number, and how it changed", f"{base}/summary?compare=previous"))
+        found.append(("A badge", f"{base}/badge"))
+    for key in keys:
+        if not rankings.is_of_people(dataset, key) or call.service.settings.people_rankings:
+            if dataset.schedule is not None:
+                found.append((f"The largest by {key}", f"{base}/top?by={key}&limit=5"))
+            found.append((f"What {key} there is", f"{base}/values/{key}?limit=5"))
+    if dataset.layout is not None:
+        found.append(("How it may be drawn", f"{base}/layout"))
+    found.append(("The messages behind the numbers", f"{base}/messages?start=-1d"))
+    found.append(("All there is to know of it", f"/api/plugins/{quote(dataset.ident, safe='')}"))
+    return found
+
+
+def _keys(dataset: Dataset) -> list[str]:
+    if isinstance(dataset.plugin, Aggregate):
+        return [key.name for key in dataset.plugin.keys]
+    return [name for name, column in filters.columns(dataset).items() if _is_text(column)]
+
+
+def _is_text(column: Any) -> bool:
+    return column.type.python_type is str
+
+
+def _people(dataset: Dataset) -> bool:
+    return any(rankings.is_of_people(dataset, key) for key in _keys(dataset))
+
+
+def _batch(*addresses: str) -> str:
+    return "/api/batch?" + "&".join(f"q={quote(address, safe='/')}" for address in addresses)
+
+
+def _example(call: Call, title: str, address: str) -> Example | None:
+    found = _ask(call, address)
+    if found is None:
+        return None
+    content_type = dict(found.headers)["Content-Type"].partition(";")[0]
+    text = found.body.decode()
+    if content_type == _JSON:
+        text = _indented(orjson.loads(found.body))
+    return Example(
+        title, address, text[:_LONGEST_ANSWER], _for_browsers(address), len(text) > _LONGEST_ANSWER
+    )
+
+
+def _for_browsers(address: str) -> str:
+    path, _, rest = address.partition("?")
+    has_page = path == "/api/" or (path.count("/") == 2 and "format=" not in rest)
+    if not has_page or path in ("/api/batch", "/api/plugins"):
+        return address
+    return f"{path}?{rest}&format=json" if rest else f"{path}?format=json"
+
+
+def _ask(call: Call, address: str) -> Reply | None:
+    """What this server answers, in the transaction of the page; None where it cannot."""
+    path, _, rest = address.partition("?")
+    request = Request(
+        *(call.request.scheme, call.request.host, call.request.root),
+        path=unquote_to_bytes(path).decode("latin-1"),
+        query=rest,
+        accept="",
+        accept_encoding="",
+    )
+    try:
+        reply = call.service.dispatcher.respond(request, reading=call.reading)
+    except Problem:
+        return None
+    return reply if isinstance(reply, Reply) else None
+
+
+def _indented(value: Any, indent: str = "", width: int = 100) -> str:
+    """JSON for people: what fits is on one line."""
+    flat = orjson.dumps(value).decode()
+    if len(indent) + len(flat) <= width or not isinstance(value, dict | list) or not value:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        parts = [
+            f"{inner}{orjson.dumps(key).decode()}: {_indented(item, inner, width)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
+    if all(isinstance(item, int | float | None) for item in value):
+        return f"{flat[: width - len(indent)]} ..."
+    return (
+        "[\n" + ",\n".join(inner + _indented(item, inner, width) for item in value) + f"\n{indent}]"
+    )
+
+
+# The reference.
+
+
+def _rows_route() -> Route:
+    from statscache.app.routes import ROUTES
+
+    return next(route for route in ROUTES if route.rule == PLUGIN.rule)
+
+
+def _parameters(route: Route, dataset: Dataset | None) -> list[dict[str, Any]]:
+    parameters: list[Parameter] = [*route.all_parameters]
+    if route.filterable and dataset is not None:
+        parameters += query.filters_of(dataset).values()
+    return [
+        {
+            "name": parameter.name,
+            "summary": parameter.summary,
+            "default": "" if parameter.default in (None, (), "") else parameter.default,
+            "example": parameter.example,
+            "values": _words(parameter, dataset),
+        }
+        for parameter in parameters
+        if parameter.name != "_"
+    ]
+
+
+def _words(parameter: Parameter, dataset: Dataset | None) -> str:
+    """What it takes, as far as its schema says it in a few words."""
+    if callable(parameter.kind) and dataset is None:
+        return ""
+    schema = parameter.kind_for(dataset).schema
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if schema.get("type") == "integer" and "minimum" in schema:
+        return f"{schema['minimum']} to {schema['maximum']:,}"
+    return ""
+
+
+def _example_of(route: Route, dataset: Dataset | None) -> str | None:
+    if "<column>" in route.rule or ("<ident>" in route.rule and dataset is None):
+        return None
+    ident = quote(dataset.ident, safe="") if dataset is not None else ""
+    return route.rule.replace("<ident>", ident) + route.example
+
+
+def _time(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _ago(seconds: float | None, now: float) -> str:
+    """How long ago, in one unit."""
+    if seconds is None:
+        return "never"
+    age = now - seconds
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if age >= 2 * size:
+            return f"{age / size:.0f} {unit} ago"
+    return "just now"
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("statscache.app"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+_TEMPLATES.filters["time"] = _time
+_TEMPLATES.globals["ago"] = _ago
+
+INDEX = Route(
+    rule="/",
+    name="index",
+    summary="What this is, what is installed, and examples with their answers.",
+    answer=_index,
+    formats=("html",),
+    scope=Scope.ALL,
+    clock=True,
+    steps=lambda _dataset, _values: MINUTES,
+    schema={"type": "string"},
+)
+REFERENCE = Route(
+    rule="/reference",
+    name="reference",
+    summary="Every route and every parameter, for people.",
+    answer=_reference,
+    formats=("html",),
+    scope=Scope.NOTHING,
+    state=lambda call, _snapshot: (call.request.scheme, call.request.host, call.request.root),
+    schema={"type": "string"},
+)
+PLUGIN = Route(
+    rule="/api/<ident>",
+    name="plugin_page",
+    summary="One dataset, for people: its columns, coverage, newest rows and example queries.",
+    answer=_plugin,
+    formats=("html",),
+    scope=Scope.ALL,
+    clock=True,
+    steps=lambda _dataset, _values: MINUTES,
+    schema={"type": "string"},
+)
+ROUTES = (INDEX, REFERENCE)

@@ -1,0 +1,188 @@
+"""From a request to what it means: route, dataset, canonical query, format."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+
+from statscache.app import canonical, formats, query
+from statscache.app.cache import Links
+from statscache.app.client import Client
+from statscache.app.problems import Problem, nothing_there
+from statscache.app.query import Parameter
+from statscache.app.reading import Reading
+from statscache.app.request import Request
+from statscache.app.revisions import Snapshot
+from statscache.app.route import Call, Route
+from statscache.app.times import Time
+from statscache.plugins.discovery import Dataset
+
+if TYPE_CHECKING:
+    from statscache.app.service import Service
+
+
+@dataclass
+class Plan:
+    """A request that was understood.
+
+    Attributes:
+        call: makes the call, in a transaction and for a client.
+        route: that answers; the page of a route, where HTML is wanted.
+        dataset: of the ident, if there is one.
+        format: to answer in.
+        compressed: whether the client takes gzip.
+        callback: of JSON-P.
+        key: of the answer in the cache: the canonical query, the format and the encoding.
+        valid_until: UNIX seconds; a relative time means the same until then.
+        width: of the step that the present is in, seconds.
+        is_relative: whether a time of the query is.
+        wait: seconds that who has the answer already may be kept waiting for another one.
+        wait: seconds that who has the answer already may be kept waiting for another one.
+        seen: in this snapshot, the mark and the ETag were these.
+        linked: for these links the header was this.
+        cache_control: of the answer, once there was one.
+    """
+
+    call: Callable[[Reading, Client], Call]
+    route: Route
+    dataset: Dataset | None
+    format: str
+    compressed: bool
+    callback: str | None
+    key: str
+    valid_until: float
+    width: float
+    is_relative: bool
+    wait: int = 0
+    seen: tuple[Snapshot | None, Hashable, str] = (None, None, "")
+    linked: tuple[Links, str] = ((), "")
+    cache_control: str | None = None
+
+
+class Planner:
+    """Understands requests.
+
+    Args:
+        service: the plugins, and what the calls are given.
+        routes: all of them.
+    """
+
+    def __init__(self, service: Service, routes: Iterable[Route]) -> None:
+        self._service = service
+        self._routes = {route.name: route for route in routes}
+        rules = [Rule(route.rule, endpoint=name) for name, route in self._routes.items()]
+        self._map = Map(rules, strict_slashes=False)
+
+    def match(self, path: str) -> tuple[Route, Mapping[str, str]]:
+        """The route of an address, a WSGI string, and the parts that its rule names.
+
+        Raises:
+            Problem: a 404.
+        """
+        text = path.encode("latin-1").decode("utf-8", "replace")
+        try:
+            name, arguments = self._map.bind("").match(text)
+        except HTTPException:
+            raise nothing_there() from None
+        return self._routes[name], arguments
+
+    def plan(self, request: Request, clock: float) -> Plan:
+        """What ``request`` means at the time ``clock``, UNIX seconds.
+
+        Raises:
+            Problem: it means nothing that can be answered.
+        """
+        route, arguments = self.match(request.path)
+        dataset = self._dataset(arguments["ident"]) if "ident" in arguments else None
+        pairs = query.split(request.query)
+        texts = dict(pairs)
+        form = _negotiate(request, route, texts)
+        if route.page is not None and form not in route.formats:
+            route = route.page
+        parameters = route.all_parameters
+        parsed = query.parse(pairs, parameters, dataset, filterable=route.filterable)
+        steps = route.steps(dataset, parsed.values)
+        now, after = steps.floor(clock), steps.after(clock)
+        values, is_relative = _resolve(parameters, parsed.values, now, after)
+        address = quote(request.path.encode("latin-1"), safe="/")
+        tells_time = now if route.clock else None
+        text = canonical.write(address, parameters, values, parsed.filters, dataset, tells_time)
+        callback = texts.get("callback") if "json" in route.formats else None
+        is_finite = form != formats.ENDLESS
+        compressed = callback is None and is_finite and formats.takes_gzip(request.accept_encoding)
+
+        def call(reading: Reading, client: Client) -> Call:
+            return Call(
+                service=self._service,
+                route=route,
+                request=request,
+                arguments=arguments,
+                values=values,
+                given=frozenset(texts),
+                filters=parsed.filters,
+                format=form,
+                now=now,
+                canonical=text,
+                reading=reading,
+                client=client,
+                found=dataset,
+            )
+
+        fingerprint = self._service.fingerprint
+        return Plan(
+            call=call,
+            route=route,
+            dataset=dataset,
+            format=form,
+            compressed=compressed,
+            callback=callback,
+            key=canonical.digest(fingerprint, route.name, text, form, compressed),
+            valid_until=after if is_relative or route.clock else math.inf,
+            width=after - now,
+            is_relative=is_relative,
+            wait=values.get("wait", 0),
+        )
+
+    def _dataset(self, ident: str) -> Dataset:
+        datasets = self._service.installed.datasets
+        if ident not in datasets:
+            similar = difflib.get_close_matches(ident[:200], datasets, n=3)
+            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+            raise Problem(
+                404,
+                f"nothing is called {ident[:200]!r}; {hint}/api/ lists all there is",
+                allowed=similar or None,
+            )
+        return datasets[ident]
+
+
+def _negotiate(request: Request, route: Route, texts: Mapping[str, str]) -> str:
+    offered: Sequence[str] = route.offered
+    wanted = texts.get("format") if len(offered) > 1 else None
+    if wanted is not None and wanted not in offered:
+        query.refuse("format", f"must be one of {', '.join(offered)}", offered)
+    return formats.negotiate(request.accept, offered, wanted=wanted, callback=texts.get("callback"))
+
+
+def _resolve(
+    parameters: Iterable[Parameter], values: Mapping[str, Any], now: float, after: float
+) -> tuple[Mapping[str, Any], bool]:
+    """The values with times in UNIX seconds, and whether one of them was relative.
+
+    Dates and days are those of the time zone that the query names.
+    """
+    resolved, is_relative = dict(values), False
+    for parameter in parameters:
+        time = values[parameter.name]
+        if isinstance(time, Time):
+            present = after if parameter.is_end else now
+            resolved[parameter.name] = time.at(present, values.get("tz"))
+            is_relative |= time.is_relative
+    return resolved, is_relative

@@ -1,0 +1,164 @@
+"""One number for a range, and what it was before: ``/api/<ident>/summary``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from statscache.app import coverage, query, ranges, zones
+from statscache.app.aggregation import Aggregation, Number
+from statscache.app.query import Parameter
+from statscache.app.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
+from statscache.app.route import Answer, Call, Route, Table
+from statscache.app.sources import Unfit
+from statscache.app.zones import Resolution
+from statscache.plugins.discovery import Dataset
+
+DEFAULT_SPAN = 30 * zones.DAY
+
+PREVIOUS, YEAR = "previous", "year"
+
+
+def default_span(resolution: Resolution) -> float:
+    """How long the range is if its start is not said, in seconds."""
+    # No more than may be asked for.
+    longest = (ranges.MOST_BUCKETS - 1) * resolution.width
+    return max(resolution.width, min(DEFAULT_SPAN, longest))
+
+
+def answer(call: Call) -> Answer:
+    """The number of a range."""
+    measure = ranges.measures(call)[0]
+    found = ranges.of(call, default_span)
+    ranges.check_merging(call, found)
+    aggregation = Aggregation(call.connection, call.filters, [measure])
+    value, state = amount(found, aggregation, measure.merge)
+    body: dict[str, Any] = {
+        "ident": call.dataset.ident,
+        "column": measure.name,
+        "merge": measure.merge,
+        "resolution": found.calendar.resolution.name,
+        "tz": found.tz,
+        "start": found.buckets.start,
+        "stop": found.buckets.stop,
+        "value": value,
+        "state": state,
+        "coverage": found.coverage.to_json(),
+    }
+    if call.values["compare"] is not None:
+        body |= _comparison(call, found, aggregation, measure.merge, value)
+    if call.format == "json":
+        return Answer(body, lifetime=found.lifetime)
+    del body["coverage"]
+    return Answer(table=Table(list(body), [list(body.values())]), lifetime=found.lifetime)
+
+
+def amount(found: Range, aggregation: Aggregation, merge: str) -> tuple[Number, str]:
+    """The number of a whole range, and whether all of it is covered."""
+    whole = found.whole
+    numbers = aggregation.in_buckets(whole.parts).get(0)
+    state = whole.states[0]
+    if numbers is not None:
+        return numbers[0], PARTIAL if state == MISSING else state
+    return (0 if merge == "add" and state != MISSING else None), state
+
+
+def _comparison(
+    call: Call, found: Range, aggregation: Aggregation, merge: str, value: Number
+) -> dict[str, Any]:
+    """What the number was before, and by which part of that it has changed."""
+    earlier = _earlier(call, found)
+    if earlier is None:
+        previous, state = None, MISSING
+    else:
+        previous, state = amount(earlier, aggregation, merge)
+    change = None
+    if value is not None and previous:
+        change = (value - previous) / abs(previous)
+    return {
+        "previous": previous,
+        "previous_state": state,
+        "previous_start": None if earlier is None else earlier.buckets.start,
+        "previous_stop": None if earlier is None else earlier.buckets.stop,
+        "change": change,
+    }
+
+
+def _earlier(call: Call, found: Range) -> Range | None:
+    """The range to compare with; None where it would begin before 1970."""
+    buckets = found.buckets
+    if call.values["compare"] == PREVIOUS:
+        earlier = found.calendar.before(buckets)
+        if earlier.count < buckets.count:
+            return None
+    else:
+        earlier = found.calendar.year_before(buckets)
+    try:
+        return found.of(earlier) if earlier.count else None
+    except Unfit:
+        query.refuse(
+            "compare", "cannot be had exactly: clocks of this time zone were different then"
+        )
+
+
+def _schema(_dataset: Dataset) -> Mapping[str, Any]:
+    number, moment = {"type": ["number", "null"]}, {"type": ["integer", "null"]}
+    return {
+        "type": "object",
+        "properties": {
+            "ident": {"type": "string"},
+            "column": {"type": "string", "description": "What the number is of."},
+            "merge": {"enum": ["add", "smallest", "largest", "newest"]},
+            "resolution": {"type": "string"},
+            "tz": {"type": "string"},
+            "start": {"type": "integer"},
+            "stop": {"type": "integer"},
+            "value": number,
+            "state": STATE_SCHEMA,
+            "previous": number,
+            "previous_state": STATE_SCHEMA,
+            "previous_start": moment,
+            "previous_stop": moment,
+            "change": number
+            | {"description": "By which part of the previous number; null where that is 0."},
+            "coverage": coverage.SCHEMA,
+        },
+        "required": [
+            *("ident", "column", "merge", "resolution", "tz", "start", "stop", "value", "state"),
+            "coverage",
+        ],
+        "additionalProperties": False,
+    }
+
+
+ROUTE = Route(
+    rule="/api/<ident>/summary",
+    name="summary",
+    summary="One number for a range, and what it was before.",
+    description=(
+        "The range is the last 30 days where start is not said. The state tells whether all of it "
+        "was counted: a range that is still open is partial, and not to be compared with a "
+        "complete one without saying so."
+    ),
+    answer=answer,
+    applies=ranges.merges,
+    parameters=(
+        ranges.START,
+        ranges.STOP,
+        ranges.RESOLUTION,
+        ranges.TZ,
+        ranges.COLUMN,
+        Parameter(
+            "compare",
+            query.choice(PREVIOUS, YEAR),
+            "Also the number of the range of the same length before it, or of a year before.",
+            example=PREVIOUS,
+        ),
+    ),
+    filterable=True,
+    formats=("json", "csv", "ndjson"),
+    state=ranges.state,
+    steps=ranges.steps,
+    schema=_schema,
+    example="?start=-7d&compare=previous",
+)

@@ -1,0 +1,18 @@
+"""Settings for gunicorn: ``gunicorn -c python:statscache.gunicorn statscache.wsgi:application``.
+
+The command line overrides them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+worker_class = "gthread"
+threads = 16
+
+
+def post_worker_init(worker: Any) -> None:
+    """Tell the application how many threads it has, and when they end."""
+    listeners = worker.wsgi.extensions["statscache"].listeners
+    listeners.leave_threads(worker.cfg.threads if worker.cfg.worker_class_str == "gthread" else 1)
+    listeners.is_ending = lambda: not worker.alive

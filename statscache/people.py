@@ -1,0 +1,179 @@
+"""Who is left out: names that appear nowhere, and accounts that are no humans.
+
+What happens on the bus is public, and still some people do not want to be counted. A name of
+``statscache.people.hidden`` is neither stored nor served: new rows that bear it are not written,
+those that are there already are deleted when the hub starts, and the API passes over them from its
+own start on. Wherever a row says who somebody is, its whole text is compared; in other text (the
+name of a fork, the message of a log) the name counts where it stands as a word.
+
+The accounts of ``statscache.people.bots`` are stored and not served by the statistics about people,
+so that the list can be changed at any time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, String, and_, delete, func, not_, or_
+
+from statscache.errors import ConfigurationError
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.discovery import Dataset
+
+HIDDEN = "statscache.people.hidden"
+BOTS = "statscache.people.bots"
+
+NO_PEOPLE = frozenset({"package", "category", "topic"})
+"""Roles of columns that cannot have the name of a person in them."""
+
+KNOWN_BOTS = (
+    "anonymous",
+    "bodhi",
+    "koschei",
+    "masher",
+    "releng",
+    "zodbot",
+)
+"""The accounts of Fedora's own services."""
+
+_OUTSIDE_OF_NAMES = "[^A-Za-z0-9_]"
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is left out, as it is configured.
+
+    Attributes:
+        hidden: names that appear nowhere; upper and lower case are the same.
+        bots: accounts that the statistics about people leave out.
+    """
+
+    hidden: tuple[str, ...] = ()
+    bots: tuple[str, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> People:
+        """Read the two keys.
+
+        Raises:
+            ConfigurationError: one is not a list of names.
+        """
+        hidden = {name.lower() for name in _names(config, HIDDEN)}
+        return cls(tuple(sorted(hidden)), tuple(sorted(set(_names(config, BOTS, KNOWN_BOTS)))))
+
+    def is_hidden(self, name: object) -> bool:
+        """Whether this is one of the names that appear nowhere."""
+        return isinstance(name, str) and name.lower() in self.hidden
+
+    def mentions(self, text: object) -> bool:
+        """Whether a hidden name stands in a text, as a word."""
+        return (
+            bool(self.hidden)
+            and isinstance(text, str)
+            and self._expression.search(text) is not None
+        )
+
+    @cached_property
+    def _expression(self) -> re.Pattern[str]:
+        return re.compile(self._pattern, re.IGNORECASE)
+
+    @cached_property
+    def _pattern(self) -> str:
+        # For the regular expressions of Python and of PostgreSQL alike.
+        names = "|".join(re.escape(name) for name in self.hidden)
+        return f"(^|{_OUTSIDE_OF_NAMES})({names})({_OUTSIDE_OF_NAMES}|$)"
+
+    def shown(self, dataset: Dataset) -> Sequence[ColumnElement[bool]]:
+        """The conditions of SQL for the rows that may be served."""
+        conditions = [not_(clause) for clause in self._hiding(dataset)]
+        if self.bots:
+            conditions += [column.not_in(self.bots) for column in _user_columns(dataset)]
+        return conditions
+
+    def may_show(self, dataset: Dataset, column: str, value: object) -> bool:
+        """Whether rows with this ``value`` in a column may be served."""
+        keys = dataset.plugin.keys if isinstance(dataset.plugin, Aggregate) else ()
+        role = next((key.role for key in keys if key.name == column), None)
+        if role == "user":
+            return not self.is_hidden(value) and value not in self.bots
+        return role in NO_PEOPLE or not self.mentions(value)
+
+    def refusal(self, plugin: Aggregate) -> Callable[[Sequence[Any]], bool] | None:
+        """A function that says whether a row (keys, then values) may not be stored.
+
+        None where every row may.
+        """
+        if not self.hidden:
+            return None
+        names = [i for i, key in enumerate(plugin.keys) if key.role == "user"]
+        texts = [
+            i
+            for i, column in enumerate(plugin.columns)
+            if column.type is str and getattr(column, "role", None) not in {"user", *NO_PEOPLE}
+        ]
+        if not names and not texts:
+            return None
+        return lambda row: (
+            any(self.is_hidden(row[i]) for i in names) or any(self.mentions(row[i]) for i in texts)
+        )
+
+    def purge(self, connection: Connection, dataset: Dataset) -> bool:
+        """Delete the rows that may not be stored any more; gives whether there were any."""
+        clauses = self._hiding(dataset)
+        if not clauses:
+            return False
+        statement = delete(dataset.model.__table__).where(or_(*clauses))
+        return connection.execute(statement).rowcount > 0
+
+    def _hiding(self, dataset: Dataset) -> list[ColumnElement[bool]]:
+        if not self.hidden:
+            return []
+        users = _user_columns(dataset)
+        clauses: list[ColumnElement[bool]] = [
+            func.lower(column).in_(self.hidden) for column in users
+        ]
+        for column in _text_columns(dataset):
+            clause = func.lower(column).regexp_match(self._pattern)
+            clauses.append(and_(column.is_not(None), clause) if column.nullable else clause)
+        return clauses
+
+
+def people_of(plugin: Any) -> People:
+    """As the configuration says that the plugin was made with."""
+    return People.from_config(getattr(plugin, "config", {}))
+
+
+def _user_columns(dataset: Dataset) -> list[Column[Any]]:
+    plugin = dataset.plugin
+    if not isinstance(plugin, Aggregate):
+        return []
+    table = dataset.model.__table__
+    return [table.c[key.name] for key in plugin.keys if key.role == "user"]
+
+
+def _text_columns(dataset: Dataset) -> list[Column[Any]]:
+    """The columns with text that may mention somebody."""
+    table = dataset.model.__table__
+    plugin = dataset.plugin
+    exempt: set[str] = set()
+    if isinstance(plugin, Aggregate):
+        exempt = {key.name for key in plugin.keys if key.role is not None}
+    return [
+        column
+        for column in table.columns
+        if isinstance(column.type, String) and column.name not in exempt
+    ]
+
+
+def _names(config: Mapping[str, Any], key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    value = config.get(key, default)
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigurationError(f"{key} must be a list of names, not {value!r:.80}")
+    for name in value:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"{key}: {name!r:.80} is not a name")
+    return tuple(value)

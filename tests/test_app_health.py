@@ -1,0 +1,52 @@
+"""For whatever watches: is the process there, the database, the hub?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sqlalchemy import update
+
+from statscache import tables
+from statscache.app import create_app
+from statscache.config import Settings
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.plugins import discovery
+
+
+def test_ready_when_the_hub_was_heard(migrated_uri: str) -> None:
+    config = {"statscache.sqlalchemy.uri": migrated_uri}
+    client = create_app(config).test_client()
+    assert client.get("/healthz").json == {"status": "ok"}
+    never = client.get("/readyz")
+    assert never.status_code == 503
+    assert "start fedmsg-hub" in never.json["checks"]["hub"]
+    assert client.get("/readyz?require=database").status_code == 200
+    engine = Engine.from_settings(Settings.from_config(config), discovery.discover(config))
+    engine.open()
+    engine.beat(time.time())
+    heard = client.get("/readyz")
+    assert heard.status_code == 200, heard.text
+    assert heard.json["checks"] == {"database": "ok", "hub": "ok"}
+    assert abs(heard.json["hub_at"] - time.time()) < 30
+    assert heard.headers["Cache-Control"] == "no-store"
+    with engine.transaction() as connection:
+        connection.execute(update(tables.lane).values(beat_at=time.time() - 3600))
+    silent = client.get("/readyz")
+    assert silent.status_code == 503
+    assert "silent for 3" in silent.json["checks"]["hub"]
+    engine.close()
+
+
+def test_a_database_that_is_away(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'missing.db'}"
+    client = create_app({"statscache.sqlalchemy.uri": uri}).test_client()
+    assert client.get("/healthz").status_code == 200
+    away = client.get("/readyz?require=database")
+    assert away.status_code == 503
+    assert "statscache db upgrade" in away.json["checks"]["database"]
+    # Another schema is not ready either.
+    Database(uri).begin().__enter__().close()
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/readyz?require=everything").status_code == 400

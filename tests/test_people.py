@@ -1,0 +1,188 @@
+"""People who are to appear nowhere, and accounts that are no people."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, ClassVar
+
+import pytest
+import sqlalchemy as sa
+
+from statscache.app import create_app
+from statscache.app.routes import ROUTES
+from statscache.config import Settings
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.errors import ConfigurationError
+from statscache.message import Message
+from statscache.people import People
+from statscache.plugins import Aggregate, Key, Value, discovery
+from statscache.plugins.aggregate import Aggregate as AnyAggregate
+from tests.conftest import NOON, message, table
+
+HIDDEN = "ralph"
+NAME = re.compile(rf"(?<![a-z0-9_]){HIDDEN}(?![a-z0-9_])", re.IGNORECASE)
+
+
+def commit(user: str, repo: str = "datanommer", **more: Any) -> Message:
+    body = {"commit": {"username": user, "repo": repo, "stats": {"files": {}}}}
+    return message(msg=body, **more)
+
+
+def fork(owner: str) -> Message:
+    return message(
+        "io.pagure.prod.pagure.issue.new",
+        msg={"agent": "toshio", "project": {"name": "x", "parent": {}, "user": {"name": owner}}},
+    )
+
+
+MESSAGES = [
+    commit("ralph"),
+    commit("Ralph", timestamp=NOON + 90),
+    commit("ralphbean"),
+    commit("toshio"),
+    commit("bodhi"),
+    fork("ralph"),
+    fork("ralphbean"),
+    message("io.pagure.prod.pagure.issue.new", msg={"agent": "ralph", "project": {"name": "y"}}),
+]
+
+
+def configured(uri: str, **more: Any) -> dict[str, Any]:
+    keys = {f"statscache.people.{name}": value for name, value in more.items()}
+    return {"statscache.sqlalchemy.uri": uri} | keys
+
+
+def count(config: dict[str, Any], messages: list[Message] = MESSAGES) -> None:
+    engine = Engine.from_settings(Settings.from_config(config), discovery.discover(config))
+    engine.open()
+    engine.count(messages)
+    engine.close()
+
+
+def addresses(config: dict[str, Any]) -> list[str]:
+    """Every route of every ident, with each of its formats, and with the name asked for."""
+    installed = discovery.discover(config)
+    found = []
+    for route in ROUTES:
+        if "events" in route.rule:
+            continue
+        for ident, dataset in installed.datasets.items():
+            if ident.endswith(("-15s", "-1m", "-15m", "-1h")):
+                continue  # as the days
+            plugin = dataset.plugin
+            keys = [key.name for key in plugin.keys] if isinstance(plugin, AnyAggregate) else []
+            for key in keys or [""]:
+                rule = route.rule.replace("<ident>", ident).replace("<column>", key)
+                query = [f"format={name}" for name in route.offered] if route.offered[1:] else [""]
+                names = {parameter.name for parameter in route.parameters}
+                if "by" in names and key:
+                    query += [f"by={key}", f"by={key}&top=5"]
+                if "start" in names:
+                    query = [f"{part}&start={NOON - 9999}&stop={NOON + 9999}" for part in query]
+                found += [f"{rule}?{part}".rstrip("?").replace("?&", "?") for part in query]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None:
+    """Whether it was stored before it was hidden, or never."""
+    hiding = configured(migrated_uri, hidden=[HIDDEN.title()], rankings=True)
+    count(configured(migrated_uri) if is_stored else hiding)
+    client = create_app(hiding).test_client()
+    open_client = create_app(configured(migrated_uri, rankings=True)).test_client()
+    seen = leaks = 0
+    for address in addresses(hiding):
+        answer = client.get(address)
+        assert answer.status_code < 500, (address, answer.text)
+        assert not NAME.search(answer.text), (address, answer.text)
+        seen += answer.status_code == 200
+        leaks += bool(NAME.search(open_client.get(address).text))
+    assert seen > 60
+    # Without hiding the name would be in very many of them: the test finds what it looks for.
+    assert (leaks > 10) is is_stored
+    # Others who are called alike, and the rows of everybody, are still there.
+    day = "/api/volume-by-user-1d"
+    assert {row["user"] for row in client.get(day).json} == {"ralphbean", "toshio"}
+    forks = client.get("/api/number-of-contribution-per-project-to-pagure.io-1d").json
+    assert {row["project"] for row in forks} == {"forks/ralphbean/x", "y"}
+    for asked in (HIDDEN, "Ralph"):
+        assert client.get(f"{day}?user={asked}").json == []
+
+
+def test_what_was_stored_is_deleted_when_the_hub_starts(migrated_uri: str) -> None:
+    count(configured(migrated_uri))
+    before = table(migrated_uri, "statscache_revision")
+    assert NAME.search(str(table(migrated_uri, "volume_by_user_1d")))
+    count(configured(migrated_uri, hidden=[HIDDEN]), [])
+    after = table(migrated_uri, "statscache_revision")
+    engine = sa.create_engine(migrated_uri)
+    names = [name for name in sa.inspect(engine).get_table_names() if name != "statscache_rejected"]
+    engine.dispose()
+    assert len(names) > 20
+    for name in names:
+        assert not NAME.search(str(table(migrated_uri, name))), name
+    assert len(table(migrated_uri, "volume_by_user_1d")) == 3
+    changed = {row[0] for row in after} if before != after else set()
+    assert "volume-by-user-1d" in changed
+
+
+def test_answers_with_another_list_have_another_tag(migrated_uri: str) -> None:
+    count(configured(migrated_uri))
+    tags = set()
+    for more in ({}, {"hidden": [HIDDEN]}, {"hidden": [HIDDEN, "toshio"]}, {"bots": ["toshio"]}):
+        client = create_app(configured(migrated_uri, **more)).test_client()
+        tags.add(client.get("/api/volume-by-user-1d").headers["ETag"])
+    assert len(tags) == 4
+
+
+def test_bots_are_stored_and_left_out(migrated_uri: str) -> None:
+    count(configured(migrated_uri))
+    address = "/api/volume-by-user-1d"
+
+    def users(**more: Any) -> set[str]:
+        rows = create_app(configured(migrated_uri, **more)).test_client().get(address).json
+        return {row["user"] for row in rows}
+
+    everybody = {"ralph", "Ralph", "ralphbean", "toshio"}
+    assert users() == everybody
+    assert users(bots=["toshio"]) == everybody - {"toshio"} | {"bodhi"}
+    assert users(bots=[]) == everybody | {"bodhi"}
+
+
+class Newest(Aggregate):
+    name, summary, description = "newest", "newest", "For tests."
+    keys: ClassVar[tuple[Key, ...]] = (Key("package", role="package"),)
+    values: ClassVar[tuple[Value, ...]] = (Value("text", "newest", str),)
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        return [(message.msg["package"], json.dumps(message.msg))]
+
+
+def test_packages_may_be_called_like_people(database_uri: str) -> None:
+    config = configured(database_uri, hidden=["python"])
+    source = discovery.Source("test", "test", "1")
+    installed = discovery.load([(source, lambda: Newest)], config)
+    dataset = installed.datasets["newest"]
+    people = People.from_config(config)
+    refuse = people.refusal(dataset.plugin)  # type: ignore[arg-type]
+    assert refuse is not None
+    assert not refuse(("python", '{"owner": "pythonista"}'))
+    assert refuse(("kernel", '{"owner": "python"}'))
+    database = Database(database_uri)
+    with database.begin() as connection:
+        dataset.model.__table__.create(connection)
+        for package, text in (("python", "x"), ("kernel", "by Python."), ("vim", "by python-sig")):
+            values = {"timestamp": 1.0, "package": package, "text": text}
+            connection.execute(sa.insert(dataset.model.__table__).values(values))
+        assert people.purge(connection, dataset)
+        assert not people.purge(connection, dataset)
+    database.dispose()
+    assert [row[1] for row in table(database_uri, "newest")] == ["python"]
+
+
+@pytest.mark.parametrize("value", ["ralph", [""], [3], {"a": 1}])
+def test_a_list_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"statscache\.people\.hidden"):
+        People.from_config({"statscache.people.hidden": value})
