@@ -73,14 +73,15 @@ def test_rows_that_are_deleted_are_announced(
     before = table(migrated_uri, "statscache_revision")
     heard(listener)
     engine.prune()
-    (idents,) = heard(listener)
+    # Each table by itself, so that nobody waits long for the others.
+    idents = sorted(ident for each in heard(listener) for ident in each)
     assert {"volume-15s", "volume-by-topic-15s"} <= set(idents)
     assert "volume-1m" not in idents
     after = table(migrated_uri, "statscache_revision")
     grown = [new[0] for old, new in zip(before, after, strict=True) if new[1] == old[1] + 1]
     assert grown == idents
     engine.prune()
-    assert heard(listener) == [[]]
+    assert not any(heard(listener))
 
 
 def test_what_is_rolled_back_is_not_announced(

@@ -38,7 +38,7 @@ from tests.charts import (
     label,
     visits,
 )
-from tests.conftest import BACKENDS, message, new_database
+from tests.conftest import BACKENDS, message, migrated
 
 MESSAGES = visits(600, seed=1)
 NOON = datetime(2023, 11, 15, 12, tzinfo=UTC).timestamp()
@@ -49,7 +49,7 @@ few = settings(max_examples=40, deadline=None, suppress_health_check=list(Health
 @pytest.fixture(scope="module", params=BACKENDS)
 def place(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Place]:
     """A database that no test changes, of an operator who allows to rank people."""
-    with new_database(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
+    with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
         place = Place(uri, Visits, Days, Latest, **{"statscache.people.rankings": True})
         place.count(MESSAGES)
         place.cover()
@@ -237,7 +237,7 @@ STORED = sorted(
 @pytest.fixture(scope="module", params=BACKENDS)
 def names(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Any]:
     """Names that are stored, and the API."""
-    with new_database(request, request.param, tmp_path_factory.mktemp("names")) as uri:
+    with migrated(request, request.param, tmp_path_factory.mktemp("names")) as uri:
         place = Place(uri, Visits, Latest)
         place.count(visit(NOON + number, site=name) for number, name in enumerate(STORED))
         yield STORED, place.client()

@@ -76,7 +76,7 @@ def test_a_parameter_given_twice(client: FlaskClient) -> None:
 
 def test_unknown_parameters_list_the_known_ones(client: FlaskClient) -> None:
     problem = assert_problem(client.get("/api/?start=1"), 400)
-    assert problem["allowed"] == ["callback", "_"]
+    assert problem["allowed"] == ["format", "callback", "_"]
     problem = assert_problem(client.get("/api/volume-1d?strat=1"), 400)
     assert "start" in problem["allowed"]
 
