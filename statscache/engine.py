@@ -424,8 +424,17 @@ class Engine:
             start = _rewound(lane, crew)
             for runner, since in zip(crew.runners, crew.sinces_of_runners, strict=True):
                 first = max(start, since or 0.0)
-                runner.revert(connection, first)
-                forget(connection, runner.ident, first)
+                try:
+                    with connection.begin_nested():
+                        runner.revert(connection, first)
+                except Exception as error:
+                    if not blames_plugin(error):
+                        raise
+                    log.exception("%s cannot take back its rows: they stay", runner.ident)
+                    text = f"{type(error).__name__}: {error}"
+                    self.roster.set_apart(connection, lane, (runner.ident,), text, ())
+                else:
+                    forget(connection, runner.ident, first)
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
 
@@ -458,6 +467,8 @@ class Engine:
         log.info("complete: %s", ", ".join(joined))
         if number in self._flowing:
             self._flowing.add(home.id)
+        self._flowing.discard(number)
+        self._held.pop(number, None)
         return joined
 
     def prune(self) -> None:
@@ -547,9 +558,9 @@ class Engine:
     ) -> None:
         timely = messages
         if lane.watermark is not None:
-            timely = [message for message in messages if not lane.is_late(message)]
-            if len(timely) < len(messages):
-                late = [message for message in messages if lane.is_late(message)]
+            late = [message for message in messages if lane.is_late(message)]
+            if late:
+                timely = [message for message in messages if not lane.is_late(message)]
                 self.put_aside(connection, lane, late)
                 if lane.name in PERMANENT:
                     outcome.late = max(outcome.late, len(late))
