@@ -23,7 +23,7 @@ from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
 from statscache.config import Settings
 from statscache.crew import Crew, Written, written_by
-from statscache.database import Database
+from statscache.database import Database, create_missing
 from statscache.errors import InvalidMessage
 from statscache.lanes import (
     MAIN,
@@ -146,10 +146,11 @@ class Engine:
             for dataset in self.installed.datasets.values()
             if dataset.source.distribution != BUNDLED_DISTRIBUTION
         ]
-        for name in self._database.create_missing(others):
-            log.info("created the table %s", name)
         with self._database.begin() as connection:
+            # Another hub may be starting too.
             self.lanes.exclude(connection)
+            for name in create_missing(connection, others):
+                log.info("created the table %s", name)
             self.roster.settle(connection)
         with self.transaction() as connection:
             for crew in self._crews.values():

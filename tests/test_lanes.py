@@ -595,3 +595,23 @@ def archived(item: Message) -> Message:
     return (
         item if item.has_own_id else Message.from_fedmsg(item.raw | {"msg_id": item.digest[-36:]})
     )
+
+
+def test_two_hubs_that_start_at_once(world: World) -> None:
+    both = threading.Barrier(4)
+    trouble: list[BaseException] = []
+
+    def start() -> None:
+        both.wait()
+        try:
+            world.open(Hits, Newest, Counting, Fragile, Daily, Log)
+        except BaseException as error:
+            trouble.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trouble == []
+    assert names(world.engines[0]) == {"main", "ordered"}
