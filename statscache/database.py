@@ -125,21 +125,6 @@ class Database:
             f"{expected}: stop the hub and run 'statscache db upgrade'"
         )
 
-    def create_missing(self, tables: list[Any]) -> list[str]:
-        """Create those of ``tables`` that are not there, and give their names.
-
-        For the tables of plugins from other distributions, which no migration of ours knows.
-        """
-        with self.begin() as connection:
-            existing = set(inspect(connection).get_table_names())
-            missing = [table for table in tables if table.name not in existing]
-            by_metadata: dict[MetaData, list[Any]] = {}
-            for table in missing:
-                by_metadata.setdefault(table.metadata, []).append(table)
-            for metadata, group in by_metadata.items():
-                metadata.create_all(connection, tables=group, checkfirst=False)
-        return [table.name for table in missing]
-
     def _room(self, error: DBAPIError) -> str:
         """What there is to say of the disk, where SQLite may have failed because it is full."""
         name = getattr(error.orig, "sqlite_errorname", "")
@@ -155,6 +140,21 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def create_missing(connection: Connection, tables: list[Any]) -> list[str]:
+    """Create those of ``tables`` that are not there, and give their names.
+
+    For the tables of plugins from other distributions, which no migration of ours knows.
+    """
+    existing = set(inspect(connection).get_table_names())
+    missing = [table for table in tables if table.name not in existing]
+    by_metadata: dict[MetaData, list[Any]] = {}
+    for table in missing:
+        by_metadata.setdefault(table.metadata, []).append(table)
+    for metadata, group in by_metadata.items():
+        metadata.create_all(connection, tables=group, checkfirst=False)
+    return [table.name for table in missing]
 
 
 _SQLITE_UNAVAILABLE = frozenset(

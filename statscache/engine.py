@@ -25,7 +25,7 @@ from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
 from statscache.config import Settings
 from statscache.crew import Crew, Written, written_by
-from statscache.database import Database, is_unavailable
+from statscache.database import Database, create_missing, is_unavailable
 from statscache.errors import InvalidMessage
 from statscache.lanes import (
     MAIN,
@@ -156,10 +156,11 @@ class Engine:
             for dataset in self.installed.datasets.values()
             if dataset.source.distribution != BUNDLED_DISTRIBUTION
         ]
-        for name in self._database.create_missing(others):
-            log.info("created the table %s", name)
         with self._database.begin() as connection:
+            # Another hub may be starting too.
             self.lanes.exclude(connection)
+            for name in create_missing(connection, others):
+                log.info("created the table %s", name)
             self.roster.settle(connection)
             self._forget_hidden(connection)
         with self.transaction() as connection:
@@ -438,8 +439,17 @@ class Engine:
             start = _rewound(lane, crew)
             for runner, since in zip(crew.runners, crew.sinces_of_runners, strict=True):
                 first = max(start, since or 0.0)
-                runner.revert(connection, first)
-                forget(connection, runner.ident, first)
+                try:
+                    with connection.begin_nested():
+                        runner.revert(connection, first)
+                except Exception as error:
+                    if not blames_plugin(error):
+                        raise
+                    log.exception("%s cannot take back its rows: they stay", runner.ident)
+                    text = f"{type(error).__name__}: {error}"
+                    self.roster.set_apart(connection, lane, (runner.ident,), text, ())
+                else:
+                    forget(connection, runner.ident, first)
             self.note_changes(connection, [runner.ident for runner in crew.runners])
             self.lanes.forget(connection, lane, start)
         self._flowing.discard(number)
@@ -494,6 +504,8 @@ class Engine:
         log.info("complete: %s", ", ".join(joined))
         if number in self._flowing:
             self._flowing.add(home.id)
+        self._flowing.discard(number)
+        self._held.pop(number, None)
         return joined
 
     def prune(self) -> None:
@@ -602,9 +614,9 @@ class Engine:
     ) -> None:
         timely = messages
         if lane.watermark is not None:
-            timely = [message for message in messages if not lane.is_late(message)]
-            if len(timely) < len(messages):
-                late = [message for message in messages if lane.is_late(message)]
+            late = [message for message in messages if lane.is_late(message)]
+            if late:
+                timely = [message for message in messages if not lane.is_late(message)]
                 self.put_aside(connection, lane, late)
                 if lane.name in PERMANENT:
                     outcome.late = max(outcome.late, len(late))

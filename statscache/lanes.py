@@ -44,6 +44,7 @@ COUNTED_WIDTH = 15 * 60
 
 _IDS_PER_QUERY = 10_000
 _PRUNED_AT_ONCE = 50_000
+_MOST_SPANS = 200
 _SEEN_IN_ARCHIVE = -1
 """The batch of claims that the bus made, of messages that the archive has as well."""
 
@@ -565,9 +566,8 @@ class Lanes:
             return False
         claim = tables.claim
         mine = [claim.c.lane == lane.id, claim.c.timestamp >= lane.since, claim.c.batch < 0]
-        for start, stop in self.gaps(connection, lane):
-            inside = claim.c.timestamp.between(start - RESTAMPING, stop + RESTAMPING)
-            mine.append(~inside)
+        for start, stop in _merged(self.gaps(connection, lane)):
+            mine.append(~claim.c.timestamp.between(start - RESTAMPING, stop + RESTAMPING))
         old = select(claim.c.timestamp).where(*mine, claim.c.timestamp < until)
         first = connection.scalar(old.order_by(claim.c.timestamp).limit(1))
         bound = connection.scalar(old.order_by(claim.c.timestamp).offset(_PRUNED_AT_ONCE).limit(1))
@@ -692,6 +692,21 @@ def match_contents(
                     left.discard(digest)
                     found[message] = digest
     return list(found.items())
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Few spans, in order, that cover all of ``spans``: a query cannot have any number of them."""
+    merged: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    while len(merged) > _MOST_SPANS:
+        # What lies between two is kept for longer than it must be.
+        pairs = [merged[number : number + 2] for number in range(0, len(merged), 2)]
+        merged = [(pair[0][0], pair[-1][1]) for pair in pairs]
+    return merged
 
 
 def _own_second(message: Message) -> Iterator[bytes]:

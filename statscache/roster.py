@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from statscache import tables
-from statscache.classics import ClassicRunner
+from statscache.classics import ClassicRunner, blames_plugin
 from statscache.crew import Crew, Seat
 from statscache.definitions import (
     create_shadow,
@@ -516,7 +516,17 @@ class Roster:
             .select_from(tables.plugin)
             .where(tables.plugin.c.ident == dataset.ident)
         )
-        return since if is_known else runner.begin(connection, since)
+        if is_known:
+            return since
+        try:
+            with connection.begin_nested():
+                return runner.begin(connection, since)
+        except Exception as error:
+            if not blames_plugin(error):
+                raise
+            log.exception("%s does not tell which rows it has: it gets all messages", runner.ident)
+            runner.renew()
+            return since
 
     def _update(self, connection: Connection, ident: str, **values: Any) -> None:
         row = tables.plugin

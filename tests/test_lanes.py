@@ -41,12 +41,16 @@ class DailyModel(ScalarModel):
     __tablename__ = "lanes_daily"
 
 
+class StubbornModel(ScalarModel):
+    __tablename__ = "lanes_stubborn"
+
+
 class Daily(BasePlugin):
     """Counts in windows, as plugins did in 2015."""
 
     name, summary, description = "daily", "daily", "For tests."
     interval = timedelta(days=1)
-    model = DailyModel
+    model: Any = DailyModel
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -59,8 +63,8 @@ class Daily(BasePlugin):
 
     def update(self, session: Any) -> None:
         for when, count in self.counts.items():
-            row = session.query(DailyModel).filter_by(timestamp=when).first()
-            row = row or DailyModel(timestamp=when, scalar=0)
+            row = session.query(self.model).filter_by(timestamp=when).first()
+            row = row or self.model(timestamp=when, scalar=0)
             row.scalar += count
             session.add(row)
         self.counts.clear()
@@ -473,6 +477,33 @@ def test_only_plugins_that_were_given_something_are_made_anew(
     assert runner.plugin is not before
 
 
+class Stubborn(Daily):
+    name = "stubborn"
+    model = StubbornModel
+
+    def latest(self, session: Any) -> Any:
+        raise RuntimeError("cannot tell")
+
+    def revert(self, when: datetime, session: Any) -> None:
+        raise RuntimeError("cannot take back")
+
+
+def test_a_classic_plugin_that_cannot_take_back_hurts_only_itself(world: World) -> None:
+    found = messages(200, NOON, 30)
+    archive = world.archive(found)
+    engine = world.open(Daily, Stubborn)
+    settle(engine, archive, NOON + 6_000)
+    assert sum(row[2] for row in world.rows("lanes_stubborn")) == 200
+    engine.rewind(lane(engine, "ordered").id)
+    assert world.state("stubborn-1d") == "failing"
+    settle(engine, archive, NOON + 6_060)
+    assert sum(row[2] for row in world.rows("lanes_daily")) == 200
+    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    settle(engine, archive, NOON + 6_120)
+    assert join(engine, "apart stubborn-1d") == ["stubborn-1d"]
+    assert sum(row[2] for row in world.rows("lanes_stubborn")) == 200
+
+
 # Several processes.
 
 
@@ -564,3 +595,23 @@ def archived(item: Message) -> Message:
     return (
         item if item.has_own_id else Message.from_fedmsg(item.raw | {"msg_id": item.digest[-36:]})
     )
+
+
+def test_two_hubs_that_start_at_once(world: World) -> None:
+    both = threading.Barrier(4)
+    trouble: list[BaseException] = []
+
+    def start() -> None:
+        both.wait()
+        try:
+            world.open(Hits, Newest, Counting, Fragile, Daily, Log)
+        except BaseException as error:
+            trouble.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trouble == []
+    assert names(world.engines[0]) == {"main", "ordered"}

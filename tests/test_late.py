@@ -241,6 +241,30 @@ def test_a_gap_that_is_closed_late(world: World) -> None:
     assert claims(world) == 0
 
 
+def test_any_number_of_gaps(world: World) -> None:
+    found = messages(600, NOON, 10)
+    archive = world.archive(found)
+    engine = world.open(Hits)
+    reconcile(engine, archive, NOON + 7_200)
+    with engine.transaction() as connection:
+        (main,) = engine.lanes.all(connection)
+        rows = [
+            {"lane": 1, "start": start, "stop": start + 0.5, "missing": 1, "noticed_at": 0.0}
+            for start in (NOON + 5 * number for number in range(1_100))
+        ]
+        connection.execute(tables.gap.insert(), rows)
+    settle(engine, archive, NOON + 7_200)
+    assert 550 <= claims(world) < 600
+    engine.count(found)
+    settle(engine, archive, NOON + 7_200)
+    assert world.total() == 600
+    with engine.transaction() as connection:
+        engine.lanes.note_gap(connection, main, NOON, NOON + 6_000, missing=0)
+    assert world.rows("statscache_gap") == []
+    settle(engine, archive, NOON + 7_260)
+    assert (claims(world), world.total()) == (0, 600)
+
+
 def test_while_a_lane_rests_it_misses_nothing_late(world: World) -> None:
     found = messages(60, NOON, 60)
     archive = world.archive(found)

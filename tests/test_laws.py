@@ -25,7 +25,7 @@ from sqlalchemy import Column, Integer, select, text
 from statscache import late
 from statscache.archive import FileArchive, read
 from statscache.backfill import FoldTask
-from statscache.database import Database
+from statscache.database import Database, create_missing
 from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable
 from statscache.lanes import RESTAMPING, Lane
@@ -179,8 +179,8 @@ class Laboratory:
 
     def empty(self, *more: Any) -> None:
         database = Database(self.uri)
-        database.create_missing([*more])
         with database.begin() as connection:
+            create_missing(connection, [*more])
             for name in [*self.names, *OURS, *(table.name for table in more)]:
                 connection.execute(text(f"DELETE FROM {name}"))
         database.dispose()
