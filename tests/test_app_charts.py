@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from statscache import tables
-from statscache.app import sources, zones
+from statscache.app import series, sources, summary, top, values, zones
 from statscache.app.coverage import Coverage
 from statscache.app.sources import Source, Unfit
 from statscache.app.zones import Calendar
@@ -476,3 +478,19 @@ def test_numbers_beyond_64_bits_are_rounded(own: Place) -> None:
     assert found["series"][0]["values"] == [2.0**63]
     top = get(own.client(), "/api/visits-1d/top", by="site", **query)
     assert [each["value"] for each in top["top"]] == [2.0**63, 1]
+
+
+def test_every_parameter_is_documented() -> None:
+    document = (Path(__file__).parent.parent / "docs" / "api.rst").read_text()
+    for route in (series.ROUTE, summary.ROUTE, top.ROUTE, values.ROUTE):
+        assert f"GET {route.rule}``" in document
+        for parameter in route.parameters:
+            name = re.escape(parameter.name)
+            assert re.search(rf"``([a-z]+``, ``)?{name}(``|=)", document), (route.name, name)
+
+
+def test_sums_are_not_compiled(own: Place) -> None:
+    if own.uri.startswith("postgresql"):
+        service = own.client().application.extensions["statscache"]
+        with service.reading() as connection:
+            assert connection.scalar(sa.text("SHOW jit")) == "off"
