@@ -1,13 +1,19 @@
-"""``python -m benchmarks [replay] [live] [api] [events]``: all of them, or those that are named."""
+"""``python -m benchmarks [NAME]...``: all the benchmarks, or those that are named."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from benchmarks import api, events, live, replay
+from benchmarks import api, charts, events, live, replay
 
-BENCHMARKS = {"replay": replay.run, "live": live.run, "api": api.run, "events": events.run}
+BENCHMARKS = {
+    "replay": replay.run,
+    "live": live.run,
+    "api": api.run,
+    "charts": charts.run,
+    "events": events.run,
+}
 
 logging.basicConfig(level=logging.ERROR)
 for name in sys.argv[1:] or BENCHMARKS:

@@ -45,7 +45,7 @@ from tests.conftest import BACKENDS, message, new_database
 MESSAGES = visits(600, seed=1)
 NOON = datetime(2023, 11, 15, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = int(NOON) - 12 * HOUR
-few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
