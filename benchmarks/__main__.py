@@ -1,17 +1,18 @@
-"""``python -m benchmarks [replay] [catchup] [live] [api] [events]``: all, or those named."""
+"""``python -m benchmarks [NAME]...``: all the benchmarks, or those that are named."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from benchmarks import api, catchup, events, live, replay
+from benchmarks import api, catchup, charts, events, live, replay
 
 BENCHMARKS = {
     "replay": replay.run,
     "catchup": catchup.run,
     "live": live.run,
     "api": api.run,
+    "charts": charts.run,
     "events": events.run,
 }
 

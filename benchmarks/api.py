@@ -32,7 +32,7 @@ def run() -> None:
         with opened() as uri:
             filled = 0
             for size in SIZES:
-                _fill(uri, filled, size)
+                fill(uri, filled, size)
                 filled = size
                 _measure(f"API, {size:,} rows on {name}", uri)
 
@@ -64,7 +64,7 @@ def _rate(get: Callable[[str], Any], path: str) -> float:
     return REQUESTS / median_seconds(requests, 3)
 
 
-def _fill(uri: str, first: int, stop: int) -> None:
+def fill(uri: str, first: int, stop: int) -> None:
     """Write the rows from number ``first`` to ``stop`` in one statement: time is not measured."""
     database = Database(uri)
     select = (

@@ -40,7 +40,7 @@ from tests.charts import visits as make_visits
 from tests.conftest import BACKENDS, message, migrated
 
 MESSAGES = make_visits()
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -367,6 +367,15 @@ def test_a_table_that_covers_less_is_not_read_where_a_narrower_one_covers_more(
     query = {"start": MIDNIGHT, "stop": MIDNIGHT + 2 * DAY, "select": "visits"}
     found = get(place.client(), "/api/visits-1d/series", **query)
     assert (found["series"][0]["values"], found["missing"]) == ([1, 0], [])
+
+
+def test_a_wider_table_that_was_never_written_is_not_read(place: Place) -> None:
+    place.count([visit(NOON)])
+    place.execute(text("DELETE FROM visits_1d"))
+    place.execute(text("DELETE FROM statscache_revision WHERE ident = 'visits-1d'"))
+    query = {"start": MIDNIGHT, "stop": MIDNIGHT + DAY, "select": "visits", "resolution": "1d"}
+    found = get(place.client(), "/api/visits-1h/series", **query)
+    assert found["series"][0]["values"] == [1]
 
 
 def test_a_narrower_table_that_was_pruned_is_not_read(place: Place) -> None:

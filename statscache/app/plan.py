@@ -105,8 +105,10 @@ class Planner:
         texts = dict(pairs)
         form = _negotiate(request, route, texts)
         if route.page is not None and form not in route.formats:
-            route = route.page
-        parameters = route.all_parameters
+            formats_offered, route = route.format_parameter, route.page
+            parameters = (*route.all_parameters, *formats_offered)
+        else:
+            parameters = route.all_parameters
         parsed = query.parse(pairs, parameters, dataset, filterable=route.filterable)
         steps = route.steps(dataset, parsed.values)
         now, after = steps.floor(clock), steps.after(clock)

@@ -65,10 +65,13 @@ class Stream:
         self._reading = reading
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
+        try:
+            yield from self._chunks
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Called by the server, at the end or when the client is gone."""
+        """At the end; called by the server too, which knows when the client is gone."""
         try:
             close = getattr(self._source, "close", None)
             if close is not None:

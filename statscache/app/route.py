@@ -227,8 +227,13 @@ class Route:
     @cached_property
     def all_parameters(self) -> tuple[Parameter, ...]:
         """The parameters, those that no declaration names included."""
-        parameters = self.parameters
-        if len(self.offered) > 1:
-            summary = "The format, whatever the Accept header says."
-            parameters += (Parameter("format", query.choice(*self.offered), summary),)
+        parameters = (*self.parameters, *self.format_parameter)
         return (*parameters, *query.PLAIN) if "json" in self.formats else parameters
+
+    @cached_property
+    def format_parameter(self) -> tuple[Parameter, ...]:
+        """``format``, where there is a choice."""
+        if len(self.offered) < 2:
+            return ()
+        summary = "The format, whatever the Accept header says."
+        return (Parameter("format", query.choice(*self.offered), summary),)

@@ -97,6 +97,8 @@ class Part(NamedTuple):
 def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps) -> list[Source]:
     """The tables of the plugin of ``dataset``, the widest rows first; none without buckets.
 
+    A wider table than that of ``dataset`` that was never written has nothing to give.
+
     Args:
         steps: at whose start coverage is cut off.
     """
@@ -105,6 +107,9 @@ def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps)
     found = []
     for each in _siblings(installed, dataset):
         assert each.schedule is not None
+        is_wider = each.schedule.interval > dataset.schedule.interval
+        if is_wider and each.ident not in snapshot.revisions:
+            continue
         width = int(each.schedule.interval.total_seconds())
         offset = int((each.schedule.epoch - UNIX_EPOCH).total_seconds())
         lag = width if each.label == "end" else 0
