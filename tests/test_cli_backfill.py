@@ -370,6 +370,37 @@ def test_classic_plugins_are_filled_in_and_counted_anew(
     assert sorted(row[1:] for row in table(uri, "data_wiki_edits")) == sorted(right)
 
 
+def test_while_the_hub_runs_classic_plugins_stay_with_it(
+    tmp_path: Path, new_database: Callable[[str], str], datagrepper: Datagrepper
+) -> None:
+    topic = "org.fedoraproject.prod.wiki.article.edit"
+    archived = [
+        message(topic, timestamp=TODAY - 86_400 + 60 * number, msg={"title": "a"})
+        for number in range(300)
+    ]
+    datagrepper.add(archived)
+    uri = new_database("postgresql")
+    config = RECENT | {"statscache.datagrepper.endpoint": datagrepper.url}
+
+    def edits() -> list[int]:
+        return sorted(row[2] for row in table(uri, "data_wiki_edits"))
+
+    with Hub(tmp_path, uri, others=True, **config) as hub:
+        hub.start()
+        wait_until(lambda: edits() == [300], "history is filled in", hub.log)
+        late = message(topic, timestamp=TODAY - 86_400 + 30, msg={"title": "b"})
+        hub.publish(late.raw)
+        wait_until(lambda: edits() == [1, 300], "live messages are counted", hub.log)
+        datagrepper.add([late])
+        execute(uri, "UPDATE data_wiki_edits SET edits = 7")
+        strangers = {"PYTHONPATH": str(DISTRIBUTION)}
+        done(tmp_path, uri, "rebuild", "wiki-edits-by-title-1d", env=strangers)
+        assert edits() == [1, 300]
+        hub.publish(message(topic, timestamp=time.time(), msg={"title": "c"}).raw)
+        wait_until(lambda: edits() == [1, 1, 300], "the hub counts on", hub.log)
+        hub.stop()
+
+
 def test_errors_name_cause_and_cure(
     tmp_path: Path, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
