@@ -112,7 +112,6 @@ REFUSED = (
     ("/api/log?select=id", "select"),
     ("/api/sizes-1h?start=1440000000000", "start"),
     ("/api/sizes-1h?stop=-7x", "stop"),
-    ("/api/sizes-1h?format=html", "format"),
     ("/api/sizes-1h?format=json&format=csv", "format"),
 )
 
