@@ -37,6 +37,9 @@ _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 15.0
 """Seconds between two looks of a command at lanes that others move, or that are to join."""
 
+_LONGEST_GAP = 0.1
+"""Seconds between two looks of SQLite at whether somebody else has let go of the lock."""
+
 _SHORTEST_WAIT = 1.0
 _LONGEST_WAIT = 300.0
 
@@ -391,7 +394,9 @@ class CatchUp:
             return True
         deadline = time.monotonic() + _TURN_OF_A_LANE
         for result in self._reader(lane, lanes, target):
+            began = time.monotonic()
             stop = self._count(lane, result)
+            self._give_way(time.monotonic() - began)
             self.progress.messages += result.size
             self.progress.until[lane.name] = stop
             self._tell()
@@ -401,6 +406,15 @@ class CatchUp:
                 return True
         self._readers.pop(lane.id, None)
         return True
+
+    def _give_way(self, seconds: float) -> None:
+        """After a transaction of so many seconds, let others have SQLite's lock.
+
+        They look for it now and then only, and where windows are folded elsewhere nothing lies
+        between two transactions of ours.
+        """
+        if self._executor is not None and self._engine.uri.startswith("sqlite"):
+            time.sleep(min(seconds / 4, _LONGEST_GAP))
 
     def _reader(self, lane: Lane, lanes: list[Lane], target: float) -> Iterator[Any]:
         """Reads on where it stopped, unless the lane has been moved by somebody else."""

@@ -30,6 +30,7 @@ from statscache import tables
 from statscache.database import Database
 from statscache.definitions import definition_of
 from statscache.errors import StatscacheError
+from statscache.people import People, people_of
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
@@ -266,6 +267,8 @@ class _Writer:
         order = list(self._table.primary_key) if is_aggregate else list(self._columns.values())
         self._order = [_ordered(column, connection) for column in order]
         self._converters = [_converter(column) for column in self._columns.values()]
+        # Bots are there: who is one may change, and the statistics about humans are the API's.
+        self._shown = People(hidden=people_of(dataset.plugin).hidden).shown(dataset)
 
     def write(self, report: Report | None) -> Exported:
         """Write them into the folder of what is unfinished."""
@@ -334,7 +337,7 @@ class _Writer:
             query = query.where(self._timestamp >= self._stored(start))
         if stop is not None:
             query = query.where(self._timestamp < self._stored(stop))
-        return query
+        return query.where(*self._shown)
 
     def _stored(self, seconds: float) -> Any:
         """A time as the table has it."""

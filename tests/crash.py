@@ -4,8 +4,9 @@
 
 The bus drops a share of the messages, brings others twice, late, with or without a year before
 their ids, a second off, or without id; the archive lags, and fails now and then; hours of history
-are filled in; plugins come, go and change; rows are pruned; files are replayed meanwhile. In the
-end everything is left in peace until it has caught up, and each row of each table must be there.
+are filled in; plugins come, go and change; rows are pruned; files are replayed, or a second hub
+runs, meanwhile. In the end everything is left in peace until it has caught up, and each row of each
+table must be there.
 
 What is random comes from the seed; the moments depend on the machine as well.
 """
@@ -114,7 +115,7 @@ class Traffic(threading.Thread):
         chance = self._random.random
         raw = self._stream.message(timestamp)
         self.raws.append(raw)
-        late = chance() * 4 if chance() < 0.1 else 0.0
+        late = chance() * 8 if chance() < 0.2 else 0.0
         has_id = "msg_id" in raw
         self._later(now + late, "archive", raw if has_id else self._restamped(raw))
         if has_id and chance() < 0.05:
@@ -229,7 +230,7 @@ class Crash:
             self._distributions.append(DISTRIBUTION)
         if progress > 0.15 and chance() < 0.9:
             self._distributions.append(CHANGING)
-        if chance() < 0.04:
+        if chance() < 0.06:
             self._release += 1
         is_bad = chance() < 0.2
         self._archive.set(
@@ -239,14 +240,18 @@ class Crash:
             outage=chance() < 0.05,
         )
         self._start()
-        replay = self._replay() if chance() < 0.15 else None
+        others = []
+        if chance() < 0.15:
+            others.append(self._replay())
+        if chance() < 0.1:
+            others.append(self._run("fedmsg-hub"))
         if chance() < 0.25:
             time.sleep(chance() * 2.5)
         else:
             self._wait_until_it_runs()
             time.sleep(self._random.choice((0.3, 1.5, 4.0, 4.0, 20.0)) * chance())
-        if replay is not None:
-            kill(replay)
+        for other in others:
+            kill(other)
         assert self.hub.process is not None
         if self.hub.process.poll() is not None:
             raise AssertionError(f"the hub has ended by itself\n{self._tail()}")
@@ -256,7 +261,8 @@ class Crash:
         else:
             kill(self.hub.process)
             self._note(self._state())
-        time.sleep(self._random.choice((0.0, 0.5, 0.5, OVERLAP + 3 if chance() < 0.2 else 1.0)))
+        # Now and then for longer than what the archive is asked for again.
+        time.sleep(OVERLAP + 2 if chance() < 0.08 else self._random.choice((0.0, 0.3, 1.0)))
 
     def finish(self) -> list[str]:
         """Let everything arrive and be counted; gives what is different from the truth."""

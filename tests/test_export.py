@@ -377,6 +377,35 @@ def test_all_is_of_one_moment(tmp_path: Path, migrated_uri: str) -> None:
     assert after.manifest() != before.manifest()
 
 
+class Edits(Aggregate):
+    name, summary, description = "edits", "edits", "For tests."
+    keys = (Key("user", role="user"),)
+    values = (Value("edits"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        return [(message.msg["user"], 1)]
+
+
+def test_hidden_people_are_in_no_export(tmp_path: Path, migrated_uri: str) -> None:
+    edits = [
+        message(timestamp=NOON, msg={"user": "Alice"}),
+        message(timestamp=NOON, msg={"user": "bodhi"}),
+        message(timestamp=DECEMBER, msg={"user": "alice"}),
+    ]
+    count(migrated_uri, edits, Edits)
+    assert len(write(migrated_uri, tmp_path / "before", Edits).files) == 2
+    # Before the hub has had the time to delete her rows.
+    source = Source("test", "test-distribution", "1.0")
+    config = {"statscache.people.hidden": ["alice"]}
+    datasets = discovery.load([(source, lambda: [Edits])], config).datasets
+    database = Database(migrated_uri, read_only=True)
+    made = export(database, list(datasets.values()), tmp_path / "after")
+    database.dispose()
+    assert [(file.month, file.rows) for file in made.files] == [("2023-11", 1)]
+    assert "bodhi" in (tmp_path / "after" / made.files[0].name).read_text()
+
+
 FEW, MANY = 10_000, 60_000
 MEASURED = """
 from statscache.cli import statscache

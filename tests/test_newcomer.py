@@ -5,16 +5,11 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-import pytest
-
 from tests.newcomer import measure
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
-def test_live_messages_do_not_wait_for_the_history_of_a_new_plugin(
-    tmp_path: Path, backend: str
-) -> None:
-    result = measure(tmp_path, backend, messages=20_000)
+def test_live_messages_do_not_wait_for_the_history_of_a_new_plugin(tmp_path: Path) -> None:
+    result = measure(tmp_path, "sqlite", messages=20_000)
     print(result)
     assert result.differences == []
     # `python -m tests.newcomer` asks for more than what a busy machine can promise.
