@@ -95,7 +95,8 @@ def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None
     seen = leaks = 0
     for address in addresses(hiding):
         answer = client.get(address)
-        assert answer.status_code < 500, (address, answer.text)
+        # Nobody has heard a hub here, which is not ready then.
+        assert answer.status_code < 500 or address == "/readyz", (address, answer.text)
         assert not NAME.search(answer.text), (address, answer.text)
         seen += answer.status_code == 200
         leaks += bool(NAME.search(open_client.get(address).text))
