@@ -534,18 +534,14 @@ class Lanes:
             idents: whose the messages were.
             is_first: not since the last beat, but from ``now`` on.
         """
-        row, plugin, gap = tables.lane.c, tables.plugin, tables.gap
+        row, plugin = tables.lane.c, tables.plugin
         values = {"beat_at": now}
         if is_first:
             values["live_since"] = now
             last = connection.scalar(select(row.beat_at).where(row.id == lane.id))
             if lane.watermark is None and last is not None and last < now:
                 # Nobody will ever give what was sent in between.
-                connection.execute(
-                    insert(gap).values(
-                        lane=lane.id, start=last, stop=now, missing=0, noticed_at=now
-                    )
-                )
+                self._gaps.run(connection, [(lane.id, last, now, 0, now)])
         connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
         connection.execute(
             update(plugin)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
 
 from statscache.config import URI_VARIABLE
 from statscache.database import Database
@@ -52,8 +53,10 @@ class Visits(Newest):
 class LogModel(BaseModel):
     __tablename__ = "export_log"
 
-    # Nothing says how to compare it: that is left to the locale of the server.
-    title: Any = sa.Column(sa.Text, nullable=True)
+    # How it is compared is left to the locale of the server, or is another order altogether.
+    title: Any = sa.Column(
+        sa.Text().with_variant(sqlite.TEXT(collation="NOCASE"), "sqlite"), nullable=True
+    )
     share: Any = sa.Column(sa.Float, nullable=True)
     exact: Any = sa.Column(sa.Numeric(12, 3), nullable=True)
     is_good: Any = sa.Column(sa.Boolean, nullable=False)
@@ -131,6 +134,7 @@ MESSAGES = [
     ),
     message(timestamp=NOON, msg=body("Z", 3, "z", 5e-324, exact="1.500")),
     message(timestamp=NOON, msg=body("Z", 4, "Z", 2.0, exact="100000000.001")),
+    message(timestamp=NOON, msg=body("Z", 5, "Z", 2.0)),
     message(timestamp=NOON, msg=body("a", 5, "a", 2.0**53, exact="0.000")),
     message(timestamp=DECEMBER - 0.5, msg=body("a", 6, "last", 0.1)),
     message(timestamp=DECEMBER, msg=body("a", 6, "first", 0.1)),
@@ -173,6 +177,7 @@ def test_what_csv_looks_like(tmp_path: Path, migrated_uri: str) -> None:
         "timestamp,place,number,text,share,count\r\n"
         "1700049600,Z,3,z,5e-324,1\r\n"
         "1700049600,Z,4,Z,2,1\r\n"
+        "1700049600,Z,5,Z,2,1\r\n"
         "1700049600,a,5,a,9007199254740992.0,1\r\n"
         '1700049600.25,b,2,"say ""x"", y\r\nz",0.3333333333333333,1\r\n'
         '1700049601,b,10,"",1e+300,1\r\n'
@@ -192,6 +197,7 @@ def test_what_csv_looks_like(tmp_path: Path, migrated_uri: str) -> None:
     # Classic: without the row number, by all columns; NULL is not the same as empty text.
     assert read("log-2023-11.csv") == (
         "timestamp,title,share,exact,is_good,extra\r\n"
+        "1700049600,Z,2,,true,\r\n"
         "1700049600,Z,2,100000000.001,true,\r\n"
         "1700049600,a,9007199254740992.0,0,true,\r\n"
         "1700049600,z,5e-324,1.5,true,\r\n"
@@ -209,7 +215,7 @@ def test_what_csv_looks_like(tmp_path: Path, migrated_uri: str) -> None:
         "month": "2023-11",
         "first": 1700049600,
         "last": 1701388799.5,
-        "rows": 7,
+        "rows": 8,
         "bytes": made.files[0].bytes,
         "sha256": made.files[0].sha256,
     }

@@ -615,3 +615,13 @@ def test_two_hubs_that_start_at_once(world: World) -> None:
         thread.join()
     assert trouble == []
     assert names(world.engines[0]) == {"main", "ordered"}
+
+
+def test_two_hubs_without_an_archive_that_begin_to_listen_at_once(world: World) -> None:
+    first, second, third = (world.open(Hits, has_history=False) for _ in range(3))
+    first.beat(NOON)
+    second.beat(NOON + 100)
+    # What the other has noted is not committed yet when this one looks.
+    execute(world.uri, f"UPDATE statscache_lane SET beat_at = {NOON}")
+    third.beat(NOON + 101)
+    assert [row[1:3] for row in world.rows("statscache_gap")] == [(NOON, NOON + 101)]
