@@ -1,13 +1,21 @@
-"""The API: requests per second in one process, beside a Flask view with the same bytes."""
+"""The API in one process: what is kept, beside a view of Flask that returns the same bytes.
+
+And what is read, from large tables and from a small one.
+"""
 
 from __future__ import annotations
 
+import re
+import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import flask
 from sqlalchemy import insert, text
+from werkzeug.test import EnvironBuilder
 
 from benchmarks import databases
 from benchmarks.table import Result, median_seconds, show
@@ -15,60 +23,145 @@ from statscache import tables
 from statscache.app import create_app
 from statscache.database import Database
 
-SIZES = (10_000, 1_000_000)
-REQUESTS = 50
-PATHS = {
-    "first page": "/api/volume-by-topic-15s",
-    "page 50": "/api/volume-by-topic-15s?page=50",
-    "first page, CSV": "/api/volume-by-topic-15s?format=csv",
-    "a day of it": "/api/volume-by-topic-15s?start=1700003600&stop=1700090000",
-}
+SIZES = (10_000, 1_000_000, 10_000_000)
+REQUESTS = 500
+ROUNDS = 61
+ROWS = "/api/volume-by-topic-15s"
+TOPIC = "org.fedoraproject.prod.topic.3"
+EPOCH = 1700000000 // 15 * 15
 KEYS_PER_BUCKET = 10
+
+KEPT = {
+    "first page": ROWS,
+    "the same, CSV": f"{ROWS}?format=csv",
+    "the last day": f"{ROWS}?start=-1d",
+    "by topic": f"{ROWS}?topic={TOPIC}",
+}
+READ = {
+    "first page": ROWS,
+    "page 50": f"{ROWS}?page=50",
+    "page 100": f"{ROWS}?page=100",
+    "oldest first": f"{ROWS}?order=asc",
+    "one topic": f"{ROWS}?topic={TOPIC}",
+    "two topics": f"{ROWS}?topic={TOPIC}&topic=nothing",
+    "an hour": f"{ROWS}?start={EPOCH + 3600}&stop={EPOCH + 7200}",
+}
+
+Get = Callable[[], tuple[str, dict[str, str], bytes]]
+"""Answers one request: status, headers, body."""
 
 
 def run() -> None:
     """Measure and print."""
     for name, opened in (("SQLite", databases.sqlite), ("PostgreSQL", databases.postgresql)):
-        with opened() as uri:
-            filled = 0
-            for size in SIZES:
-                fill(uri, filled, size)
-                filled = size
-                _measure(f"API, {size:,} rows on {name}", uri)
+        with ExitStack() as stack:
+            uris = {size: stack.enter_context(opened()) for size in SIZES}
+            for size, uri in uris.items():
+                fill(uri, 0, size)
+            _measure_kept(f"API, answers that are kept, {name}", uris[SIZES[0]])
+            _measure_reading(name, uris)
 
 
-def _measure(title: str, uri: str) -> None:
-    client = create_app({"statscache.sqlalchemy.uri": uri}).test_client()
+def _measure_kept(title: str, uri: str) -> None:
+    app = create_app({"statscache.sqlalchemy.uri": uri}).wsgi_app
     results = []
-    for name, path in PATHS.items():
-        body = client.get(path).data
-        floor = _rate(_memory_view(body), "/")
-        rate = _rate(client.get, path)
-        results.append(
-            Result(f"{name}, {len(body)} bytes", rate, "requests/s", "memory", rate / floor)
-        )
+    for name, path in KEPT.items():
+        # The first request reads the rows, the second one finds them.
+        _, headers, body = _getter(app, path)()
+        floor = _rate(_getter(_memory_view(body), "/"))
+        for what, more in (("", {}), (", 304", {"HTTP_IF_NONE_MATCH": headers["ETag"]})):
+            rate = _rate(_getter(app, path, **more))
+            label = f"{name}{what}, {len(body)} bytes"
+            results.append(Result(label, rate, "requests/s", "memory", rate / floor))
     show(title, results)
 
 
-def _memory_view(body: bytes) -> Callable[[str], Any]:
+def _measure_reading(name: str, uris: Mapping[int, str]) -> None:
+    asks = {size: _asks(uri, size) for size, uri in uris.items()}
+    seconds: dict[int, dict[str, list[float]]] = {size: defaultdict(list) for size in uris}
+    for path in asks[SIZES[0]]:
+        for _ in range(ROUNDS):
+            # In turns, so that whatever else the machine does concerns all sizes alike.
+            for size in uris:
+                began = time.perf_counter()
+                asks[size][path]()
+                seconds[size][path].append(time.perf_counter() - began)
+    small = {path: statistics.median(found) for path, found in seconds[SIZES[0]].items()}
+    for size in uris:
+        results = []
+        for path, found in seconds[size].items():
+            median = statistics.median(found)
+            floor = f"that of {SIZES[0]:,} rows"
+            results.append(Result(path, 1 / median, "requests/s", floor, small[path] / median))
+        show(f"API, nothing is kept, {size:,} rows on {name}", results)
+
+
+def _asks(uri: str, size: int) -> dict[str, Callable[[], None]]:
+    """Functions that ask for one page each, which is read every time."""
+    app = create_app({"statscache.sqlalchemy.uri": uri, "statscache.app.cache_bytes": 0})
+    rows = app.extensions["statscache"].rows
+
+    def asking(path: str) -> Callable[[], None]:
+        get = _getter(app.wsgi_app, path)
+
+        def ask() -> None:
+            rows.forget()
+            assert get()[0] == "200 OK"
+
+        ask()
+        return ask
+
+    paths = READ | {"deep page, by cursor": _deep(app.wsgi_app, size)}
+    return {name: asking(path) for name, path in paths.items()}
+
+
+def _deep(app: Any, size: int) -> str:
+    """The address of a page in the midst of the table."""
+    middle = EPOCH + size // KEYS_PER_BUCKET // 2 * 15
+    _, headers, _ = _getter(app, f"{ROWS}?stop={middle}")()
+    match = re.match(r"<http://localhost([^>]*)>", headers["Link"])
+    assert match is not None
+    return match[1].replace(f"stop={middle}&", "")
+
+
+def _memory_view(body: bytes) -> Any:
     app = flask.Flask("floor")
     app.add_url_rule("/", view_func=lambda: flask.Response(body, content_type="application/json"))
-    return app.test_client().get
+    return app.wsgi_app
 
 
-def _rate(get: Callable[[str], Any], path: str) -> float:
+def _getter(app: Callable[..., Iterable[bytes]], path: str, **more: str) -> Get:
+    """Asks ``app`` as a server does; the client of tests would cost more than the answer."""
+    environ = EnvironBuilder(path).get_environ() | more
+
+    def get() -> tuple[str, dict[str, str], bytes]:
+        started: list[Any] = []
+        chunks = app(dict(environ), lambda *start: started.append(start))
+        try:
+            body = b"".join(chunks)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+        status, headers = started[0][:2]
+        return status, dict(headers), body
+
+    return get
+
+
+def _rate(get: Get) -> float:
     def requests() -> None:
         for _ in range(REQUESTS):
-            assert get(path).status_code == 200
+            get()
 
-    return REQUESTS / median_seconds(requests, 3)
+    return REQUESTS / median_seconds(requests, 5)
 
 
 def fill(uri: str, first: int, stop: int) -> None:
     """Write the rows from number ``first`` to ``stop`` in one statement: time is not measured."""
     database = Database(uri)
     select = (
-        f"SELECT 1700000000 / 15 * 15 + (n / {KEYS_PER_BUCKET}) * 15,"
+        f"SELECT {EPOCH} + (n / {KEYS_PER_BUCKET}) * 15,"
         f" 'org.fedoraproject.prod.topic.' || (n % {KEYS_PER_BUCKET}), 1"
     )
     numbers = (

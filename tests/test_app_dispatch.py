@@ -409,6 +409,19 @@ def test_workers_and_the_hub_never_serve_a_mixture(api: Served) -> None:
     assert {row["volume"] for row in api.client.get(ROWS).json} == {31}
 
 
+def test_what_is_remembered_of_requests_is_bounded(api: Served) -> None:
+    plans = api.app.extensions["statscache"].dispatcher._plans
+    for query, headers in (
+        ("?thing=" + "x" * 1_600, {}),
+        ("", {"Accept": "text/csv, " + "x/y, " * 400}),
+        ("", {"Accept-Encoding": "gzip, " + "x" * 1_600}),
+    ):
+        assert api.client.get(ROWS + query, headers=headers).status_code == 200
+        assert len(plans) == 0
+    api.client.get(ROWS)
+    assert len(plans) == 1
+
+
 def test_addresses_with_odd_hosts_are_escaped(api: Served) -> None:
     api.count(*(things((f"t{n}", n)) for n in range(5)))
     headers = {"Host": 'a">, <b'}

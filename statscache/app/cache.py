@@ -112,6 +112,11 @@ class Memo(Generic[Key, Value]):
             if len(self._values) > self._most:
                 self._values.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._values.clear()
+
 
 class _Flight(Generic[Value]):
     def __init__(self) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from statscache.app.service import Service
 
 MOST_PLANS = 4_096
-LONGEST_REMEMBERED_QUERY = 1_024
-"""What is remembered of requests is a few megabytes at most."""
+LONGEST_REMEMBERED = 1_500
+"""Characters of a request; what is remembered of all of them is a few megabytes at most."""
 
 UNCHANGING = "unchanging"
 """The mark of what depends on nothing that the hub writes."""
@@ -106,7 +106,7 @@ class Dispatcher:
         clock = self._clock()
         if plan is None or clock >= plan.valid_until:
             plan = self._planner.plan(request, clock)
-            if len(request.query) <= LONGEST_REMEMBERED_QUERY:
+            if sum(map(len, request)) <= LONGEST_REMEMBERED:
                 self._plans.put(request, plan)
         return plan
 

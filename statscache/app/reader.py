@@ -187,13 +187,17 @@ class RowReaders:
     """
 
     def __init__(self, installed: Installed) -> None:
-        counts: Memo[Any, int] = Memo(MOST_COUNTS_REMEMBERED)
+        self._counts: Memo[Any, int] = Memo(MOST_COUNTS_REMEMBERED)
         self._readers = {
-            ident: RowReader(dataset, counts) for ident, dataset in installed.datasets.items()
+            ident: RowReader(dataset, self._counts) for ident, dataset in installed.datasets.items()
         }
 
     def __getitem__(self, ident: str) -> RowReader:
         return self._readers[ident]
+
+    def forget(self) -> None:
+        """Count all rows anew."""
+        self._counts.clear()
 
 
 RANGE = ("start", "stop")

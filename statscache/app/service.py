@@ -55,11 +55,11 @@ class Service:
         self._has_our_schema = False
         self.revisions = Revisions(self.reading, self._database)
         self.listeners = Listeners(self.revisions, settings.maximum_listeners)
-        sources = sorted(
-            {(d.source.distribution, d.source.version) for d in installed.datasets.values()}
-        )
         self.fingerprint = canonical.digest(
-            statscache.__version__, repr(sorted(asdict(settings).items())), tuple(sources)
+            statscache.__version__,
+            repr(sorted(asdict(settings).items())),
+            tuple((d.ident, d.source) for d in installed.datasets.values()),
+            tuple(installed.broken),
         )
 
     @contextmanager
