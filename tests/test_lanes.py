@@ -439,6 +439,21 @@ def test_live_messages_that_are_held_survive_a_failure(
     assert [row[2] for row in world.rows("catchup_log")] == [*range(10)]
 
 
+def test_what_is_not_held_comes_from_the_archive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statscache.engine.MOST_HELD", 3)
+    found = messages(20, NOON, 60)
+    archive = world.archive(found)
+    engine = world.open(Hits, Log)
+    engine.count(found)
+    settle(engine, archive, NOON + 600)
+    assert [row[2] for row in world.rows("catchup_log")] == [*range(10), 17, 18, 19]
+    settle(engine, archive, NOON + 1_800)
+    assert sorted(row[2] for row in world.rows("catchup_log")) == [*range(20)]
+    assert world.total() == 20
+
+
 def test_a_classic_plugin_is_taken_back_behind_pruned_claims(world: World) -> None:
     found = messages(200, NOON, 30)
     archive = world.archive(found)

@@ -285,6 +285,7 @@ class Run:
         self._copies = [laboratory.copies(one) for one in found]
         self._now = float(START)
         self._seen: set[int] = set()
+        self._watermarks: dict[int, float] = {}
         laboratory.empty()
         self._engines = [laboratory.open(installed)]
 
@@ -414,7 +415,12 @@ class Run:
 
     def _lanes(self) -> list[Any]:
         with self.engine.transaction() as connection:
-            return self.engine.lanes.all(connection)
+            lanes = self.engine.lanes.all(connection)
+        for lane in lanes:
+            # It never goes back.
+            assert lane.watermark >= self._watermarks.get(lane.id, 0.0)
+            self._watermarks[lane.id] = lane.watermark
+        return lanes
 
 
 def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
