@@ -50,7 +50,7 @@ def test_a_restart_goes_on_where_it_stopped(world: World) -> None:
     complete(engine, world.archive(found[:200]))
     # The archive lagged: the rest came late, with its old times, some of it within the overlap.
     again = world.open(Hits)
-    later = [*found, *messages(7, NOW - 900, 30)]
+    later = [*found, *messages(7, time.time() - 600, 30)]
     complete(again, world.archive(later))
     assert world.total() == 207
 

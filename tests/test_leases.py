@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +12,10 @@ from statscache import catchup, leases
 from statscache.archive import Slice, Window
 from statscache.catchup import CatchUp
 from statscache.lanes import Lane
-from tests.test_catchup import NOW, PACE, Hits, Log, World, complete, execute, messages
+from tests.test_catchup import complete
+from tests.world import NOW, PACE, Hits, Log, World, execute, messages
 
 ELSEWHERE = "elsewhere 1"
-
-
-@pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
-    yield made
-    for engine in made.engines:
-        engine.close()
 
 
 def lease(world: World, owner: str, seconds: float = 3600.0) -> None:
@@ -111,7 +102,7 @@ def test_near_the_present_one_process_runs_the_classic_plugins(world: World) -> 
     archive = world.archive(messages(300, NOW - 40_000, 79))
     engine = world.open(Hits, Log)
     complete(engine, archive)
-    more = messages(5, NOW - 300, 1)
+    more = messages(5, time.time() - 300, 1)
     archive = world.archive([*messages(300, NOW - 40_000, 79), *more])
     lease(world, ELSEWHERE)
     complete(world.open(Hits, Log), archive)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,17 +11,10 @@ from statscache.archive import FileArchive
 from statscache.catchup import CatchUp, Progress
 from statscache.engine import Engine
 from statscache.plugins import Key
-from tests.test_catchup import NOW, PACE, Counted, Hits, Log, World, complete, execute, messages
+from tests.test_catchup import Counted, complete
+from tests.world import NOW, PACE, Hits, Log, World, execute, messages
 
 FOUND = messages(400, NOW - 80_000, 190)
-
-
-@pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
-    yield made
-    for engine in made.engines:
-        engine.close()
 
 
 def begin(engine: Engine, *idents: str) -> list[str]:
