@@ -406,13 +406,13 @@ def test_memory_stays_flat_while_a_flood_meets_a_database_that_is_away(tmp_path:
 
             server.stop()
             try:
-                flood(20_000)
-                before = flood(20_000)
-                after = flood(20_000)
+                flood(10_000)
+                before = flood(10_000)
+                after = flood(10_000)
             finally:
                 server.start()
-            # Some 50 MB were published in between.
-            assert after - before < 20_000_000
+            # Some 25 MB were published in between.
+            assert after - before < 10_000_000
             assert told(hub, "newer ones are dropped")()
             wait_until(told(hub, "the database is back"), "it is back", hub.log)
             wait_until(
