@@ -424,7 +424,7 @@ class Run:
 
 
 def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
-    @tried(20)
+    @tried(15)
     @given(happenings(), ACTIONS)
     def law(found: list[Happening], todo: list[tuple[str, Any]]) -> None:
         run = Run(laboratory, found)
@@ -442,7 +442,7 @@ def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
 def test_plugins_that_are_installed_later_have_the_same(laboratory: Laboratory) -> None:
     some = laboratory.without("engineering", "pagure", "topic")
 
-    @tried(12)
+    @tried(6)
     @given(happenings(), ACTIONS, ACTIONS, st.booleans())
     def law(
         found: list[Happening],
@@ -560,7 +560,7 @@ class Hearing:
 def test_classic_plugins_hear_everything_once_and_in_order(
     laboratory: Laboratory,
 ) -> None:
-    @tried(20)
+    @tried(15)
     @given(
         st.lists(st.integers(0, 6_990), min_size=3, max_size=20),
         st.lists(st.integers(1, 900), max_size=5),

@@ -171,7 +171,7 @@ def test_a_longer_retention_does_not_bring_parts_of_rows_back(steady: Steady) ->
 
 def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
     """Days of traffic by both ways, half of it without ids, some of it late."""
-    found = [hit(MIDNIGHT - 4 * DAY + 120 * number + 0.25) for number in range(4 * DAY // 120)]
+    found = [hit(MIDNIGHT - 2 * DAY + 120 * number + 0.25) for number in range(2 * DAY // 120)]
     bare = [Message.from_fedmsg({k: v for k, v in m.raw.items() if k != "msg_id"}) for m in found]
     live = [
         one if number % 2 else other
@@ -190,7 +190,7 @@ def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
     assert sum(row[-1] for row in steady.rows("hits_1d")) == len(found)
     # What is newer than the horizon, at one message in two minutes.
     assert most <= (OVERLAP + 60) / 120 + 2
-    assert steady.number_of("counted") <= 4 * DAY / COUNTED_WIDTH
+    assert steady.number_of("counted") <= 2 * DAY / COUNTED_WIDTH
     assert steady.number_of("late") == 0
     assert steady.rows("statscache_rejected") == []
 
