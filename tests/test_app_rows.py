@@ -124,7 +124,9 @@ def test_idents(serve: Serve) -> None:
     idents = ["announcements", "latest-things", "own-format", "things-1h"]
     assert client.get("/api/").json == idents
     assert client.get("/api").json == idents
-    assert client.get("/", follow_redirects=True).json == idents
+    # People are shown what there is, there and where they ask for HTML.
+    assert client.get("/").mimetype == "text/html"
+    assert client.get("/api/", headers={"Accept": "text/html"}).mimetype == "text/html"
 
 
 def test_rows_are_objects_newest_first(serve: Serve) -> None:
