@@ -42,6 +42,9 @@ _LONGEST_GAP = 0.1
 
 _SHORTEST_WAIT = 1.0
 _LONGEST_WAIT = 300.0
+"""Seconds between two tries while the archive cannot be asked, which others ask as well."""
+
+_LONGEST_WAIT_FOR_DATABASE = 30.0
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,13 @@ class CatchUp:
                 wait = self.turn()
             except (ArchiveUnavailable, DatabaseUnavailable) as error:
                 self._forget_readers()
-                wait = min(max(wait * 2, _SHORTEST_WAIT), _LONGEST_WAIT)
+                is_archive = isinstance(error, ArchiveUnavailable)
+                longest = _LONGEST_WAIT if is_archive else _LONGEST_WAIT_FOR_DATABASE
+                wait = min(max(wait * 2, _SHORTEST_WAIT), longest)
                 if str(error) != trouble:
                     log.error("cannot catch up, next try in %.0f s: %s", wait, error)
                 trouble = str(error)
-                if isinstance(error, ArchiveUnavailable):
+                if is_archive:
                     self._let_live_messages_through()
             except Exception:
                 self._forget_readers()

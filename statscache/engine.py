@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from statscache.config import Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
 from statscache.errors import InvalidMessage
+from statscache.held import Held
 from statscache.lanes import (
     MAIN,
     ORDERED,
@@ -58,9 +58,6 @@ _PRUNING_SLACK = 60.0
 
 BEAT_EVERY = 10.0
 """Seconds between two notes of the hub that it listens."""
-
-MOST_HELD = 200_000
-"""Live messages that are held for classic plugins while their history is filled in."""
 
 
 @dataclass
@@ -128,7 +125,7 @@ class Engine:
         self._revised: set[str] = set()
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
         self._flowing: set[int] = set()
-        self._held: dict[int, deque[Message]] = {}
+        self._held: dict[int, Held] = {}
         # The lanes that have been given all live messages since the last beat.
         self._beating: set[int] = set()
 
@@ -257,7 +254,7 @@ class Engine:
                 live: Sequence[Message] = ()
                 begins = is_last and lane.ordered and self._waits(lane)
                 if begins:
-                    held = self._held.get(lane.id, ())
+                    held = list(self._held.get(lane.id, ()))
                     live = [m for m in held if not lane.is_late(m)]
                     self.put_aside(connection, lane, [m for m in held if lane.is_late(m)])
                 is_settled = self._count_archived(connection, lane, crew, piece, live, outcome)
@@ -771,8 +768,7 @@ class Engine:
         return self.has_history and lane.id not in self._flowing
 
     def _hold(self, lane: Lane, messages: Sequence[Message]) -> None:
-        # The oldest go first: the archive will have them by the time that they are wanted.
-        self._held.setdefault(lane.id, deque(maxlen=MOST_HELD)).extend(messages)
+        self._held.setdefault(lane.id, Held()).extend(messages)
 
 
 class _MustBeAlone(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import random
 import threading
 from collections import Counter
@@ -442,8 +443,9 @@ def test_live_messages_that_are_held_survive_a_failure(
 def test_what_is_not_held_comes_from_the_archive(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("statscache.engine.MOST_HELD", 3)
     found = messages(20, NOON, 60)
+    room = sum(len(pickle.dumps(one.raw)) for one in found[17:])
+    monkeypatch.setattr("statscache.held.MOST_BYTES", room)
     archive = world.archive(found)
     engine = world.open(Hits, Log)
     engine.count(found)
