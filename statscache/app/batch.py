@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from statscache.app import query
+from statscache.app import formats, query
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
 from statscache.app.reply import Reply
@@ -64,21 +64,25 @@ def _mark(call: Call, text: str, snapshot: Snapshot) -> Hashable:
 
 def _request(call: Call, text: str) -> Request:
     path, _, rest = text.partition("?")
-    if not path.startswith("/api/") or path.startswith(ROUTE.rule):
+    request = call.request._replace(
+        path=unquote_to_bytes(path).decode("latin-1"),
+        query=rest.encode("utf-8", "replace").decode("latin-1"),
+        accept=_JSON,
+        accept_encoding="",
+    )
+    is_ours = request.path.startswith("/api/")
+    # However the address is escaped: a batch of batches would be more than may be asked at once.
+    route = call.service.dispatcher.route_of(request) if is_ours else None
+    if route is None or route.name == ROUTE.name:
         raise Problem(
             400,
             f"{text!r:.200} cannot be answered here: q takes an address below /api/, such as "
             "/api/volume-1d?limit=1, percent-encoded as a whole",
             parameter="q",
         )
-    if path.endswith("/events"):
+    if route.formats == (formats.ENDLESS,):
         raise Problem(400, "events have no end: ask for them alone", parameter="q")
-    return call.request._replace(
-        path=unquote_to_bytes(path).decode("latin-1"),
-        query=rest.encode("utf-8", "replace").decode("latin-1"),
-        accept=_JSON,
-        accept_encoding="",
-    )
+    return request
 
 
 def _not_json(text: str) -> Problem:
@@ -106,6 +110,7 @@ ROUTE = Route(
             example="/api/volume-1d?limit=1",
             repeatable=True,
             most=MOST_QUERIES,
+            is_required=True,
         ),
     ),
     scope=Scope.NOTHING,

@@ -101,6 +101,14 @@ class Dispatcher:
         # Where nobody would say when it changes, it has changed.
         return plan.key, self._clock() if mark is None else mark
 
+    def route_of(self, request: Request) -> Route:
+        """The route that answers ``request``.
+
+        Raises:
+            Problem: a 404, none does.
+        """
+        return self._planner.match(request.path)[0]
+
     def _plan(self, request: Request) -> Plan:
         plan = self._plans.get(request)
         clock = self._clock()
