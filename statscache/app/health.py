@@ -70,6 +70,7 @@ READYZ = Route(
     scope=Scope.EVERYTHING,
     clock=True,
     steps=lambda _dataset, _values: SECONDS,
+    statuses=(200, 503),
     schema={
         "type": "object",
         "properties": {

@@ -47,6 +47,7 @@ _STATUSES = {
     "403": "The operator does not allow this.",
     "404": "There is no such thing; the problem says what there is.",
     "406": "None of the formats that are accepted.",
+    "414": "The query is longer than any may be.",
     "422": "More work than one request may cost: ask for less.",
     "429": "Too many at once: Retry-After says when to come again.",
     "503": "The database is away, or has not been upgraded: Retry-After says when to come again.",
@@ -132,8 +133,8 @@ def _operation(
         "tags": [dataset.ident if dataset is not None else "service"],
         "parameters": [_parameter(parameter, dataset) for parameter in parameters],
         "responses": {
-            "200": {"description": route.summary, "content": content},
             **{status: {"$ref": f"#/components/responses/{status}"} for status in _STATUSES},
+            **{str(status): _response(route, status, content) for status in route.statuses},
         },
     }
     if route.description:
@@ -141,10 +142,20 @@ def _operation(
     return operation
 
 
+def _response(route: Route, status: int, content: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer of the route; with a status of errors, it may be a problem all the same."""
+    if str(status) in _STATUSES:
+        problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        content = {**content, "application/problem+json": problem}
+    return {"description": route.summary, "content": content}
+
+
 def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
     schema: Mapping[str, Any] = parameter.kind_for(dataset).schema
     if parameter.repeatable:
-        schema = {"type": "array", "items": schema}
+        schema = {"type": "array", "items": schema, "maxItems": parameter.most}
+        if parameter.is_required:
+            schema = {**schema, "minItems": 1}
     elif isinstance(parameter.default, str | int):
         schema = {**schema, "default": parameter.default}
     found: dict[str, Any] = {
@@ -153,6 +164,8 @@ def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
         "description": parameter.summary,
         "schema": schema,
     }
+    if parameter.is_required:
+        found["required"] = True
     if parameter.repeatable:
         found |= {"style": "form", "explode": True}
     if parameter.example is not None:

@@ -30,7 +30,7 @@ MOST_PAIRS = 200
 
 LONGEST_CALLBACK = 128
 
-_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*", re.ASCII)
+_CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(?:\.[A-Za-z_$][A-Za-z0-9_$]*)*")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 
@@ -63,6 +63,7 @@ class Parameter:
         example: a text for the reference.
         repeatable: whether it may come several times; the value is then a tuple.
         most: how often, at most.
+        is_required: whether a query without it is refused, by the route.
         is_end: whether it is the end of a range of times: what is relative to the present is then
             relative to the end of the step that the present is in, so that the range has all of it.
     """
@@ -74,6 +75,7 @@ class Parameter:
     example: str | None = None
     repeatable: bool = False
     most: int = MOST_PAIRS
+    is_required: bool = False
     is_end: bool = False
 
     def kind_for(self, dataset: Dataset | None) -> Kind:
@@ -119,7 +121,8 @@ def names(*words: str) -> Kind:
             refuse(name, "names one of them twice")
         return parts
 
-    return Kind(parse, {"type": "string"}, ",".join)
+    one = f"(?:{'|'.join(words)})"
+    return Kind(parse, {"type": "string", "pattern": f"^{one}(?:,{one})*$"}, ",".join)
 
 
 def _moment(name: str, text: str) -> times.Time:
@@ -146,13 +149,20 @@ def _moment_text(value: float) -> str:
 TEXT = Kind(lambda name, text: text, {"type": "string", "maxLength": LONGEST_VALUE})
 """Any text."""
 
-TIME = Kind(_moment, {"type": "string", "maxLength": times.LONGEST}, _moment_text)
+TIME = Kind(
+    _moment,
+    {"type": "string", "maxLength": times.LONGEST, "pattern": times.PATTERN},
+    _moment_text,
+)
 """A time: parsed to a :class:`~statscache.app.times.Time`, which the dispatcher makes UNIX seconds
 before an answer is asked for."""
 
 CALLBACK = Parameter(
     "callback",
-    Kind(_callback, {"type": "string", "maxLength": LONGEST_CALLBACK, "pattern": "^[\\w$.]+$"}),
+    Kind(
+        _callback,
+        {"type": "string", "maxLength": LONGEST_CALLBACK, "pattern": f"^{_CALLBACK.pattern}$"},
+    ),
     "Answer JSON-P: a call of this function.",
 )
 CACHE_BUSTER = Parameter("_", TEXT, "Ignored; jQuery sends it.")
@@ -259,12 +269,11 @@ def filters_of(dataset: Dataset) -> Mapping[str, Parameter]:
     found = {}
     for name, column in filters.columns(dataset).items():
         kind = TEXT if column.type.python_type is str else number(-(2**63), 2**63 - 1)
-        found[name] = Parameter(
-            name, kind, f"Only rows with this {name}; several: with any of them.", repeatable=True
-        )
-        found[filters.NOT + name] = Parameter(
-            filters.NOT + name, kind, f"Only rows with another {name}.", repeatable=True
-        )
+        for full, summary in (
+            (name, f"Only rows with this {name}; several: with any of them."),
+            (filters.NOT + name, f"Only rows with another {name}."),
+        ):
+            found[full] = Parameter(full, kind, summary, repeatable=True, most=filters.MOST_VALUES)
     return found
 
 

@@ -197,6 +197,7 @@ class Route:
             (which bucket is still open, say).
         steps: what the present is rounded down to, from the dataset and the parsed values; the
             times among them are still :class:`~statscache.app.times.Time`.
+        statuses: of HTTP, that an answer may have.
         schema: the JSON schema of the answer, or a function that gives that of each dataset.
         page: the route, with the format ``html``, that answers a person at the same address.
         example: the query of an address that works, such as ``?start=-7d``.
@@ -215,6 +216,7 @@ class Route:
     state: Callable[[Call, Snapshot], Hashable] | None = None
     clock: bool = False
     steps: Callable[[Dataset | None, Mapping[str, Any]], Steps] = dataset_steps
+    statuses: tuple[int, ...] = (200,)
     schema: Mapping[str, Any] | Callable[[Dataset], Mapping[str, Any]] = field(default_factory=dict)
     page: Route | None = None
     example: str = ""

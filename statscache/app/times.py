@@ -37,6 +37,11 @@ _DATE = re.compile(
     r"(?P<zone>[Zz]|[-+ ][0-9]{2}:?[0-9]{2})?)?)?"
 )
 _RELATIVE = re.compile(r"now|(?:now)?(?:-[0-9]{1,9}[smhdwMy]){1,8}")
+PATTERN = "^(?:{})$".format(
+    "|".join(re.sub(r"\?P<[a-z]+>", "?:", one.pattern) for one in (_RELATIVE, _NUMBER, _DATE))
+)
+"""What all of them look like, for JSON schemas; whether there is such a time, is another matter."""
+
 _PART = re.compile(r"-([0-9]+)([smhdwMy])")
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
