@@ -36,10 +36,6 @@ NOBODY = Client()
 """Who asks in a process, not over HTTP."""
 
 
-NOBODY = Client()
-"""Who asks in a process, not over HTTP."""
-
-
 def client_of(environ: Mapping[str, Any]) -> Client:
     """The client of a WSGI environment."""
     return Client(

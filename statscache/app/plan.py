@@ -44,7 +44,6 @@ class Plan:
         width: of the step that the present is in, seconds.
         is_relative: whether a time of the query is.
         wait: seconds that who has the answer already may be kept waiting for another one.
-        wait: seconds that who has the answer already may be kept waiting for another one.
         seen: in this snapshot, the mark and the ETag were these.
         linked: for these links the header was this.
         cache_control: of the answer, once there was one.
