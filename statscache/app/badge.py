@@ -15,6 +15,7 @@ from statscache.app import ranges, sources, summary
 from statscache.app.aggregation import Aggregation, Number
 from statscache.app.route import Answer, Call, Lifetime, Route
 from statscache.people import people_of
+from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
 
 CACHE_SECONDS = 300
@@ -126,7 +127,8 @@ ROUTE = Route(
     ),
     answer=answer,
     parameters=(
-        ranges.START,
+        # A day is one number where windows can be merged.
+        replace(ranges.START, suits=lambda dataset: isinstance(dataset.plugin, Aggregate)),
         ranges.STOP,
         ranges.RESOLUTION,
         ranges.TZ,
@@ -137,5 +139,4 @@ ROUTE = Route(
     clock=True,
     steps=ranges.steps,
     schema=SCHEMA,
-    example="?start=-7d",
 )

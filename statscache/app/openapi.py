@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import statscache
 from statscache.app import query, values
-from statscache.app.formats import FORMATS
+from statscache.app.formats import ENDLESS, FORMATS
 from statscache.app.query import Parameter
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.plugins.discovery import Dataset, Installed
@@ -124,6 +124,8 @@ def _operation(
         # A callback makes JavaScript of JSON; both are what a client that asks for them expects.
         media = FORMATS[name].content_type.partition(";")[0]
         content[media] = {"schema": schema if name == "json" else {"type": "string"}}
+        if name == ENDLESS:
+            content[media]["x-event-data"] = schema
     if "json" in route.formats:
         content["application/javascript"] = {"schema": {"type": "string"}}
     name = ".".join(part for part in (route.name, dataset and dataset.ident, column) if part)
@@ -168,8 +170,9 @@ def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
         found["required"] = True
     if parameter.repeatable:
         found |= {"style": "form", "explode": True}
-    if parameter.example is not None:
-        found["example"] = [parameter.example] if parameter.repeatable else parameter.example
+    example = parameter.example_for(dataset)
+    if example is not None:
+        found["example"] = [example] if parameter.repeatable else example
     return found
 
 

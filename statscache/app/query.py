@@ -61,6 +61,7 @@ class Parameter:
         default: the value where the query has none; a :class:`~statscache.app.times.Time` becomes
             UNIX seconds like one that was given.
         example: a text for the reference.
+        suits: whether the example is one for a dataset whose kind takes it.
         repeatable: whether it may come several times; the value is then a tuple.
         most: how often, at most.
         is_required: whether a query without it is refused, by the route.
@@ -73,6 +74,7 @@ class Parameter:
     summary: str
     default: Any = None
     example: str | None = None
+    suits: Callable[[Dataset], bool] = lambda _dataset: True
     repeatable: bool = False
     most: int = MOST_PAIRS
     is_required: bool = False
@@ -84,6 +86,16 @@ class Parameter:
             return self.kind
         assert dataset is not None, self.name
         return self.kind(dataset)
+
+    def example_for(self, dataset: Dataset | None) -> str | None:
+        """A text that works in queries of ``dataset``, if there is one to show."""
+        if self.example is None or (dataset is not None and not self.suits(dataset)):
+            return None
+        try:
+            self.kind_for(dataset).parse(self.name, self.example)
+        except Problem:
+            return None
+        return self.example
 
 
 def number(low: int, high: int = LARGEST_NUMBER) -> Kind:

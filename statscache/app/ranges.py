@@ -7,7 +7,7 @@ have an instant between ``start`` and ``stop``.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
@@ -92,8 +92,11 @@ TZ = Parameter(
     Kind(_zone, {"type": "string", "minLength": 1, "maxLength": 64}, lambda zone: str(zone.key)),
     "The time zone of hours, days, weeks, months and years, and of dates without one; else UTC.",
     example="Asia/Kolkata",
+    # Windows that nobody can merge are those of UTC.
+    suits=lambda dataset: not has_buckets(dataset) or merges(dataset),
 )
-START = query.START
+# Of the finest resolutions there would be too many buckets in a week.
+START = replace(query.START, example="-1d")
 STOP = Parameter(
     "stop",
     query.TIME,

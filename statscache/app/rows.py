@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, Integer, Numeric, inspect
+from sqlalchemy import Boolean, Column, DateTime, Float, Integer, Numeric, inspect
 
 from statscache.app import coverage, cursors, query
 from statscache.app.cursors import Position
@@ -201,7 +201,7 @@ def _value_schema(column: Column[Any]) -> dict[str, Any]:
         type_ = "boolean"
     elif isinstance(column.type, Integer):
         type_ = "integer"
-    elif isinstance(column.type, DateTime | Numeric):
+    elif isinstance(column.type, DateTime | Numeric | Float):
         type_ = "number"
     else:
         type_ = "string"

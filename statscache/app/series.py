@@ -280,7 +280,6 @@ ROUTE = Route(
             "top",
             query.number(1, MOST_SERIES),
             f"Only so many series, the largest in this range, and one of the rest, '{REST}'.",
-            example="5",
         ),
         ranges.SELECT,
         Parameter(
@@ -295,5 +294,5 @@ ROUTE = Route(
     state=ranges.state,
     steps=ranges.steps,
     schema=_schema,
-    example="?start=-7d",
+    example="?start=-1d",
 )

@@ -160,5 +160,5 @@ ROUTE = Route(
     state=ranges.state,
     steps=ranges.steps,
     schema=_schema,
-    example="?start=-7d&compare=previous",
+    example="?start=-1d&compare=previous",
 )

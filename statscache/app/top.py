@@ -127,5 +127,5 @@ ROUTE = Route(
     state=ranges.state,
     steps=ranges.steps,
     schema=_schema,
-    example="?start=-7d&limit=5",
+    example="?start=-1d&limit=5",
 )
