@@ -1,0 +1,303 @@
+"""The OpenAPI document: valid, complete, and true of every answer.
+
+``STATSCACHE_OPENAPI=100`` asks every operation in so many ways, other ones every time; without it
+those of one dataset of each shape are asked in a few.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from schemathesis import Case, CheckContext, GenerationMode, Response
+
+from statscache.app import build_app
+from statscache.app.openapi import PROBLEM_SCHEMA
+from statscache.app.routes import ROUTES
+from statscache.message import Message
+from statscache.plugins import Aggregate
+from statscache.plugins.discovery import Dataset
+from tests.conftest import BACKENDS, migrated
+from tests.whole import NOW, Whole, whole
+
+EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
+FEW = 4
+
+JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
+PROBLEM = "application/problem+json"
+
+TIMES = ("-7d", "now", "-1d-12h", "2023-11", "2023-11-15T06:00:00+01:00", "1700000000.5", "0")
+ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: list[Message],
+) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("openapi")
+    with migrated(request, request.param, folder) as uri, whole(uri, corpus) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def document(place: Whole) -> dict[str, Any]:
+    answer = place.client().get("/openapi.json")
+    assert answer.content_type == JSON
+    found: dict[str, Any] = answer.json
+    return found
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> dict[str, Any]:
+    """By path; there is nothing but GET."""
+    assert all(set(item) == {"get"} for item in document["paths"].values())
+    return {path: item["get"] for path, item in document["paths"].items()}
+
+
+def is_endless(operation: dict[str, Any]) -> bool:
+    return "text/event-stream" in operation["responses"]["200"]["content"]
+
+
+def schema_of(operation: dict[str, Any], media_type: str, status: str = "200") -> Any:
+    return operation["responses"][status]["content"][media_type]["schema"]
+
+
+def test_the_document_is_valid_and_complete(
+    place: Whole, document: dict[str, Any], operations: dict[str, Any]
+) -> None:
+    if place.backend == "sqlite":
+        # It takes seconds, and the other document is the same.
+        OpenAPIV31SpecValidator(document).validate()
+    for reference in references(document):
+        here: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            here = here[part.replace("~1", "/").replace("~0", "~")]
+        assert here, reference
+    names = Counter(operation["operationId"] for operation in operations.values())
+    assert names.most_common(1)[0][1] == 1
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "$ref" in value:
+            assert value["$ref"].startswith("#/")
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_every_address_has_an_operation(place: Whole, operations: dict[str, Any]) -> None:
+    expected = {route.rule for route in ROUTES if "<" not in route.rule}
+    client = place.client()
+    for entry in client.get("/api/plugins").json["plugins"]:
+        expected |= set(entry["links"].values())
+    assert set(operations) == expected
+    # What is not there would not be answered.
+    for route, dataset in itertools.product(ROUTES, place.installed.datasets.values()):
+        if "<ident>" in route.rule and "<column>" not in route.rule:
+            address = route.rule.replace("<ident>", dataset.ident)
+            if address not in operations:
+                # Of one window that nobody can merge there may be an answer, of others not.
+                assert client.get(address).status_code in (400, 404), address
+
+
+def test_every_example_works(place: Whole, operations: dict[str, Any]) -> None:
+    client = place.client()
+    shown = set()
+    for path, operation in operations.items():
+        for parameter in operation["parameters"]:
+            if "example" not in parameter or is_endless(operation):
+                continue
+            example = parameter["example"]
+            Draft202012Validator(parameter["schema"]).validate(number_of(parameter, example))
+            answer = client.get(path, query_string={parameter["name"]: example})
+            assert answer.status_code == 200, (path, parameter["name"], answer.text)
+            shown.add(parameter["name"])
+    assert {"start", "stop", "resolution", "tz", "points", "compare", "limit", "q"} <= shown
+
+
+def number_of(parameter: dict[str, Any], text: Any) -> Any:
+    """A text of a query, as its schema takes it."""
+    if parameter["schema"].get("type") == "integer":
+        return int(text)
+    return int(text) if isinstance(text, str) and "anyOf" in parameter["schema"] else text
+
+
+def test_every_answer_fits_its_schema(place: Whole, operations: dict[str, Any]) -> None:
+    client = place.client()
+    routes = {route.name: route for route in ROUTES}
+    told: Counter[str] = Counter()
+    for path, operation in operations.items():
+        route = routes[operation["operationId"].partition(".")[0]]
+        content = operation["responses"]["200"]["content"]
+        if JSON not in content:
+            continue
+        answer = client.get(path + route.example)
+        assert (answer.status_code, answer.content_type) == (200, JSON), (path, answer.text)
+        Draft202012Validator(content[JSON]["schema"]).validate(answer.json)
+        script = client.get(f"{path}{route.example or '?'}&callback=a.b")
+        assert script.content_type.partition(";")[0] in content
+        assert script.data.startswith(b"/**/a.b(")
+        told[route.name] += len(rows_of(path, route.name, answer.json))
+        if CSV in content:
+            check_table(client, path, route, content, answer.json)
+    # What holds nothing fits every schema.
+    assert all(told[name] for name in ("rows", "series", "top", "values", "plugins"))
+
+
+def rows_of(path: str, name: str, value: Any) -> list[Any]:
+    if name == "rows":
+        assert value, path
+        return list(value)
+    if name == "series":
+        return [each for one in value["series"] for each in one["values"] if each]
+    return list(value.get(name, ())) if isinstance(value, dict) else []
+
+
+def check_table(client: Any, path: str, route: Any, content: dict[str, Any], value: Any) -> None:
+    """CSV and NDJSON have the same rows, and those of JSON where that has rows."""
+    texts = {}
+    for media_type in (CSV, NDJSON):
+        answer = client.get(path + route.example, headers={"Accept": media_type})
+        assert answer.status_code == 200, (path, answer.text)
+        assert answer.content_type.partition(";")[0] == media_type
+        assert media_type in content
+        texts[media_type] = answer.get_data(as_text=True)
+    header, *table = csv.reader(io.StringIO(texts[CSV], newline=""))
+    objects = [json.loads(line) for line in texts[NDJSON].split("\n")[:-1]]
+    assert len(objects) == len(table), path
+    for cells, row in zip(table, objects, strict=True):
+        assert list(row) == header
+        assert cells == ["" if each is None else str(each) for each in row.values()], path
+    if route.name == "rows":
+        assert objects == value
+        Draft202012Validator(content[JSON]["schema"]).validate(objects)
+
+
+def test_every_event_fits_its_schema(place: Whole, operations: dict[str, Any]) -> None:
+    threads = {"wsgi.multithread": True}
+    for path, operation in operations.items():
+        if not is_endless(operation):
+            continue
+        query = {"rows": "true"} if path.endswith("-1d/events") else {}
+        answer = place.client().get(path, query_string=query, environ_overrides=threads)
+        assert answer.status_code == 200
+        assert answer.content_type == "text/event-stream; charset=utf-8"
+        first = next(answer.iter_encoded()).decode()
+        answer.close()
+        schema = operation["responses"]["200"]["content"]["text/event-stream"]["x-event-data"]
+        data = [line[6:] for line in first.splitlines() if line.startswith("data: ")]
+        assert data, path
+        for each in data:
+            Draft202012Validator(schema).validate(json.loads(each))
+
+
+def test_what_is_not_ready_fits_its_schema(place: Whole, operations: dict[str, Any]) -> None:
+    later = build_app(place.settings, place.installed, clock=lambda: NOW + 86_400)
+    answer = later.test_client().get("/readyz")
+    assert answer.status_code == 503
+    Draft202012Validator(schema_of(operations["/readyz"], JSON, "503")).validate(answer.json)
+
+
+def says_what_is_wrong(_context: CheckContext, response: Response, case: Case) -> None:
+    """A refusal names a parameter that was given, or is missing."""
+    if response.status_code < 400:
+        return
+    problem = json.loads(response.content)
+    Draft202012Validator(PROBLEM_SCHEMA).validate(problem)
+    assert problem["status"] == response.status_code
+    if response.status_code == 400:
+        declared = {parameter.name for parameter in case.operation.query}
+        known = {name[:80] for name in {*case.query, *declared}}
+        assert problem.get("parameter") in known or "more than 200" in problem["detail"]
+
+
+def shape(dataset: Dataset) -> Any:
+    """What makes one dataset be asked in another way than others."""
+    columns = {name: str(c.type) for name, c in dataset.model.__table__.columns.items()}
+    is_aggregate = isinstance(dataset.plugin, Aggregate)
+    keys = [(key.type, key.role) for key in dataset.plugin.keys] if is_aggregate else columns
+    return is_aggregate, dataset.schedule is not None, str(keys), dataset.layout is not None
+
+
+@pytest.fixture(scope="module")
+def asked(place: Whole) -> list[Any]:
+    """The operations that are asked."""
+    config = schemathesis.Config.from_dict(
+        {
+            "checks": {
+                # Which parameters go together is more than a schema can say.
+                "positive_data_acceptance": {"enabled": False},
+                "negative_data_rejection": {"expected-statuses": ["400", "406", "414"]},
+            }
+        }
+    )
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", place.app, config=config)
+    found = [result.ok() for result in schema.get_all_operations()]
+    assert all(found)
+    if EXAMPLES:
+        return found
+    shapes = {shape(dataset): ident for ident, dataset in place.installed.datasets.items()}
+    assert len(shapes) >= 6
+    chosen = {"service", *shapes.values()}
+    return [operation for operation in found if set(operation.tags or ()) & chosen]
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_whatever_is_asked_is_answered_as_declared(asked: list[Any], mode: GenerationMode) -> None:
+    statuses: Counter[int] = Counter()
+    for operation in asked:
+        if mode is GenerationMode.NEGATIVE and not operation.query:
+            continue
+
+        @hypothesis.settings(
+            max_examples=EXAMPLES or FEW,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(
+            case=operation.as_strategy(generation_mode=mode),
+            plausible=st.fixed_dictionaries(
+                {
+                    "start": st.sampled_from(TIMES),
+                    "stop": st.sampled_from(TIMES),
+                    "tz": st.sampled_from(ZONES),
+                }
+            ),
+        )
+        def ask(case: Case, plausible: dict[str, str]) -> None:
+            if mode is GenerationMode.POSITIVE:
+                # Most texts are neither a zone nor a range.
+                case.query |= {name: plausible[name] for name in plausible if name in case.query}
+            response = case.call_and_validate(
+                headers={"Accept-Encoding": "identity"}, additional_checks=[says_what_is_wrong]
+            )
+            statuses[response.status_code] += 1
+
+        ask()
+    assert max(statuses) < 500
+    if mode is GenerationMode.POSITIVE:
+        # Otherwise it would say little.
+        assert statuses[200] > sum(statuses.values()) / 3, statuses
