@@ -38,6 +38,12 @@ def batch(*addresses: str) -> str:
     return "/api/batch?" + "&".join(f"q={quote(address, safe='')}" for address in addresses)
 
 
+def test_links_lead_to_where_the_question_was_asked(client: FlaskClient) -> None:
+    for base in ("http://one.example", "https://other.example/stats"):
+        answer = client.get(batch("/api/volume-1d?page=2"), base_url=base)
+        assert answer.json["answers"][0]["link"].startswith(f"<{base}/api/volume-1d?")
+
+
 def some_message() -> Message:
     return message(timestamp=NOON + 100)
 

@@ -51,8 +51,9 @@ def _one(call: Call, text: str) -> dict[str, Any]:
 
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:
-    """What the answers depend on: all that each of them does."""
-    return tuple(_mark(call, text, snapshot) for text in call.values["q"])
+    """What the answers depend on: all that each of them does, and the address in their links."""
+    where = call.request.scheme, call.request.host, call.request.root
+    return where, tuple(_mark(call, text, snapshot) for text in call.values["q"])
 
 
 def _mark(call: Call, text: str, snapshot: Snapshot) -> Hashable:
@@ -138,5 +139,5 @@ ROUTE = Route(
         "required": ["answers"],
         "additionalProperties": False,
     },
-    example="?q=/api/volume-1d%3Flimit=1",
+    example="?q=/api/&q=/api/plugins",
 )
