@@ -36,10 +36,12 @@ class AsgiApplication:
     Args:
         app: made by :func:`statscache.app.create_app`.
         threads: requests that are answered at a time.
+        prefix: the path under which a proxy shows it, whether the proxy passes that on or not.
     """
 
-    def __init__(self, app: flask.Flask, threads: int = THREADS) -> None:
+    def __init__(self, app: flask.Flask, threads: int = THREADS, prefix: str = "") -> None:
         self._app = app
+        self._prefix = prefix
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="statscache")
         self.service = app.extensions["statscache"]
         self.service.listeners.take_no_threads()
@@ -55,6 +57,8 @@ class AsgiApplication:
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._prefix:
+            scope["root_path"] = self._prefix
         gone = asyncio.ensure_future(_gone(receive))
         try:
             answer = await self._ask(scope)
@@ -211,7 +215,9 @@ class _Alarm:
 def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The WSGI environment of a request of ASGI."""
     root = scope.get("root_path", "")
-    path = scope["path"].removeprefix(root) if root else scope["path"]
+    path = scope["path"]
+    if root and (path == root or path.startswith(f"{root}/")):
+        path = path.removeprefix(root)
     server = scope.get("server") or ("localhost", None)
     client = scope.get("client") or ("", 0)
     environ: dict[str, Any] = {

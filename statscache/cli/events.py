@@ -9,6 +9,7 @@ import click
 from statscache.app import create_app
 from statscache.app.asgi import THREADS, AsgiApplication
 from statscache.cli.context import Context
+from statscache.cli.prefix import prefix_option
 from statscache.errors import StatscacheError
 
 GRACE = 5
@@ -23,8 +24,9 @@ BACKLOG = 2_048
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8081, show_default=True, help="The port; 0 takes a free one.")
 @click.option("--threads", default=THREADS, show_default=True, help="Requests answered at a time.")
+@prefix_option
 @click.pass_obj
-def events(context: Context, host: str, port: int, threads: int) -> None:
+def events(context: Context, host: str, port: int, threads: int, prefix: str) -> None:
     """Serve live events over HTTP until Ctrl-C, to hundreds of listeners.
 
     It answers all the other requests too. Beside other servers of the API let the proxy send it
@@ -36,7 +38,7 @@ def events(context: Context, host: str, port: int, threads: int) -> None:
         raise StatscacheError(
             "the server of events is not installed: pip install 'statscache[events]'"
         ) from None
-    application = AsgiApplication(create_app(context.config), threads)
+    application = AsgiApplication(create_app(context.config), threads, prefix)
     try:
         listening = _listen(host, port)
     except OSError as error:

@@ -11,6 +11,7 @@ from waitress.server import create_server
 
 from statscache.app import create_app
 from statscache.cli.context import Context
+from statscache.cli.prefix import prefix_option
 from statscache.errors import StatscacheError
 
 CONNECTIONS = 900
@@ -21,8 +22,9 @@ CONNECTIONS = 900
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8080, show_default=True, help="The port; 0 takes a free one.")
 @click.option("--threads", default=16, show_default=True, help="Requests answered at a time.")
+@prefix_option
 @click.pass_obj
-def serve(context: Context, host: str, port: int, threads: int) -> None:
+def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> None:
     """Serve the API over HTTP until Ctrl-C.
 
     For more than one processor run `statscache.wsgi:application` under gunicorn or mod_wsgi.
@@ -42,6 +44,11 @@ def serve(context: Context, host: str, port: int, threads: int) -> None:
             asyncore_use_poll=True,
             # Reading ahead is how the server notices that a client who waits has hung up.
             channel_request_lookahead=1,
+            url_prefix=prefix,
+            # A proxy on this machine says whether its clients speak https, as links then do.
+            trusted_proxy="127.0.0.1",
+            trusted_proxy_headers={"x-forwarded-proto"},
+            clear_untrusted_proxy_headers=True,
         )
     except OSError as error:
         raise StatscacheError(
