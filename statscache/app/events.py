@@ -255,7 +255,6 @@ OF_ALL = Route(
     formats=("sse",),
     scope=Scope.EVERYTHING,
     schema=_SCHEMA,
-    example="?ident=volume-1m",
 )
 
 ROUTES = (OF_ALL, OF_ONE)

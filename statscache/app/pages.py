@@ -6,6 +6,7 @@ server, in the same moment as the page.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import jinja2
 import orjson
 
 import statscache
-from statscache.app import filters, query, rankings
+from statscache.app import filters, query, rankings, values
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
 from statscache.app.reply import Reply
@@ -37,6 +38,12 @@ HEADERS = {
 ROWS_SHOWN = 10
 _LONGEST_ANSWER = 1_200
 """Characters of an answer that are shown."""
+
+_WIDTH = 92
+"""Characters of a line of them."""
+
+_LONG = 40
+"""Characters from which on the text of a cell may be broken anywhere."""
 
 _JSON = "application/json"
 _HOUR = timedelta(hours=1)
@@ -108,8 +115,11 @@ def _asked(call: Call) -> list[tuple[str, str]]:
 def _reference(call: Call) -> Answer:
     from statscache.app.routes import ROUTES
 
-    datasets = call.service.installed.datasets
-    some = next(iter(datasets.values()), None)
+    # Examples are of a dataset that shows something, where there is one.
+    ranked = sorted(
+        call.service.installed.datasets.values(),
+        key=lambda dataset: (not _is_telling(dataset), not _is_by_category(dataset)),
+    )
     routes = [
         {
             "route": route,
@@ -120,16 +130,21 @@ def _reference(call: Call) -> Answer:
         }
         for route in ROUTES
         if route.formats != ("html",)
-        for example in [_example_of(route, some)]
+        for example in [_example_of(route, ranked)]
     ]
     return _page(call, "reference.html", routes=routes)
 
 
-def _page(call: Call, template: str, **values: Any) -> Answer:
+def _where(call: Call) -> tuple[str, str, str]:
+    """What links and commands begin with: whoever asks by another address gets another page."""
+    return call.request.scheme, call.request.host, call.request.root
+
+
+def _page(call: Call, template: str, **said: Any) -> Answer:
     root = quote(call.request.root.encode("latin-1"))
     host = f"{call.request.scheme}://{quote(call.request.host, safe=':[]')}{root}"
     text = _TEMPLATES.get_template(template).render(
-        root=root, host=host, version=statscache.__version__, now=call.now, **values
+        root=root, host=host, version=statscache.__version__, now=call.now, **said
     )
     return Answer(body=text, headers=HEADERS, lifetime=Lifetime.OPEN)
 
@@ -145,28 +160,45 @@ def _entries(call: Call) -> list[dict[str, Any]]:
 def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Examples that show something: of the datasets that have the most rows."""
     datasets = call.service.installed.datasets
-    ranked = sorted(entries, key=lambda entry: -(entry["rows"]["count"] or 0))
-    found = [("All that is served", "/api/")]
-    for entry in ranked:
-        dataset = datasets[entry["ident"]]
-        is_hourly = dataset.schedule is not None and dataset.schedule.interval == _HOUR
-        if is_hourly and _keys(dataset) and not _people(dataset):
-            ident = quote(dataset.ident, safe="")
+    counts = {entry["ident"]: entry["rows"]["count"] or 0 for entry in entries}
+    ranked = sorted(
+        (datasets[ident] for ident in counts),
+        key=lambda dataset: (not _is_by_category(dataset), -counts[dataset.ident]),
+    )
+    idents = ("All that is served", "/api/")
+    for dataset in ranked:
+        if _is_telling(dataset):
+            base = f"/api/{quote(dataset.ident, safe='')}"
             key = _keys(dataset)[0]
+            largest = f"{base}/top?start=-7d&by={key}&limit=3"
             return [
-                *found,
-                ("The newest rows", f"/api/{ident}?limit=3"),
+                ("The newest rows", f"{base}?limit=3"),
+                ("Numbers over time, to be drawn", f"{base}/series?start=-6h&by={key}&top=2"),
                 (
-                    "Ready to be drawn: the last hours",
-                    f"/api/{ident}/series?start=-6h&by={key}&top=3",
+                    "One number, and what it was before",
+                    f"{base}/summary?start=-1d&compare=previous",
                 ),
-                ("The largest of the last week", f"/api/{ident}/top?start=-7d&by={key}&limit=5"),
-                ("Two answers in one request", _batch(f"/api/{ident}?limit=1", "/api/")),
+                ("The largest of the last week", largest),
+                ("Several answers in one request", _batch(f"{base}?limit=1", largest)),
+                idents,
             ]
-    return found + [
-        ("The newest rows", f"/api/{quote(entry['ident'], safe='')}?limit=3")
-        for entry in ranked[:1]
+    rows = [
+        ("The newest rows", f"/api/{quote(dataset.ident, safe='')}?limit=3")
+        for dataset in ranked[:1]
     ]
+    return [*rows, idents]
+
+
+def _is_telling(dataset: Dataset) -> bool:
+    """Whether it is by the hour, and by something else than by people."""
+    is_hourly = dataset.schedule is not None and dataset.schedule.interval == _HOUR
+    return is_hourly and bool(_keys(dataset)) and not _people(dataset)
+
+
+def _is_by_category(dataset: Dataset) -> bool:
+    """Whether its keys are the services, whose names everybody knows."""
+    plugin = dataset.plugin
+    return isinstance(plugin, Aggregate) and [key.role for key in plugin.keys] == ["category"]
 
 
 def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, str]]:
@@ -220,15 +252,21 @@ def _example(call: Call, title: str, address: str) -> Example | None:
     text = found.body.decode()
     if content_type == _JSON:
         text = _indented(orjson.loads(found.body))
-    return Example(
-        title, address, text[:_LONGEST_ANSWER], _for_browsers(address), len(text) > _LONGEST_ANSWER
-    )
+    is_cut = len(text) > _LONGEST_ANSWER
+    if is_cut:
+        # Whole lines, if there are any.
+        text = text[:_LONGEST_ANSWER]
+        text = text.rpartition("\n")[0] or text
+    return Example(title, address, text, _for_browsers(address), is_cut)
 
 
 def _for_browsers(address: str) -> str:
+    """The address at which a browser, which prefers pages, is given the answer too."""
+    from statscache.app.routes import ROUTES
+
     path, _, rest = address.partition("?")
-    has_page = path == "/api/" or (path.count("/") == 2 and "format=" not in rest)
-    if not has_page or path in ("/api/batch", "/api/plugins"):
+    pageless = [route.rule for route in ROUTES if route.page is None]
+    if path.count("/") > 2 or path in pageless or "format=" in rest or path[:5] != "/api/":
         return address
     return f"{path}?{rest}&format=json" if rest else f"{path}?format=json"
 
@@ -250,23 +288,27 @@ def _ask(call: Call, address: str) -> Reply | None:
     return reply if isinstance(reply, Reply) else None
 
 
-def _indented(value: Any, indent: str = "", width: int = 100) -> str:
-    """JSON for people: what fits is on one line."""
-    flat = orjson.dumps(value).decode()
+def _indented(value: Any, indent: str = "", width: int = _WIDTH) -> str:
+    """JSON for people: what fits is on one line, and of many numbers those that do."""
+    flat = _flat(value)
     if len(indent) + len(flat) <= width or not isinstance(value, dict | list) or not value:
         return flat
     inner = indent + "  "
     if isinstance(value, dict):
         parts = [
-            f"{inner}{orjson.dumps(key).decode()}: {_indented(item, inner, width)}"
+            f"{inner}{_flat(key)}: {_indented(item, inner, width - len(_flat(key)) - 2)}"
             for key, item in value.items()
         ]
         return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
     if all(isinstance(item, int | float | None) for item in value):
-        return f"{flat[: width - len(indent)]} ..."
+        return f"{flat[: max(flat.rfind(' ', 0, width - len(indent)), 1)]} ...]"
     return (
         "[\n" + ",\n".join(inner + _indented(item, inner, width) for item in value) + f"\n{indent}]"
     )
+
+
+def _flat(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 # The reference.
@@ -303,21 +345,45 @@ def _words(parameter: Parameter, dataset: Dataset | None) -> str:
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     if schema.get("type") == "integer" and "minimum" in schema:
-        return f"{schema['minimum']} to {schema['maximum']:,}"
+        low, high = schema["minimum"], schema["maximum"]
+        return f"from {low}" if high == query.LARGEST_NUMBER else f"{low} to {high:,}"
     return ""
 
 
-def _example_of(route: Route, dataset: Dataset | None) -> str | None:
-    if "<column>" in route.rule or ("<ident>" in route.rule and dataset is None):
+def _example_of(route: Route, datasets: Iterable[Dataset]) -> str | None:
+    """An address that works, of the first of ``datasets`` that has an answer there."""
+    if "<ident>" not in route.rule:
+        return route.rule + route.example
+    dataset = next(filter(route.applies, datasets), None)
+    if dataset is None:
         return None
-    ident = quote(dataset.ident, safe="") if dataset is not None else ""
-    return route.rule.replace("<ident>", ident) + route.example
+    rule = route.rule.replace("<ident>", quote(dataset.ident, safe=""))
+    if "<column>" in rule:
+        names = [
+            name for name in values.columns(dataset) if not rankings.is_of_people(dataset, name)
+        ]
+        if not names:
+            return None
+        rule = rule.replace("<column>", names[0])
+    return rule + route.example
 
 
 def _time(moment: float | None) -> str:
     if moment is None:
         return "never"
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _covers(coverage: Mapping[str, Any]) -> str:
+    """From when to when everything has been counted, in words."""
+    since, until, gaps = coverage["since"], coverage["until"], [*coverage["gaps"]]
+    if since is None:
+        return "nothing yet"
+    if gaps and gaps[0][0] <= since:
+        # What has not been filled in is no part of it yet.
+        since = gaps.pop(0)[1]
+    text = f"{_time(since)} to {_time(until)}" if since else f"everything until {_time(until)}"
+    return text if not gaps else f"{text}, with {len(gaps)} gap{'s' if len(gaps) > 1 else ''}"
 
 
 def _ago(seconds: float | None, now: float) -> str:
@@ -339,7 +405,9 @@ _TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )
 _TEMPLATES.filters["time"] = _time
+_TEMPLATES.filters["covers"] = _covers
 _TEMPLATES.globals["ago"] = _ago
+_TEMPLATES.globals["long"] = _LONG
 
 INDEX = Route(
     rule="/",
@@ -348,6 +416,7 @@ INDEX = Route(
     answer=_index,
     formats=("html",),
     scope=Scope.ALL,
+    state=lambda call, _snapshot: _where(call),
     clock=True,
     steps=lambda _dataset, _values: MINUTES,
     schema={"type": "string"},
@@ -359,7 +428,7 @@ REFERENCE = Route(
     answer=_reference,
     formats=("html",),
     scope=Scope.NOTHING,
-    state=lambda call, _snapshot: (call.request.scheme, call.request.host, call.request.root),
+    state=lambda call, _snapshot: _where(call),
     schema={"type": "string"},
 )
 PLUGIN = Route(
@@ -369,6 +438,7 @@ PLUGIN = Route(
     answer=_plugin,
     formats=("html",),
     scope=Scope.ALL,
+    state=lambda call, _snapshot: _where(call),
     clock=True,
     steps=lambda _dataset, _values: MINUTES,
     schema={"type": "string"},

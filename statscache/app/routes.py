@@ -64,7 +64,6 @@ LAYOUT = Route(
 
 ROUTES: tuple[Route, ...] = (
     IDENTS,
-    *events.ROUTES,
     replace(
         rows.ROUTE,
         page=replace(pages.PLUGIN, parameters=rows.ROUTE.parameters, filterable=True),
@@ -76,6 +75,7 @@ ROUTES: tuple[Route, ...] = (
     values.ROUTE,
     explain.ROUTE,
     badge.ROUTE,
+    *events.ROUTES,
     *catalogue.ROUTES,
     batch.ROUTE,
     openapi.ROUTE,
