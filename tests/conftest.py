@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,19 @@ settings.load_profile("statscache")
 
 NOON = 1_700_049_600.0
 """2023-11-15 12:00 UTC."""
+
+
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 * 1024**3
+"""Bytes that a run of all the tests may need."""
+
+
+def pytest_configure() -> None:
+    """Have temporary folders in memory, where there is room: we make a thousand databases."""
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(_MEMORY).free > _ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 @pytest.fixture(autouse=True)
