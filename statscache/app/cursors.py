@@ -81,8 +81,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _key(value: Any, type_: type) -> Any:
-    if type_ is datetime and isinstance(value, list) and len(value) == 1:
-        return datetime.fromisoformat(value[0])
+    if type_ is datetime and isinstance(value, list) and len(value) == 1 and type(value[0]) is str:
+        moment = datetime.fromisoformat(value[0])
+        # We write no other than those of UTC, and databases do not know all offsets.
+        if not moment.utcoffset():
+            return moment
     is_number = type(value) in (int, float) and math.isfinite(value)
     if type_ is float and is_number:
         return value

@@ -292,6 +292,8 @@ def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]
     if values["tz"] is not None and stop > _LATEST_IN_ZONES:
         query.refuse("stop", f"is later than {zones.LAST_YEAR}: no time zone is known so far ahead")
     if start is None:
+        if stop <= 0:
+            query.refuse("stop", "must be later than 1970, when times begin")
         start = max(0.0, stop - default_span)
     if start >= stop:
         query.refuse("start", "must be earlier than stop, which is now where it is not said")
