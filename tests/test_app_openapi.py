@@ -163,6 +163,16 @@ def test_every_answer_fits_its_schema(place: Whole, operations: dict[str, Any]) 
     assert all(told[name] for name in ("rows", "series", "top", "values", "plugins"))
 
 
+def test_every_page_is_there(place: Whole, operations: dict[str, Any]) -> None:
+    client = place.client()
+    for path, operation in operations.items():
+        if "text/html" in operation["responses"]["200"]["content"]:
+            answer = client.get(path, headers={"Accept": "text/html"})
+            assert answer.status_code == 200, (path, answer.text)
+            assert answer.content_type == "text/html; charset=utf-8"
+            assert "</html>" in answer.text
+
+
 def rows_of(path: str, name: str, value: Any) -> list[Any]:
     if name == "rows":
         assert value, path
