@@ -216,6 +216,9 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The WSGI environment of a request of ASGI."""
     root = scope.get("root_path", "")
     path = scope["path"]
+    if "://" in path and not path.startswith("/"):
+        # In absolute form, as proxies write it; WSGI servers take it apart themselves.
+        path = "/" + path.partition("://")[2].partition("/")[2]
     if root and (path == root or path.startswith(f"{root}/")):
         path = path.removeprefix(root)
     server = scope.get("server") or ("localhost", None)
