@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -28,6 +32,7 @@ from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins.discovery import Dataset
 from tests.conftest import BACKENDS, migrated, table
+from tests.servers import Server
 from tests.whole import Whole, whole
 
 IDENTS = ("volume-by-user-1h", "wiki-edits-by-title-1d", "release-engineering-event-logs")
@@ -309,6 +314,54 @@ def is_utf8(octets: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+RAW = (
+    *(b"/api/volume-1d?start=%zz", b"/api/%zz", b"/api/volume-1d?%", b"/api/\xff", b"/api/%ff"),
+    *(b"/api/volume-1d?start=\xff", b"/api/volume-1d?a=\x01", b"/api/\0", b"//evil.example/api/"),
+    *(b"http://evil.example/api/volume-1d", b"localhost:80", b"*", b"/api/../metrics", b"/api//x"),
+    *(b"/static/../routes.py", b"/static/..%2f..%2froutes.py", b"/api/x%2Fseries", b"/api\\x"),
+    *(b"/api/volume-1d?callback=a%0d%0aX:y", b"/api/volume-1d?rows_per_page=1&_=%0d%0aX:y"),
+    *(b"/api/volume-1d?_=" + b"x" * 6_000, b"/api/" + b"x" * 100_000),
+)
+"""Addresses, as they are sent."""
+
+RAW_HEADERS = (
+    *(b"Accept: \xff\xfe", b"Accept: a\x01b", b"If-None-Match: \xff", b"If-None-Match: \0"),
+    *(b"Host: \xff", b'Host: a">,<b', b"Last-Event-ID: \xff", b"Accept-Encoding: gzip;q=\xff"),
+    *(b"Content-Length: -1", b"Content-Length: x", b"Expect: nonsense", b"Range: bytes=9-1"),
+    *(b"Upgrade: websocket", b"Cookie: " + b"a=b;" * 1_000),
+)
+
+
+@pytest.mark.parametrize("name", ["serve", "gunicorn", "events"])
+def test_servers_survive_what_no_client_sends(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    with migrated(request, "sqlite", tmp_path) as uri, Server(name, tmp_path, uri, config={}) as it:
+        requests = [b"GET %b HTTP/1.1\r\nHost: localhost\r\n" % address for address in RAW]
+        requests += [b"GET /api/ HTTP/1.1\r\n%b\r\n" % header for header in RAW_HEADERS]
+        requests += [b"%b /api/ HTTP/1.1\r\nHost: x\r\n" % m for m in (b"BREW", b"TRACE", b"\xff")]
+        for sent in (*requests, b"\x16\x03\x01\0"):
+            answer = ask(it.port, sent + b"Connection: close\r\n\r\n")
+            # Some hang up on what is no HTTP.
+            assert re.match(rb"HTTP/1\.[01] [1-4]\d\d |$", answer), (sent[:100], answer[:200])
+            assert b"\r\nX:" not in answer
+            if b"problem+json" in answer:
+                assert b"access-control-allow-origin: *" in answer.lower()
+        assert b"200 OK" in ask(it.port, b"GET http://evil.example/api/volume-1d HTTP/1.0\r\n\r\n")
+
+
+def ask(port: int, sent: bytes) -> bytes:
+    """What a server says until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(sent)
+        pieces = []
+        with suppress(ConnectionError):
+            while piece := connection.recv(65_536):
+                pieces.append(piece)
+    return b"".join(pieces)
 
 
 @pytest.mark.parametrize(
