@@ -21,7 +21,7 @@ from docutils.core import publish_doctree
 from flask.testing import FlaskClient
 
 from statscache import plugins, testing
-from statscache.app import coverage, openapi, problems, query, reply
+from statscache.app import coverage, create_app, openapi, problems, query, reply
 from statscache.app.route import Route
 from statscache.app.routes import ROUTES
 from statscache.cli import statscache as command_line
@@ -278,6 +278,18 @@ def test_examples_are_answered_as_they_say(example: Example, client: FlaskClient
     if example.is_endless or example.answer:
         is_so = re.fullmatch(example.pattern or "retry:.*", re.sub(r"\s", "", text), re.DOTALL)
         assert is_so, f"{text[:500]} is not {example.answer}"
+
+
+def test_the_examples_of_the_readme_work_at_any_time_and_without_an_archive(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with migrated(request, "sqlite", tmp_path) as uri:
+        newcomer = create_app({"statscache.sqlalchemy.uri": uri}).test_client()
+        for example in EXAMPLES:
+            if example.document == README and not example.is_endless:
+                answer = newcomer.get(example.address, headers=example.headers)
+                assert answer.status_code == 200, example
+                assert '"status":4' not in answer.text, example
 
 
 def test_the_documents_have_examples_of_every_route(app: flask.Flask) -> None:
