@@ -183,6 +183,8 @@ def test_there_is_a_page_for_each_dataset(site: Site) -> None:
             assert page.all("time"), f"{path} shows no rows"
             assert len(page.examples) > 4, path
     assert len(index.examples) == 6
+    windows = [path for path in index.links if path.startswith("/api/volume-by-topic-")]
+    assert [path.rpartition("-")[2] for path in windows] == ["15s", "1m", "15m", "1h", "1d"]
 
 
 def test_pages_are_built_soundly(site: Site) -> None:
@@ -418,7 +420,7 @@ def test_whatever_others_write_is_shown_and_not_run(hostile: flask.Flask) -> Non
     for kind in ("description", "value"):
         assert f"{kind} {HOSTILE}" in pages[path].text
     assert f"Summary {HOSTILE}" in pages["/"].text
-    assert f"hostile {IMAGE}" in pages["/"].text
+    assert f"Hostile {IMAGE}" in pages["/"].text
     assert "' onmouseover='window.ran=1" in pages[path].text
 
 

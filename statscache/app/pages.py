@@ -39,7 +39,7 @@ ROWS_SHOWN = 10
 _LONGEST_ANSWER = 1_200
 """Characters of an answer that are shown."""
 
-_WIDTH = 92
+_WIDTH = 113
 """Characters of a line of them."""
 
 _LONG = 40
@@ -73,7 +73,7 @@ def _index(call: Call) -> Answer:
     chosen = _most_telling(call, entries)
     examples = [_example(call, title, address) for title, address in chosen]
     statistics: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=_finest_first):
         statistics.setdefault(entry["name"], []).append(entry)
     return _page(
         call,
@@ -82,6 +82,11 @@ def _index(call: Call) -> Answer:
         broken=call.service.installed.broken,
         examples=[example for example in examples if example is not None],
     )
+
+
+def _finest_first(entry: Mapping[str, Any]) -> tuple[str, float]:
+    resolution = entry["resolution"]
+    return entry["name"], 0 if resolution is None else resolution["seconds"]
 
 
 def _plugin(call: Call) -> Answer:
@@ -173,7 +178,7 @@ def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tupl
             largest = f"{base}/top?start=-7d&by={key}&limit=3"
             return [
                 ("The newest rows", f"{base}?limit=3"),
-                ("Numbers over time, to be drawn", f"{base}/series?start=-6h&by={key}&top=2"),
+                ("Numbers over time, to be drawn", f"{base}/series?start=-4h&by={key}&top=2"),
                 (
                     "One number, and what it was before",
                     f"{base}/summary?start=-1d&compare=previous",
@@ -288,23 +293,21 @@ def _ask(call: Call, address: str) -> Reply | None:
     return reply if isinstance(reply, Reply) else None
 
 
-def _indented(value: Any, indent: str = "", width: int = _WIDTH) -> str:
+def _indented(value: Any, indent: str = "", key: str = "") -> str:
     """JSON for people: what fits is on one line, and of many numbers those that do."""
-    flat = _flat(value)
-    if len(indent) + len(flat) <= width or not isinstance(value, dict | list) or not value:
+    flat, width = _flat(value), _WIDTH - len(indent) - len(key)
+    if len(flat) <= width or not isinstance(value, dict | list) or not value:
         return flat
     inner = indent + "  "
     if isinstance(value, dict):
         parts = [
-            f"{inner}{_flat(key)}: {_indented(item, inner, width - len(_flat(key)) - 2)}"
-            for key, item in value.items()
+            f"{inner}{_flat(name)}: {_indented(item, inner, f'{_flat(name)}: ')}"
+            for name, item in value.items()
         ]
         return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
     if all(isinstance(item, int | float | None) for item in value):
-        return f"{flat[: max(flat.rfind(' ', 0, width - len(indent)), 1)]} ...]"
-    return (
-        "[\n" + ",\n".join(inner + _indented(item, inner, width) for item in value) + f"\n{indent}]"
-    )
+        return f"{flat[: max(flat.rfind(' ', 0, width), 1)]} ...]"
+    return "[\n" + ",\n".join(inner + _indented(item, inner) for item in value) + f"\n{indent}]"
 
 
 def _flat(value: Any) -> str:
