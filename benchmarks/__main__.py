@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 
-from benchmarks import api, catchup, charts, events, live, replay
+from benchmarks import api, catchup, charts, events, live, nginx, replay
 
 BENCHMARKS = {
     "replay": replay.run,
     "catchup": catchup.run,
     "live": live.run,
     "api": api.run,
+    "nginx": nginx.run,
     "charts": charts.run,
     "events": events.run,
 }
