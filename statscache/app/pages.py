@@ -215,20 +215,28 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
     if keys and row is not None:
         value = quote(str(row.get(keys[0])), safe="")
         found.append((f"Only one {keys[0]}", f"{base}?{keys[0]}={value}&limit=3"))
+    start = "" if dataset.schedule is None else f"start={_span(dataset.schedule.interval)}"
     if dataset.schedule is not None:
         found.append(("Ready to be drawn", f"{base}/series?points=12"))
-        found.append(("One number, and how it changed", f"{base}/summary?compare=previous"))
+        found.append(("One number, and how it changed", f"{base}/summary?{start}&compare=previous"))
         found.append(("A badge", f"{base}/badge"))
     for key in keys:
         if not rankings.is_of_people(dataset, key) or call.service.settings.people_rankings:
             if dataset.schedule is not None:
-                found.append((f"The largest by {key}", f"{base}/top?by={key}&limit=5"))
+                found.append((f"The largest by {key}", f"{base}/top?{start}&by={key}&limit=5"))
             found.append((f"What {key} there is", f"{base}/values/{key}?limit=5"))
     if dataset.layout is not None:
         found.append(("How it may be drawn", f"{base}/layout"))
     found.append(("The messages behind the numbers", f"{base}/messages?start=-1d"))
     found.append(("All there is to know of it", f"/api/plugins/{quote(dataset.ident, safe='')}"))
     return found
+
+
+def _span(width: timedelta) -> str:
+    """From when on there are some dozens of windows."""
+    spans = {"-15m": 900, "-1h": 3_600, "-1d": 86_400, "-7d": 604_800}
+    least = 60 * width.total_seconds()
+    return next((name for name, seconds in spans.items() if seconds >= least), "-30d")
 
 
 def _keys(dataset: Dataset) -> list[str]:
