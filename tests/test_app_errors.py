@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statscache.app import create_app
 from statscache.database import Database
-from tests.conftest import upgrade
+from tests.conftest import BACKENDS, migrated, upgrade
 
 HOST = "http://localhost"
 
 
-@pytest.fixture
-def client(migrated_uri: str) -> FlaskClient:
-    return create_app({"statscache.sqlalchemy.uri": migrated_uri}).test_client()
+@pytest.fixture(scope="module", params=BACKENDS)
+def client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FlaskClient]:
+    with migrated(request, request.param, tmp_path_factory.mktemp("errors")) as uri:
+        yield create_app({"statscache.sqlalchemy.uri": uri}).test_client()
 
 
 def assert_problem(answer: Any, status: int) -> dict[str, Any]:
@@ -159,11 +163,6 @@ def test_the_api_cannot_write(migrated_uri: str) -> None:
         connection.exec_driver_sql("DELETE FROM volume_1d")
 
 
-@pytest.fixture
-def quick(client: FlaskClient) -> FlaskClient:
-    return client
-
-
 NAMES = [
     *("start", "stop", "order", "limit", "page", "rows_per_page", "callback", "format", "_"),
     *("cursor", "select", "user", "not_user", "category", "not_category", "wait"),
@@ -178,18 +177,18 @@ texts = (
 idents = st.sampled_from(["volume-1d", "volume-by-user-1h", "release-engineering-event-logs"])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     ident=idents,
     path=st.sampled_from(["", "/layout"]),
     query=st.dictionaries(names | texts, texts, max_size=4),
 )
 def test_no_query_makes_a_5xx(
-    quick: FlaskClient, ident: str, path: str, query: dict[str, str]
+    client: FlaskClient, ident: str, path: str, query: dict[str, str]
 ) -> None:
     query = {key: value.encode("utf-8", "replace").decode() for key, value in query.items()}
     query = {key.encode("utf-8", "replace").decode(): value for key, value in query.items()}
-    answer = quick.get(f"/api/{ident}{path}", query_string=query)
+    answer = client.get(f"/api/{ident}{path}", query_string=query)
     assert answer.status_code in (200, 400, 404)
     if answer.status_code != 200:
         assert_problem(answer, answer.status_code)
