@@ -1,4 +1,4 @@
-"""The command line, as its users call it: in a process of its own."""
+"""The command line, as its users call it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,16 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from statscache import __version__
 from statscache.config import URI_VARIABLE
+from tests.commands import call, run
 from tests.conftest import NOON, table
 from tests.hub import DISTRIBUTION, PROGRAMS, wait_until
 
 LINE = {"topic": "org.fedoraproject.prod.git.receive", "timestamp": NOON, "msg": {}}
-
-
-def run(
-    folder: Path, *arguments: str, uri: str = "", **options: Any
-) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | ({URI_VARIABLE: uri} if uri else {})
-    return subprocess.run(
-        [str(PROGRAMS / "statscache"), *arguments],
-        cwd=folder,
-        env=environment | options.pop("env", {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 def lines(count: int) -> str:
@@ -43,7 +28,7 @@ def lines(count: int) -> str:
 def test_upgrade_says_what_it_did(tmp_path: Path, database_uri: str) -> None:
     first = run(tmp_path, "db", "upgrade", uri=database_uri)
     assert (first.returncode, first.stdout) == (0, "The schema is now 0004 (it was empty).\n")
-    second = run(tmp_path, "db", "upgrade", uri=database_uri)
+    second = call(tmp_path, "db", "upgrade", uri=database_uri)
     assert (second.returncode, second.stdout) == (0, "The schema is 0004 already.\n")
 
 
@@ -53,13 +38,13 @@ def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: s
     done = run(tmp_path, "replay", "a.jsonl", "b.jsonl.gz", uri=migrated_uri)
     assert done.returncode == 0, done.stderr
     assert "5 counted, 3 counted before, 1 rejected." in done.stdout
-    done = run(tmp_path, "replay", "-", uri=migrated_uri, input=lines(7))
+    done = call(tmp_path, "replay", "-", uri=migrated_uri, given=lines(7))
     assert "2 counted, 5 counted before, 0 rejected." in done.stdout
     assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [7]
-    listed = run(tmp_path, "rejected", "list", uri=migrated_uri)
+    listed = call(tmp_path, "rejected", "list", uri=migrated_uri)
     assert "not a message: not JSON" in listed.stdout
     assert "{nonsense" in listed.stdout
-    status = run(tmp_path, "status", uri=migrated_uri)
+    status = call(tmp_path, "status", uri=migrated_uri)
     assert "lane main: 7 messages" in status.stdout
     assert "1 rejected; 0 plugins broken" in status.stdout
 
@@ -68,7 +53,7 @@ def test_what_comes_before_a_damaged_place_is_counted(tmp_path: Path, migrated_u
     # Stored, not compressed, so that the cut is behind a known line.
     whole = gzip.compress(lines(30).encode(), compresslevel=0)
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) * 2 // 3])
-    done = run(tmp_path, "replay", "a.jsonl.gz", uri=migrated_uri)
+    done = call(tmp_path, "replay", "a.jsonl.gz", uri=migrated_uri)
     assert done.returncode == 1
     assert "damaged or cut short" in done.stderr
     (counted,) = [row[-1] for row in table(migrated_uri, "volume_1d")]
@@ -102,7 +87,7 @@ def test_replay_draws_its_progress_on_a_terminal(tmp_path: Path, migrated_uri: s
 
 
 def test_plugins_lists_the_good_and_the_broken(tmp_path: Path) -> None:
-    done = run(tmp_path, "plugins", env={"PYTHONPATH": str(DISTRIBUTION)})
+    done = run(tmp_path, "plugins", PYTHONPATH=str(DISTRIBUTION))
     assert done.returncode == 0
     assert f"(statscache {__version__})" in done.stdout
     for ident in ("volume-by-user-1h", "release-engineering-event-logs", "wiki-edits-by-title-1d"):
@@ -113,14 +98,14 @@ def test_plugins_lists_the_good_and_the_broken(tmp_path: Path) -> None:
 def test_errors_are_one_line_with_the_cure(tmp_path: Path, database_uri: str) -> None:
     (tmp_path / "a.jsonl").write_text(lines(1))
     for command in (("replay", "a.jsonl"), ("status",), ("rejected", "list")):
-        done = run(tmp_path, *command, uri=database_uri)
+        done = call(tmp_path, *command, uri=database_uri)
         assert done.returncode == 1
         assert "run 'statscache db upgrade'" in done.stderr
         assert "Traceback" not in done.stderr
-    done = run(tmp_path, "status", uri="mysql://x")
+    done = call(tmp_path, "status", uri="mysql://x")
     assert done.returncode == 1
     assert "runs on sqlite and postgresql" in done.stderr
-    assert run(tmp_path, "replay", "missing.jsonl", uri=database_uri).returncode == 2
+    assert call(tmp_path, "replay", "missing.jsonl", uri=database_uri).returncode == 2
 
 
 def test_serve(tmp_path: Path, migrated_uri: str) -> None:
@@ -138,7 +123,7 @@ def test_serve(tmp_path: Path, migrated_uri: str) -> None:
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert "volume-1d" in json.load(answer)
         port = url.rsplit(":", 1)[1].split("/")[0]
-        taken = run(tmp_path, "serve", "--port", port, uri=migrated_uri)
+        taken = call(tmp_path, "serve", "--port", port, uri=migrated_uri)
         assert taken.returncode == 1
         assert "choose another port with --port" in taken.stderr
     finally:
@@ -148,7 +133,7 @@ def test_serve(tmp_path: Path, migrated_uri: str) -> None:
 
 @pytest.mark.parametrize("command", ["db", "demo", "plugins", "rejected", "replay", "serve"])
 def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
-    done = run(tmp_path, command, "--help")
+    done = call(tmp_path, command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 100
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from statscache import tables
 from statscache.database import Database
 from statscache.rejections import Rejection
+from tests.commands import call
 from tests.conftest import NOON, table
-from tests.test_cli import run
 
 EDIT = {
     "topic": "org.fedoraproject.prod.wiki.article.edit",
@@ -22,10 +22,10 @@ EDIT = {
 def test_retry(tmp_path: Path, migrated_uri: str) -> None:
     bad = {**EDIT, "timestamp": "yesterday"}
     (tmp_path / "a.jsonl").write_text(json.dumps(bad) + "\n" + json.dumps(EDIT) + "\n")
-    assert run(tmp_path, "replay", "a.jsonl", uri=migrated_uri).returncode == 0
-    listed = run(tmp_path, "rejected", "list", uri=migrated_uri).stdout
+    assert call(tmp_path, "replay", "a.jsonl", uri=migrated_uri).returncode == 0
+    listed = call(tmp_path, "rejected", "list", uri=migrated_uri).stdout
     digest = listed.split()[0]
-    again = run(tmp_path, "rejected", "retry", digest, uri=migrated_uri)
+    again = call(tmp_path, "rejected", "retry", digest, uri=migrated_uri)
     assert again.returncode == 1
     assert "timestamp is not a number" in again.stdout
     assert "0 counted, 1 rejected again." in again.stdout
@@ -35,7 +35,7 @@ def test_retry(tmp_path: Path, migrated_uri: str) -> None:
         good = json.dumps(EDIT | {"msg_id": "2023-another"})
         connection.exec_driver_sql(f"UPDATE statscache_rejected SET content = '{good}'")
     database.dispose()
-    done = run(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
+    done = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
     assert (done.returncode, done.stdout) == (0, "1 counted, 0 rejected again.\n")
     assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [2]
     assert table(migrated_uri, "statscache_rejected") == []
@@ -43,13 +43,13 @@ def test_retry(tmp_path: Path, migrated_uri: str) -> None:
 
 def test_what_to_retry_must_be_said(tmp_path: Path, migrated_uri: str) -> None:
     for arguments in ((), ("abc", "--all"), ("--plugin", "x", "--all")):
-        done = run(tmp_path, "rejected", "retry", *arguments, uri=migrated_uri)
+        done = call(tmp_path, "rejected", "retry", *arguments, uri=migrated_uri)
         assert done.returncode == 2
         assert "say what to retry" in done.stderr
-    unknown = run(tmp_path, "rejected", "retry", "abc", uri=migrated_uri)
+    unknown = call(tmp_path, "rejected", "retry", "abc", uri=migrated_uri)
     assert unknown.returncode == 1
     assert "'statscache rejected list' shows" in unknown.stderr
-    unknown = run(tmp_path, "rejected", "retry", "--plugin", "volume", uri=migrated_uri)
+    unknown = call(tmp_path, "rejected", "retry", "--plugin", "volume", uri=migrated_uri)
     assert "nothing that is kept was rejected by 'volume'" in unknown.stderr
 
 
@@ -70,10 +70,12 @@ def test_retry_for_one_plugin(tmp_path: Path, migrated_uri: str) -> None:
                 )
             )
     database.dispose()
-    done = run(tmp_path, "rejected", "retry", "--plugin", "Volume", uri=migrated_uri)
+    done = call(tmp_path, "rejected", "retry", "--plugin", "Volume", uri=migrated_uri)
     assert done.stdout == "1 counted, 0 rejected again.\n", done.stderr
     for name, number in (("volume_1h", 1), ("volume_1d", 1), ("volume_15s", 0)):
         assert len(table(migrated_uri, name)) == number
     assert [row[0] for row in table(migrated_uri, "statscache_rejected")] == ["b"]
-    done = run(tmp_path, "rejected", "retry", "--plugin", "volume-by-category-1d", uri=migrated_uri)
+    done = call(
+        tmp_path, "rejected", "retry", "--plugin", "volume-by-category-1d", uri=migrated_uri
+    )
     assert done.stdout == "1 counted, 0 rejected again.\n", done.stderr

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 
 import click
 
 from statscache import __version__
-from statscache.cli.backfill import backfill
 from statscache.cli.context import Context
-from statscache.cli.database import db
-from statscache.cli.demo import demo
-from statscache.cli.events import events
-from statscache.cli.export import export
-from statscache.cli.plugins import plugins
-from statscache.cli.rebuild import rebuild
-from statscache.cli.rejected import rejected
-from statscache.cli.replay import replay
-from statscache.cli.serve import serve
-from statscache.cli.status import status
-from statscache.cli.verify import verify
 from statscache.errors import StatscacheError
 
+_MODULES = {
+    "backfill": "backfill",
+    "db": "database",
+    "demo": "demo",
+    "events": "events",
+    "export": "export",
+    "plugins": "plugins",
+    "rebuild": "rebuild",
+    "rejected": "rejected",
+    "replay": "replay",
+    "serve": "serve",
+    "status": "status",
+    "verify": "verify",
+}
+"""Name of a command to the module that has it, under the same name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: each needs a part of the program only."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _MODULES:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     "config_filename",
@@ -37,23 +55,6 @@ from statscache.errors import StatscacheError
 def statscache(context: click.Context, config_filename: str | None) -> None:
     """Statistics and latest values of a message bus, as JSON."""
     context.obj = Context(config_filename)
-
-
-for command in (
-    backfill,
-    db,
-    demo,
-    events,
-    export,
-    plugins,
-    rebuild,
-    rejected,
-    replay,
-    serve,
-    status,
-    verify,
-):
-    statscache.add_command(command)
 
 
 def main() -> None:
