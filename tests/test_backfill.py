@@ -31,7 +31,7 @@ from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
 from tests.month import EPOCH, MONTH, write_month
 
-SOME = 1_200
+SOME = 600
 """Messages: enough for a dozen windows."""
 
 

@@ -74,7 +74,7 @@ def test_messages_that_arrive_during_an_update_are_not_lost(
     open_engine: Opener, migrated_uri: str
 ) -> None:
     intake = Intake(open_engine(Slow), batch_size=50, buffer_size=100_000)
-    total = 3000
+    total = 1000
     done = threading.Event()
 
     def publish(first: int) -> None:

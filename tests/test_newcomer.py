@@ -9,7 +9,7 @@ from tests.newcomer import measure
 
 
 def test_live_messages_do_not_wait_for_the_history_of_a_new_plugin(tmp_path: Path) -> None:
-    result = measure(tmp_path, "sqlite", messages=20_000)
+    result = measure(tmp_path, "sqlite", messages=6_000)
     print(result)
     assert result.differences == []
     # `python -m tests.newcomer` asks for more than what a busy machine can promise.
