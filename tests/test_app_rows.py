@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -80,6 +81,16 @@ class OwnModel(BaseModel):
         return json.dumps({"own": len(rows)})
 
 
+class OwnRowsModel(BaseModel):
+    __tablename__ = "app_own_rows"
+
+    @classmethod
+    def to_json(cls, rows: Any) -> str:
+        # Such as no other rows are, and no JSON either.
+        said = [1, {"timestamp": "noon", "a": 1}, {"b": rows[0].id}, math.nan]
+        return json.dumps(said[: len(rows)])
+
+
 class Own(Events):
     name = "own format"
     model = OwnModel
@@ -87,6 +98,11 @@ class Own(Events):
     def update(self, session: Any) -> None:
         session.add_all(self.model(timestamp=datetime(2023, 1, 1)) for _ in self.queue)
         self.queue.clear()
+
+
+class OwnRows(Own):
+    name = "own rows"
+    model = OwnRowsModel
 
 
 Serve = Callable[..., FlaskClient]
@@ -98,7 +114,7 @@ def serve(migrated_uri: str) -> Iterator[Serve]:
     engines = []
 
     def serve_(*messages: Message, **config: Any) -> FlaskClient:
-        classes = (Things, Latest, Events, Own)
+        classes = (Things, Latest, Events, Own, OwnRows)
         installed = discovery.load([(Source("t", "t", "1"), lambda: classes)], {})
         engine = Engine(Database(migrated_uri), installed)
         engine.open()
@@ -121,7 +137,7 @@ def hours(count: int) -> list[Message]:
 
 def test_idents(serve: Serve) -> None:
     client = serve()
-    idents = ["announcements", "latest-things", "own-format", "things-1h"]
+    idents = ["announcements", "latest-things", "own-format", "own-rows", "things-1h"]
     assert client.get("/api/").json == idents
     assert client.get("/api").json == idents
     # People are shown what there is, there and where they ask for HTML.
@@ -303,7 +319,18 @@ def test_negotiation(serve: Serve, accept: str, mimetype: str) -> None:
 
 
 def test_an_author_may_write_rows_in_another_way(serve: Serve) -> None:
-    assert serve(*hours(2)).get("/api/own-format").json == {"own": 2}
+    client = serve(*hours(4))
+    assert client.get("/api/own-format?limit=2").json == {"own": 2}
+    # However they are written, there is a page.
+    for address, shown in (
+        ("own-format", "There are none."),
+        ("own-rows?limit=1", "There are none."),
+        ("own-rows?limit=2", "noon"),
+        ("own-rows?limit=4", "There are none."),
+    ):
+        page = client.get(f"/api/{address}", headers={"Accept": "text/html"})
+        assert page.status_code == 200, page.text
+        assert shown in page.text, address
 
 
 def test_a_plugin_whose_table_is_not_there_yet_has_no_rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -94,22 +95,31 @@ def _plugin(call: Call) -> Answer:
 
     dataset = call.dataset
     entry = entry_of(call)
-    columns = [column["name"] for column in entry["columns"]]
     asked = [f"{quote(n, safe='')}={quote(t, safe='')}" for n, t in _asked(call)]
     shown = "&".join(asked) or f"limit={ROWS_SHOWN}"
-    found = _ask(call, f"/api/{quote(dataset.ident, safe='')}?{shown}")
-    rows: list[Any] = orjson.loads(found.body) if found is not None else []
+    # What cannot be asked for is refused as in other formats.
+    found = _respond(call, f"/api/{quote(dataset.ident, safe='')}?{shown}")
+    rows = _rows(found.body)
     examples = [_example(call, title, address) for title, address in _queries(call, dataset, rows)]
     return _page(
         call,
         "plugin.html",
         entry=entry,
-        columns=columns,
-        rows=[row for row in rows if isinstance(row, dict)],
+        columns=list(rows[0]) if rows else [],
+        rows=rows,
         asked=asked,
         examples=[example for example in examples if example is not None],
         parameters=_parameters(_rows_route(), dataset),
     )
+
+
+def _rows(body: bytes) -> list[dict[str, Any]]:
+    """Those that can be shown: an author may write them in another way."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return []
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _asked(call: Call) -> list[tuple[str, str]]:
@@ -264,7 +274,9 @@ def _example(call: Call, title: str, address: str) -> Example | None:
     content_type = dict(found.headers)["Content-Type"].partition(";")[0]
     text = found.body.decode()
     if content_type == _JSON:
-        text = _indented(orjson.loads(found.body))
+        # An author may have written what only looks like it.
+        with suppress(orjson.JSONDecodeError):
+            text = _indented(orjson.loads(found.body))
     is_cut = len(text) > _LONGEST_ANSWER
     if is_cut:
         # Whole lines, if there are any.
@@ -286,6 +298,18 @@ def _for_browsers(address: str) -> str:
 
 def _ask(call: Call, address: str) -> Reply | None:
     """What this server answers, in the transaction of the page; None where it cannot."""
+    try:
+        return _respond(call, address)
+    except Problem:
+        return None
+
+
+def _respond(call: Call, address: str) -> Reply:
+    """What this server answers, in the transaction of the page.
+
+    Raises:
+        Problem: it cannot.
+    """
     path, _, rest = address.partition("?")
     request = Request(
         *(call.request.scheme, call.request.host, call.request.root),
@@ -294,11 +318,9 @@ def _ask(call: Call, address: str) -> Reply | None:
         accept="",
         accept_encoding="",
     )
-    try:
-        reply = call.service.dispatcher.respond(request, reading=call.reading)
-    except Problem:
-        return None
-    return reply if isinstance(reply, Reply) else None
+    reply = call.service.dispatcher.respond(request, reading=call.reading)
+    assert isinstance(reply, Reply), f"{address} is a stream"
+    return reply
 
 
 def _indented(value: Any, indent: str = "", key: str = "") -> str:
