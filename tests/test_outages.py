@@ -157,7 +157,7 @@ class TestOneBatch:
         engine.open()
         counted: list[Message] = []
         losses = 0
-        for number, batch in enumerate(batches(200)):
+        for number, batch in enumerate(batches(120)):
             room = number
             counted += batch
             try:
