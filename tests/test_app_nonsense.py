@@ -42,18 +42,23 @@ THREADS = {"wsgi.multithread": True}
 """Events are for servers that can let somebody wait."""
 
 NONSENSE = (
-    *("", "+", "0", "-1", "-0", "1.5", "1e400", "-1e400", "NaN", "inf", "-inf", "Infinity"),
-    *("1000000000", "1000000001", "9" * 19, "9" * 400, "-" + "9" * 400, "1_000", "0x10", "+1"),
-    *("%D9%A1%D9%A2", "%EF%BC%91", "%E0%A5%A7", "%C2%B2"),  # digits of other scripts
-    *("%00", "a%00b", "%ff", "%c0%80", "%ed%a0%80", "%f4%90%80%80", "%zz", "%", "%u0041"),
-    *("%F0%9F%90%9F", "%E2%80%AE", "%EF%BF%BF", "%F4%8F%BF%BF", "a" + "%CC%81" * 300, "%7F"),
-    *("x" * 2_000, "x" * 10_000, "%25" * 2_000),
+    *("", "+", "0", "-1", "1e400", "NaN", "inf", "-inf", "1000000000", "1000000001", "9" * 19),
+    *("9" * 400, "-" + "9" * 400, "1_000", "0x10", "+1", "true", "null", "a,a", ","),
+    *("%D9%A1%D9%A2", "%EF%BC%91"),  # digits of other scripts
+    *("%00", "a%00b", "%ff", "%c0%80", "%ed%a0%80", "%zz", "%", "%F0%9F%90%9F", "%F4%8F%BF%BF"),
+    *("x" * 2_000, "x" * 10_000, "%25" * 2_000, "a" + "%CC%81" * 300),
     *("%3Cscript%3Ealert(1)%3C/script%3E", "alert(1)//", "a.b;alert(1)", "a%0d%0aSet-Cookie:b=c"),
-    *("'%3B+DROP+TABLE+volume_by_user_1h%3B--", "1+OR+1%3D1", "'+OR+''%3D'", "%22%3B--", "%5C'"),
-    *("$1", "%25s", "%28SELECT+1%29", "user%00", ":volume", "{{7*7}}", "..%2F..%2Fetc%2Fpasswd"),
-    *("0001-01-01", "9999-12-31", "9999-12-31T23:59:59-23:59", "-999999999y-999999999M", "24:00"),
-    *("true", "null", "[]", "{}", "a,a", ",", "all", "html", "sse", "user", "volume", "UTC"),
-    *("Asia/Kolkata", "../../etc/passwd", "/etc/passwd", "posixrules", "right/UTC"),
+    *("'%3B+DROP+TABLE+volume_by_user_1h%3B--", "'+OR+''%3D'", "%22%3B--", "$1", "%25s", "{{7*7}}"),
+    *("0001-01-01", "9999-12-31", "9999-12-31T23:59:59-23:59", "-999999999y-999999999M"),
+    *(
+        "all",
+        "html",
+        "user",
+        "volume",
+        "Asia/Kolkata",
+        "../../etc/passwd",
+        "..%2F..%2Fetc%2Fpasswd",
+    ),
     *("//evil.example/api/volume-1d", "https://evil.example/api/", "/api/%2562atch?q=/api/"),
     *("/api/volume-1d?start=%2500", "/api/volume-by-user-1h?%25ff", "/metrics", "/api/..%2Fx"),
 )
@@ -82,7 +87,8 @@ def place(
 ) -> Iterator[Whole]:
     """The API; nothing in its database changes, whatever it is asked."""
     folder = tmp_path_factory.mktemp("nonsense")
-    with migrated(request, request.param, folder) as uri, whole(uri, corpus) as made:
+    with migrated(request, request.param, folder) as uri:
+        made = whole(uri, corpus)
         before = dump(uri)
         yield made
         assert dump(uri) == before
@@ -190,8 +196,7 @@ def test_every_route_refuses_what_it_does_not_know(
     for nonsense in NONSENSE:
         unknown = get(client, f"{address}?{nonsense}=1")
         check(unknown)
-        is_empty = nonsense in ("user",) or not nonsense
-        if not is_empty and len(nonsense) < 2_000 and unknown.status_code == 400:
+        if unknown.status_code == 400:
             assert orjson.loads(unknown.data)["parameter"] is not None
     long = get(client, f"{address}?_={'x' * LONGEST_QUERY}")
     check(long)
@@ -272,7 +277,7 @@ KEYS = (
 
 @pytest.mark.parametrize("ident", IDENTS)
 def test_forged_cursors_lead_nowhere(place: Whole, client: FlaskClient, ident: str) -> None:
-    types = place.app.extensions["statscache"].rows[ident].key_types
+    types = place.service.rows[ident].key_types
     fitting: list[Any] = [
         {float: 1e9, int: 5, str: "a"}.get(type_, ["2015-01-01"]) for type_ in types
     ]
@@ -374,9 +379,8 @@ def ask(port: int, sent: bytes) -> bytes:
     ],
 )
 def test_the_transaction_of_an_answer_cannot_write(place: Whole, statement: str) -> None:
-    service = place.app.extensions["statscache"]
     with (
         pytest.raises((DBAPIError, DatabaseUnavailable), match=r"(?i)read.?only"),
-        service.reading() as connection,
+        place.service.reading() as connection,
     ):
         connection.execute(text(statement))

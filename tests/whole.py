@@ -1,49 +1,45 @@
-"""The API of all the plugins, on what the real engine has counted of real messages."""
+"""The API of all the plugins that there are, with rows in every table."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import flask
 import pytest
 from flask.testing import FlaskClient
 
-from statscache.app import build_app
-from statscache.config import Settings
+from statscache.app.service import Service
 from statscache.database import Database
-from statscache.engine import Engine
 from statscache.message import Message
-from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-from tests.conftest import NOON, message
+from tests.bundled import NOW, counted, recent
+from tests.conftest import message
 from tests.hub import DISTRIBUTION
 
-NOW = NOON + 3_600
-"""What the application takes for the present."""
-
-_HALF_A_DAY = 43_200
+CONFIG = {"statscache.people.rankings": True}
+"""All that an operator may allow."""
 
 
 @dataclass
 class Whole:
-    """An application of everything that is installed, with rows in every table.
-
-    Attributes:
-        uri: of its database.
-        settings: of the application.
-        installed: the bundled plugins, and those of others.
-    """
+    """An application of everything that is installed, and what it is made of."""
 
     uri: str
-    settings: Settings
-    installed: Installed
     app: flask.Flask
 
     @property
+    def service(self) -> Service:
+        found: Service = self.app.extensions["statscache"]
+        return found
+
+    @property
+    def installed(self) -> Installed:
+        """The bundled plugins, and those of others."""
+        return self.service.installed
+
+    @cached_property
     def backend(self) -> str:
         return Database(self.uri).backend
 
@@ -51,36 +47,10 @@ class Whole:
         return self.app.test_client()
 
 
-@contextmanager
-def whole(uri: str, messages: Sequence[Message], **config: Any) -> Iterator[Whole]:
-    """An application that may do all that an operator can allow; ``config`` is of the app."""
-    keys = {
-        "statscache.sqlalchemy.uri": uri,
-        "statscache.datagrepper.endpoint": "https://archive.example.org/datagrepper/",
-        "statscache.people.rankings": True,
-    } | {f"statscache.app.{name}": value for name, value in config.items()}
+def whole(uri: str, corpus: Sequence[Message]) -> Whole:
+    """An application on what the real engine has counted of real messages."""
+    # The corpus has none of this kind, which a plugin of others counts.
+    edit = message("org.fedoraproject.prod.wiki.article.edit", NOW - 60, {"title": "Main Page"})
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DISTRIBUTION)
-        installed = discovery.discover(keys)
-    engine = Engine(Database(uri), installed)
-    engine.open()
-    engine.beat(NOW - 3 * _HALF_A_DAY)
-    # Once as they are, over many years, and once within the last hours.
-    recent = [_again(one, number) for number, one in enumerate(messages)]
-    edit = message("org.fedoraproject.prod.wiki.article.edit", NOON, {"title": "Main Page"})
-    outcome = engine.count([*messages, *recent, edit])
-    assert not outcome.failing
-    engine.beat(NOW)
-    settings = Settings.from_config(keys)
-    app = build_app(settings, installed, clock=lambda: NOW)
-    try:
-        yield Whole(uri, settings, installed, app)
-    finally:
-        engine.close()
-
-
-def _again(message: Message, number: int) -> Message:
-    moment = NOON - number * 37.0 % _HALF_A_DAY
-    return Message.from_fedmsg(
-        dict(message.raw) | {"timestamp": moment, "msg_id": f"2023-{uuid.UUID(int=number)}"}
-    )
+        return Whole(uri, counted(uri, [*recent(corpus), edit], **CONFIG))
