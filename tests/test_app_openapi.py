@@ -126,6 +126,9 @@ def test_the_document_is_valid_and_complete(
         for part in reference.removeprefix("#/").split("/"):
             here = here[part.replace("~1", "/").replace("~0", "~")]
         assert here, reference
+    for operation in operations.values():
+        for parameter in operation["parameters"]:
+            assert parameter["schema"].get("enum", True), operation["operationId"]
     names = Counter(operation["operationId"] for operation in operations.values())
     assert names.most_common(1)[0][1] == 1
 

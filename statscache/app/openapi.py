@@ -133,7 +133,11 @@ def _operation(
         "operationId": name,
         "summary": route.summary,
         "tags": [dataset.ident if dataset is not None else "service"],
-        "parameters": [_parameter(parameter, dataset) for parameter in parameters],
+        "parameters": [
+            _parameter(parameter, dataset)
+            for parameter in parameters
+            if _takes_something(parameter, dataset)
+        ],
         "responses": {
             **{status: {"$ref": f"#/components/responses/{status}"} for status in _STATUSES},
             **{str(status): _response(route, status, content) for status in route.statuses},
@@ -150,6 +154,11 @@ def _response(route: Route, status: int, content: Mapping[str, Any]) -> dict[str
         problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
         content = {**content, "application/problem+json": problem}
     return {"description": route.summary, "content": content}
+
+
+def _takes_something(parameter: Parameter, dataset: Dataset | None) -> bool:
+    """Whether a parameter has any value in queries of ``dataset``: a column, say, if it has one."""
+    return bool(parameter.kind_for(dataset).schema.get("enum", True))
 
 
 def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
