@@ -174,7 +174,9 @@ def test_every_parameter_takes_any_nonsense(
     may_be = (503,) if route is READYZ else ()
     for parameter in parameters_of(place, route):
         rest = "" if parameter.is_required else required(route)
-        for nonsense in NONSENSE:
+        # Any text can be filtered by, alike on all routes, and each is another answer.
+        is_filter = parameter not in route.all_parameters and route.name != "rows"
+        for nonsense in NONSENSE[:: 4 if is_filter else 1]:
             query = f"{address}?{parameter.name}={nonsense}{rest}"
             check(get(client, query), parameter.name, may_be=may_be)
         twice = get(client, f"{address}?{parameter.name}=1&{parameter.name}=2{rest}")
