@@ -33,7 +33,7 @@ def make_month(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return messages
 
 
-MONTH = make_month(1_500)
+MONTH = make_month(900)
 
 
 def write_month(folder: Path, messages: list[dict[str, Any]], seed: int) -> None:

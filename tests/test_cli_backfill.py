@@ -34,7 +34,7 @@ from tests.hub import DISTRIBUTION, PROGRAMS, Hub, wait_until
 from tests.month import EPOCH, MONTH, write_month
 from tests.test_backfill import dask_address
 
-SOME = 1_000
+SOME = 700
 OVERLAP = 900.0
 IDENTS = len(discovery.discover({}).datasets)
 NOW = int(time.time())

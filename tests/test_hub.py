@@ -54,14 +54,18 @@ def test_from_the_bus_to_json(tmp_path: Path, migrated_uri: str) -> None:
         assert client.get("/api/volume-1d").json[0]["volume"] == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "backend"),
+    [(signal.SIGINT, "sqlite"), (signal.SIGTERM, "postgresql")],
+    indirect=["backend"],
+)
 def test_a_stop_commits_what_is_in_hand(
     tmp_path: Path, migrated_uri: str, number: signal.Signals
 ) -> None:
     # Flushed so rarely that only the stop can have done it.
     from datetime import timedelta
 
-    frequency = {"statscache.producer.frequency": timedelta(seconds=3000)}
+    frequency = {"statscache.producer.frequency": timedelta(seconds=30)}
     with Hub(tmp_path, migrated_uri, **frequency) as hub:
         hub.start()
         for _ in range(500):
