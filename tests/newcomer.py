@@ -240,6 +240,8 @@ def _importing(distribution: Path) -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         sys.path[:] = before
+        # Others may want another release of it.
+        sys.modules.pop("changing_statistics", None)
 
 
 def main() -> None:
