@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Table, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from statscache.database import is_unavailable
@@ -188,8 +188,14 @@ class ClassicRunner:
             log.exception("%s could not be stopped", self.ident)
 
 
+_CONNECTION_LOST = "8s2b"
+"""SQLAlchemy's code for whoever goes on with a connection that is lost."""
+
+
 def blames_plugin(error: Exception) -> bool:
     """Whether an exception in a plugin's writes is its own, and not the database's."""
+    if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
+        return False  # which the plugin may have passed over
     return not (isinstance(error, DBAPIError) and is_unavailable(error))
 
 
