@@ -97,7 +97,7 @@ def test_every_fault_at_once(
     server: Datagrepper, migrated_uri: str, tmp_path: Path, way: str
 ) -> None:
     now = time.time() - 30
-    raws = history(now, 1200)
+    raws = history(now, 900)
     generator = random.Random(way)
     live = [Message.from_fedmsg(raw) for raw in raws if generator.random() < 0.2]
     # What the archive gets late, with its old time, but within the overlap.

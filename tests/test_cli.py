@@ -108,6 +108,7 @@ def test_errors_are_one_line_with_the_cure(tmp_path: Path, database_uri: str) ->
     assert call(tmp_path, "replay", "missing.jsonl", uri=database_uri).returncode == 2
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_serve(tmp_path: Path, migrated_uri: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "statscache", "serve", "--port", "0"],
@@ -138,6 +139,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     assert len(done.stdout) > 100
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_the_wsgi_module_and_file(tmp_path: Path, migrated_uri: str) -> None:
     root = Path(__file__).parent.parent
     for program in (

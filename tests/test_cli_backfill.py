@@ -327,6 +327,7 @@ def test_readers_see_the_old_table_until_the_new_one_is_complete(
     assert sum(row[-1] for row in table(uri, "volume_by_topic_1h")) == 1_000 + len(live)
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_while_the_hub_fills_in_history_the_command_takes_over(
     tmp_path: Path, migrated_uri: str, datagrepper: Datagrepper
 ) -> None:

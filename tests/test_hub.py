@@ -19,6 +19,10 @@ from tests.hub import Hub, wait_until
 
 TODAY = 86_400
 
+# A hub takes seconds to start. What databases do differently is tested with the engine alone.
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+
 
 def raw(topic: str = "org.fedoraproject.prod.git.receive", **more: Any) -> dict[str, Any]:
     return {
@@ -78,6 +82,7 @@ def test_a_stop_commits_what_is_in_hand(
         assert counted(migrated_uri) == 500
 
 
+@on_postgresql
 def test_a_kill_loses_no_more_than_the_open_batch_and_doubles_nothing(
     tmp_path: Path, migrated_uri: str
 ) -> None:
@@ -97,6 +102,7 @@ def test_a_kill_loses_no_more_than_the_open_batch_and_doubles_nothing(
         assert sum(row[-1] for row in table(migrated_uri, "volume_1d")) == 3000
 
 
+@on_sqlite
 def test_nonsense_on_the_bus_is_recorded_and_stops_nothing(
     tmp_path: Path, migrated_uri: str
 ) -> None:
@@ -114,6 +120,7 @@ def test_nonsense_on_the_bus_is_recorded_and_stops_nothing(
         assert "raised to the 3 needed" in hub.log.read_text()
 
 
+@on_postgresql
 def test_other_peoples_classic_plugins_run_in_the_hub(tmp_path: Path, migrated_uri: str) -> None:
     edit = "org.fedoraproject.prod.wiki.article.edit"
     start = 1_700_000_000 // 3600 * 3600
@@ -136,6 +143,7 @@ def test_other_peoples_classic_plugins_run_in_the_hub(tmp_path: Path, migrated_u
         assert "stranger_statistics_that_is_not_there" in log
 
 
+@on_sqlite
 def test_a_hub_that_meets_another_schema_says_so_and_ends(
     tmp_path: Path, database_uri: str
 ) -> None:

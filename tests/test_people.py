@@ -85,7 +85,9 @@ def addresses(config: dict[str, Any]) -> list[str]:
     return sorted(set(found))
 
 
-@pytest.mark.parametrize("is_stored", [True, False])
+@pytest.mark.parametrize(
+    ("is_stored", "backend"), [(True, "sqlite"), (False, "postgresql")], indirect=["backend"]
+)
 def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None:
     """Whether it was stored before it was hidden, or never."""
     hiding = configured(migrated_uri, hidden=[HIDDEN.title()], rankings=True)
