@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import (
     Connection,
     Engine,
@@ -105,8 +104,8 @@ class Database:
             DatabaseUnavailable: see :meth:`begin`.
         """
         with self.begin() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-        expected = migrations.head()
+            current = migrations.revision_of(connection)
+        expected = migrations.HEAD
         if current == expected:
             return
         where = make_url(self.uri).render_as_string(hide_password=True)

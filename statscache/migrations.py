@@ -2,45 +2,63 @@
 
 The scripts are in ``alembic/`` at the top of the source tree, and are installed as the package
 ``statscache_migrations``.
+
+Alembic is imported by what needs it: the hub, the API and most commands only compare revisions when
+they start.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import statscache_migrations
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy import Connection, MetaData, Table, inspect, text
 
 from statscache import tables
 from statscache.plugins import discovery
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+HEAD = "0004"
+"""The newest revision among the migrations."""
+
 BUNDLED_DISTRIBUTION = "statscache"
 
+_REVISIONS = "alembic_version"
 
-def upgrade(connection: Connection) -> tuple[str | None, str | None]:
+
+def upgrade(connection: Connection) -> tuple[str | None, str]:
     """Bring the schema to the newest revision; gives the revisions before and after."""
-    before = MigrationContext.configure(connection).get_current_revision()
+    from alembic import command
+
+    before = revision_of(connection)
     configuration = _configuration()
     configuration.attributes["connection"] = connection
     command.upgrade(configuration, "head")
-    return before, head()
+    return before, HEAD
 
 
-@cache
-def head() -> str | None:
-    """The newest revision among the installed migrations."""
-    return ScriptDirectory.from_config(_configuration()).get_current_head()
+def revision_of(connection: Connection) -> str | None:
+    """The revision of the schema of a database; None where there is none yet."""
+    if not inspect(connection).has_table(_REVISIONS):
+        return None
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {_REVISIONS}"))  # noqa: S608
+    return found
+
+
+def scripts() -> ScriptDirectory:
+    """The installed migrations."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_configuration())
 
 
 def is_known(revision: str) -> bool:
     """Whether an installed migration has this revision."""
-    scripts = ScriptDirectory.from_config(_configuration()).walk_revisions()
-    return any(script.revision == revision for script in scripts)
+    return any(script.revision == revision for script in scripts().walk_revisions())
 
 
 def target_metadata() -> MetaData:
@@ -69,6 +87,8 @@ def is_ours(name: str | None, kind: str, parents: object) -> bool:
 
 
 def _configuration() -> Config:
+    from alembic.config import Config
+
     configuration = Config()
     folder = Path(statscache_migrations.__path__[0])
     configuration.set_main_option("script_location", str(folder).replace("%", "%%"))

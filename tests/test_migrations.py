@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -42,7 +45,19 @@ def test_text_is_ordered_by_code_point(migrated_uri: str) -> None:
 
 def test_an_upgrade_of_a_current_schema_changes_nothing(migrated_uri: str) -> None:
     with Database(migrated_uri).begin() as connection:
-        assert migrations.upgrade(connection) == (migrations.head(), migrations.head())
+        assert migrations.upgrade(connection) == (migrations.HEAD, migrations.HEAD)
+
+
+def test_the_newest_revision_is_that_of_the_scripts() -> None:
+    assert migrations.scripts().get_current_head() == migrations.HEAD
+
+
+def test_only_an_upgrade_needs_alembic() -> None:
+    program = "import sys, statscache.consumer, statscache.app; print('alembic' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_an_empty_database_is_named_as_such(database_uri: str) -> None:
