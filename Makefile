@@ -3,14 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Twice the processors: many tests wait, for a hub or a server.
+WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-long bench lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/statscache demo
 
 test: $(VENV)/installed-for-tests
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGUMENTS)
+
+test-long: $(VENV)/installed-for-tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long $(PYTEST_ARGUMENTS)
 
 bench: $(VENV)/installed-for-tests
 	$(BIN)/python -m benchmarks

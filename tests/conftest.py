@@ -52,6 +52,27 @@ def pytest_configure() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
+_ONCE = (
+    *("test_app_", "test_cli", "test_crash", "test_export", "test_hub", "test_laws"),
+    *("test_migrations", "test_people"),
+)
+"""How the names of modules begin whose tests ask the API, start programs, or try many examples."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what is in these modules on the second database to the long run."""
+
+    def database_of(item: pytest.Item) -> Any:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        return next((value for value in parameters if value in BACKENDS), None)
+
+    on_first = {item.nodeid.partition("[")[0] for item in items if database_of(item) == BACKENDS[0]}
+    for item in items:
+        is_second = database_of(item) == BACKENDS[1] and item.nodeid.partition("[")[0] in on_first
+        if is_second and item.path.name.startswith(_ONCE):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(autouse=True)
 def _no_foreign_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(URI_VARIABLE, raising=False)

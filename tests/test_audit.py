@@ -87,7 +87,7 @@ def test_a_sweep_compares_everything_and_finds_nothing_wrong(world: World) -> No
         ("UPDATE catchup_log SET number = 777 WHERE number = 7", "log"),
     ],
 )
-@pytest.mark.parametrize("repairs", [False, True])
+@pytest.mark.parametrize("repairs", [pytest.param(False, marks=pytest.mark.long), True])
 def test_what_was_changed_by_hand_is_found_and_repaired(
     world: World, statement: str, ident: str, *, repairs: bool
 ) -> None:

@@ -92,7 +92,11 @@ def dask_address(workers: int) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("where", "backend"),
-    [(threads, "sqlite"), (executors.processes, "postgresql"), (cluster, "sqlite")],
+    [
+        pytest.param(threads, "sqlite", marks=pytest.mark.long),
+        (executors.processes, "postgresql"),
+        (cluster, "sqlite"),
+    ],
 )
 def test_wherever_it_is_folded_the_tables_are_the_same(
     tmp_path: Path,

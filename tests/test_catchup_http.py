@@ -92,7 +92,9 @@ def catch_up(engine: Engine, archive: DatagrepperArchive, **more: Any) -> None:
     raise AssertionError("the archive was away each time")
 
 
-@pytest.mark.parametrize("way", ["one at a time", "folded in threads"])
+@pytest.mark.parametrize(
+    "way", ["one at a time", pytest.param("folded in threads", marks=pytest.mark.long)]
+)
 def test_every_fault_at_once(
     server: Datagrepper, migrated_uri: str, tmp_path: Path, way: str
 ) -> None:

@@ -142,6 +142,7 @@ def test_two_rebuilds_are_identical(
     assert (tmp_path / "out" / "manifest.json").read_text() == month
 
 
+@pytest.mark.long
 def test_what_is_counted_anew_is_identical_too(
     tmp_path: Path,
     new_database: Callable[[str], str],
@@ -228,6 +229,7 @@ def test_a_second_ctrl_c_does_not_wait(
     assert "repeat the command to go on" in err
 
 
+@pytest.mark.long
 def test_a_cluster_of_dask_gives_the_same(
     tmp_path: Path,
     new_database: Callable[[str], str],
@@ -327,6 +329,7 @@ def test_readers_see_the_old_table_until_the_new_one_is_complete(
     assert sum(row[-1] for row in table(uri, "volume_by_topic_1h")) == 1_000 + len(live)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_while_the_hub_fills_in_history_the_command_takes_over(
     tmp_path: Path, migrated_uri: str, datagrepper: Datagrepper
@@ -374,6 +377,7 @@ def test_classic_plugins_are_filled_in_and_counted_anew(
     assert sorted(row[1:] for row in table(uri, "data_wiki_edits")) == sorted(right)
 
 
+@pytest.mark.long
 def test_while_the_hub_runs_classic_plugins_stay_with_it(
     tmp_path: Path, new_database: Callable[[str], str], datagrepper: Datagrepper
 ) -> None:
@@ -460,6 +464,7 @@ def test_rows_that_cannot_be_written_are_told_of(
     assert "no such table" in err
 
 
+@pytest.mark.long
 def test_progress_is_drawn_on_a_terminal_and_in_lines_elsewhere(
     tmp_path: Path, new_database: Callable[[str], str]
 ) -> None:

@@ -14,6 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from statscache.demo import sample_messages
 from tests.hub import PROGRAMS, wait_until
 
@@ -68,6 +70,7 @@ def test_the_demonstration_serves_what_it_publishes_and_stops(tmp_path: Path) ->
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.long
 def test_a_termination_leaves_nothing_running(tmp_path: Path) -> None:
     port = free_port()
     process = start("--port", str(port), TMPDIR=str(tmp_path))

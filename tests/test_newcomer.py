@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import pytest
+
 from tests.newcomer import measure
 
 
+@pytest.mark.long
 def test_live_messages_do_not_wait_for_the_history_of_a_new_plugin(tmp_path: Path) -> None:
     result = measure(tmp_path, "sqlite", messages=6_000)
     print(result)

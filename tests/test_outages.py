@@ -397,6 +397,7 @@ def test_a_postgresql_that_goes_away_and_comes_back(tmp_path: Path, archive: Dat
             assert hub.stop() < 10
 
 
+@pytest.mark.long
 def test_memory_stays_flat_while_a_flood_meets_a_database_that_is_away(tmp_path: Path) -> None:
     with Server() as server:
         upgrade(server.uri)
@@ -472,6 +473,7 @@ class Lock:
         self._process.communicate()
 
 
+@pytest.mark.long
 def test_a_sqlite_file_that_another_process_holds(
     tmp_path: Path, migrated_file: Path, archive: Datagrepper
 ) -> None:
@@ -513,6 +515,7 @@ def can_mount() -> bool:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk")
 def test_a_disk_that_is_full(tmp_path: Path, migrated_file: Path, archive: Datagrepper) -> None:
     disk = tmp_path / "disk"
@@ -561,6 +564,7 @@ def fill(path: Path) -> None:
             file.flush()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_an_archive_that_is_away(tmp_path: Path, migrated_uri: str, archive: Datagrepper) -> None:
     stream = Stream(1)
