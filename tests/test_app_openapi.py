@@ -35,7 +35,7 @@ from tests.conftest import BACKENDS, migrated
 from tests.whole import Whole, whole
 
 EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
-FEW = 3
+FEW = 2
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
 PROBLEM = "application/problem+json"

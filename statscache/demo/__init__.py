@@ -83,7 +83,8 @@ class Demo:
     def introduction(self) -> str:
         """What to try, for the terminal."""
         paths = (
-            ("/api/", "what there is"),
+            ("/", "in a browser: what there is, with examples"),
+            ("/api/", "the idents"),
             ("/api/volume-1m", "all messages, by minute"),
             ("/api/volume-by-category-1m?rows_per_page=20", "by service"),
             ("/api/volume-by-user-1d", "by user, by day"),
