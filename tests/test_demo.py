@@ -53,7 +53,8 @@ def test_the_demonstration_serves_what_it_publishes_and_stops(tmp_path: Path) ->
         assert line, printed
         printed += line
     for url in re.findall(rf"http://127\.0\.0\.1:{port}/\S*", printed):
-        get(url) if "topic" not in url else urllib.request.urlopen(url).close()
+        is_json = "/api/" in url and "topic" not in url
+        get(url) if is_json else urllib.request.urlopen(url).close()
 
     def volume() -> int:
         return sum(row["volume"] for row in get(f"http://127.0.0.1:{port}/api/volume-1d"))
