@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from statscache import tables
 from statscache.app.dispatch import Dispatcher
@@ -21,7 +21,10 @@ from statscache.app.reading import Reading
 from statscache.app.reply import Reply
 from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.service import Service
 from statscache.database import Database
+from statscache.definitions import create_shadow, swap
+from statscache.errors import DatabaseUnavailable
 from tests.conftest import NOON
 from tests.served import Served, served, things
 
@@ -432,3 +435,43 @@ def test_addresses_with_odd_hosts_are_escaped(api: Served) -> None:
     assert answer.headers["Link"].startswith("<http://stats.example:8080/api/sizes-1h?")
     answer = api.client.get(f"{ROWS}?rows_per_page=2", headers={"Host": "[::1]:80"})
     assert answer.headers["Link"].startswith("<http://[::1]:80/api/")
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "is_replaced"),
+    [
+        ("/api/sizes-1h", True),
+        (f"/api/sizes-1h/series?start={NOON}&stop={NOON + 3600}", True),
+        (f"/api/batch?q=/api/sizes-1h/top%3Fby=thing%26start={NOON}%26stop={NOON + 3600}", True),
+        # It holds what it has begun to read.
+        ("/api/sizes-1h?format=ndjson&rows_per_page=all", False),
+    ],
+)
+def test_a_table_that_is_replaced_is_never_read_in_part(
+    api: Served, path: str, *, is_replaced: bool
+) -> None:
+    """What was written into the new table after the answer began cannot be seen in it."""
+    expected = api.client.get(path).data
+    app = api.worker()
+    table = api.installed.datasets["sizes-1h"].model.__table__
+    writer = Database(api.uri)
+    tried: list[bool] = []
+
+    def replace(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if tried or "FROM sizes_1h" not in statement:
+            return
+        tried.append(True)
+        try:
+            with writer.begin() as connection:
+                create_shadow(connection, table, "shadow_of_sizes")
+                connection.execute(text("INSERT INTO shadow_of_sizes SELECT * FROM sizes_1h"))
+                swap(connection, table, "shadow_of_sizes")
+        except DatabaseUnavailable:
+            tried[0] = False
+
+    service: Service = app.extensions["statscache"]
+    event.listen(service._database.engine, "before_cursor_execute", replace)
+    assert app.test_client().get(path).data == expected
+    assert tried == [is_replaced]
+    writer.dispose()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
+
+from sqlalchemy import Table
 
 from statscache.app import canonical, formats, reply
 from statscache.app.cache import AnswerCache, Entry, Flights, Memo
 from statscache.app.client import NOBODY, Client
 from statscache.app.plan import Plan, Planner
 from statscache.app.problems import too_much
-from statscache.app.reading import Reading
+from statscache.app.reading import Reading, Torn
 from statscache.app.reply import COMMON_HEADERS, Reply, Stream, StreamReply, Wait
 from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.route import Answer, Route, Scope
 from statscache.errors import StatementTimeout, StatscacheError
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.discovery import Dataset
 
 if TYPE_CHECKING:
     from statscache.app.service import Service
+
+log = logging.getLogger(__name__)
 
 MOST_PLANS = 4_096
 LONGEST_REMEMBERED = 1_500
@@ -194,8 +201,12 @@ class Dispatcher:
         if shared is not None:
             return self._answer(plan, client, shared)
         try:
-            with Reading(self._service.reading) as reading:
-                return self._answer(plan, client, reading)
+            while True:
+                try:
+                    with Reading(self._service.reading) as reading:
+                        return self._answer(plan, client, reading)
+                except Torn:
+                    log.info("a table was replaced while it was read: once more")
         except StatementTimeout as error:
             seconds = self._service.settings.statement_timeout.total_seconds()
             raise too_much(seconds) from error
@@ -208,12 +219,17 @@ class Dispatcher:
             self._service.revisions.saw(ident, reading.snapshot.revisions.get(ident))
         headers = _headers(plan, answer, mark)
         if answer.chunks is not None:
+            if plan.dataset is not None:
+                reading.hold(_tables_of(plan.dataset))
             reading.keep_open()
             if plan.compressed:
                 headers.append(GZIPPED)
             stream = Stream(answer.chunks, reading, compressed=plan.compressed)
             return StreamReply(answer.status, headers, stream)
         body = formats.body(answer, plan.format)
+        if plan.dataset is not None:
+            # The rows may have been read just now.
+            reading.check(_tables_of(plan.dataset))
         if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
             body = formats.compress(body)
             headers.append(GZIPPED)
@@ -272,3 +288,10 @@ def _wait(plan: Plan, mark: Hashable) -> Wait | None:
 
 def _etag(plan: Plan, mark: Hashable) -> str:
     return f'"{canonical.digest(plan.key, mark)}"'
+
+
+def _tables_of(dataset: Dataset) -> list[Table]:
+    """The tables that an answer may be made of: those of all the windows of a plugin."""
+    if isinstance(dataset.plugin, Aggregate):
+        return [table.table for table in dataset.plugin.tables]
+    return [dataset.model.__table__]

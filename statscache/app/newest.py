@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Connection
 
 from statscache.app.dispatch import Dispatcher
-from statscache.app.reading import Reading
+from statscache.app.reading import Reading, Torn
 from statscache.app.request import Request
 from statscache.app.revisions import Revision
 from statscache.errors import StatementTimeout
@@ -94,6 +94,10 @@ class NewestRows:
                 if revision is None:
                     raise
                 # So it would be for whoever asks.
+                self._kept[ident] = Newest(revision, None)
+            except Torn:
+                # The new table is a change of its own: that comes next.
+                assert revision is not None
                 self._kept[ident] = Newest(revision, None)
 
     def _rows(self, ident: str, reading: Reading) -> bytes | None:

@@ -134,6 +134,7 @@ class RowReader:
             total = call.connection.scalar(select(func.count()).select_from(some.subquery())) or 0
             # Without a revision nobody would say when it changes.
             if call.revision is not None:
+                call.reading.check([self._table])
                 self._counts.put(key, total)
         return total
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, inspect, text
 
 from statscache.app.revisions import Snapshot
+
+_ARE_OF_OLD = text("""
+    SELECT coalesce(bool_and(coalesce(seen.relname = found.name, false)), true)
+    FROM (
+        SELECT name, to_regclass(quote_ident(name)) AS latest FROM unnest(:names) AS name
+    ) AS found
+    LEFT JOIN pg_class AS seen ON seen.oid = found.latest
+    WHERE found.latest IS NOT NULL
+""")
+"""Whether tables are called now what they were called when the transaction began to see.
+
+PostgreSQL looks up names as they are, and reads ``pg_class`` as it was.
+"""
+
+
+class Torn(Exception):
+    """A table took the place of another one after the moment that is read: read it anew."""
 
 
 class Reading:
@@ -43,6 +60,38 @@ class Reading:
         if self._snapshot is None:
             self._snapshot = Snapshot(self.connection)
         return self._snapshot
+
+    def check(self, tables: Iterable[Table]) -> None:
+        """See that what was read of ``tables`` is of the moment of the transaction.
+
+        PostgreSQL shows a part of the rows of a table that was counted anew and took the place of
+        the former one since then; SQLite does not show such a table.
+
+        Raises:
+            Torn: it is not.
+        """
+        if self._connection is None or self._connection.dialect.name != "postgresql":
+            return
+        names = [table.name for table in tables]
+        if not self._connection.scalar(_ARE_OF_OLD, {"names": names}):
+            raise Torn
+
+    def hold(self, tables: Iterable[Table]) -> None:
+        """See to it that ``tables`` can be read until the end of the transaction, as :meth:`check`.
+
+        Raises:
+            Torn: one has been replaced already.
+        """
+        if self.connection.dialect.name != "postgresql":
+            return
+        found = list(tables)
+        there = set(inspect(self.connection).get_table_names())
+        quote = self.connection.dialect.identifier_preparer.quote
+        names = [quote(table.name) for table in found if table.name in there]
+        if names:
+            # Whoever waits to replace one goes on when we are done.
+            self.connection.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE")
+        self.check(found)
 
     def keep_open(self) -> None:
         """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`."""
