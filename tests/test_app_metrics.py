@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -64,6 +65,7 @@ def test_what_clients_ask_for_makes_no_labels(migrated_uri: str) -> None:
     assert len(found) == 3
 
 
+@pytest.mark.long
 def test_several_processes_share_a_folder(tmp_path: Path, migrated_uri: str) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()

@@ -95,7 +95,7 @@ def dask_address(workers: int) -> Iterator[str]:
     [
         pytest.param(threads, "sqlite", marks=pytest.mark.long),
         (executors.processes, "postgresql"),
-        (cluster, "sqlite"),
+        pytest.param(cluster, "sqlite", marks=pytest.mark.long),
     ],
 )
 def test_wherever_it_is_folded_the_tables_are_the_same(

@@ -178,7 +178,10 @@ def watermark(uri: str) -> float:
     return found[0][0] if found else 0.0
 
 
-@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [("1", signal.SIGINT), pytest.param("2", signal.SIGTERM, marks=pytest.mark.long)],
+)
 def test_one_that_is_interrupted_goes_on_where_it_stopped(
     tmp_path: Path,
     new_database: Callable[[str], str],

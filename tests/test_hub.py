@@ -82,6 +82,7 @@ def test_a_stop_commits_what_is_in_hand(
         assert counted(migrated_uri) == 500
 
 
+@pytest.mark.long
 @on_postgresql
 def test_a_kill_loses_no_more_than_the_open_batch_and_doubles_nothing(
     tmp_path: Path, migrated_uri: str
