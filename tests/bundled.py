@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,7 +59,13 @@ def counted(uri: str, messages: Sequence[Message], **config: Any) -> flask.Flask
 def listening(app: flask.Flask, **options: Any) -> Iterator[str]:
     """Serve ``app`` on a port of its own; the address of its root."""
     server = create_server(app, host="127.0.0.1", port=0, threads=4, **options)
-    thread = threading.Thread(target=server.run, daemon=True)
+
+    def run() -> None:
+        # It is closed while it waits for requests.
+        with suppress(OSError):
+            server.run()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.effective_port}{options.get('url_prefix', '')}"
