@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -240,39 +241,59 @@ def test_threads_see_revisions_that_never_go_back(revisions: Revisions, engine: 
     wait_until(lambda: number(revisions) == 30, "all are seen")
 
 
-def test_forked_processes_have_connections_of_their_own(
-    revisions: Revisions, engine: Engine, backend: str
-) -> None:
+FORKING = """
+import os, sys, time
+from statscache.app.revisions import Revisions
+from statscache.database import Database
+
+database = Database(sys.argv[1], read_only=True)
+revisions = Revisions(database.begin, database)
+
+def number():
+    revision = revisions.current(sys.argv[2])
+    return 0 if revision is None else revision.number
+
+assert number() == 1
+read, write = os.pipe()
+go_read, go_write = os.pipe()
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        first = number()
+        os.write(write, b"r")
+        os.read(go_read, 1)
+        deadline = time.monotonic() + 30
+        while number() < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        # Without the goodbyes of an interpreter, which belong to the parent.
+        os._exit((first, number()) != (1, 2))
+    children.append(child)
+assert len(os.read(read, 1) + os.read(read, 1)) == 2
+print("ready", flush=True)
+sys.stdin.readline()
+os.write(go_write, b"gg")
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+deadline = time.monotonic() + 30
+while number() < 2 and time.monotonic() < deadline:
+    time.sleep(0.001)
+assert number() == 2
+# The end of the children has not ended the connection of the parent.
+assert revisions._copy._commits is not None
+assert not revisions._copy._commits.have_come()
+"""
+
+
+def test_forked_processes_have_connections_of_their_own(migrated_uri: str, engine: Engine) -> None:
     engine.count([message()])
-    wait_until(lambda: number(revisions) == 1, "it is seen")
-    read, write = os.pipe()
-    go_read, go_write = os.pipe()
-    children = []
-    for _ in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            with suppress(BaseException):
-                first = number(revisions)
-                os.write(write, b"r")
-                os.read(go_read, 1)
-                deadline = time.monotonic() + 30
-                while number(revisions) < 2 and time.monotonic() < deadline:
-                    time.sleep(0.001)
-                code = 0 if (first, number(revisions)) == (1, 2) else 2
-            # Without the goodbyes of an interpreter, which belong to the parent.
-            os._exit(code)
-        children.append(child)
-    assert len(os.read(read, 1) + os.read(read, 1)) == 2
-    engine.count([message()])
-    os.write(go_write, b"gg")
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    for end in (read, write, go_read, go_write):
-        os.close(end)
-    wait_until(lambda: number(revisions) == 2, "the parent sees it")
-    # The end of the children has not ended the connection of the parent.
-    assert revisions._copy._commits is not None
-    assert not revisions._copy._commits.have_come()
+    # From a process without threads: whoever forks beside others inherits the locks that they hold.
+    command = [sys.executable, "-c", FORKING, migrated_uri, IDENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as forking:
+        assert forking.stdout is not None
+        assert forking.stdout.readline() == b"ready\n"
+        engine.count([message()])
+        forking.communicate(b"go\n", timeout=60)
+    assert forking.returncode == 0
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
