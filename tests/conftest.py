@@ -24,6 +24,7 @@ from statscache.message import Message
 from tests.postgresql import Server, administer
 
 if TYPE_CHECKING:
+    from tests.whole import Whole
     from tests.world import World
 
 POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
@@ -208,6 +209,19 @@ def corpus() -> list[Message]:
     return [
         Message.from_fedmsg({"timestamp": NOON + number} | raw) for number, raw in enumerate(raws)
     ]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: list[Message],
+) -> Iterator[Whole]:
+    """The API of everything that is installed, on either database."""
+    from tests.whole import whole
+
+    with migrated(request, request.param, tmp_path_factory.mktemp("whole")) as uri:
+        yield whole(uri, corpus)
 
 
 @pytest.fixture

@@ -28,11 +28,10 @@ from statscache.app.route import Route
 from statscache.app.routes import ROUTES
 from statscache.database import Database
 from statscache.errors import DatabaseUnavailable
-from statscache.message import Message
 from statscache.plugins.discovery import Dataset
-from tests.conftest import BACKENDS, migrated, table
+from tests.conftest import migrated, table
 from tests.servers import Server
-from tests.whole import Whole, whole
+from tests.whole import Whole
 
 IDENTS = ("volume-by-user-1h", "wiki-edits-by-title-1d", "release-engineering-event-logs")
 """Of an aggregate, of a classic plugin, and of latest values, which have a layout."""
@@ -78,19 +77,12 @@ HEADERS = (
 )
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def place(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    corpus: list[Message],
-) -> Iterator[Whole]:
+@pytest.fixture(scope="module")
+def place(place: Whole) -> Iterator[Whole]:
     """The API; nothing in its database changes, whatever it is asked."""
-    folder = tmp_path_factory.mktemp("nonsense")
-    with migrated(request, request.param, folder) as uri:
-        made = whole(uri, corpus)
-        before = dump(uri)
-        yield made
-        assert dump(uri) == before
+    before = dump(place.uri)
+    yield place
+    assert dump(place.uri) == before
 
 
 def dump(uri: str) -> dict[str, Any]:

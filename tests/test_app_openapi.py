@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import hypothesis
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -27,12 +26,11 @@ from schemathesis import Case, CheckContext, GenerationMode, Response
 from statscache.app import build_app
 from statscache.app.openapi import PROBLEM_SCHEMA
 from statscache.app.routes import ROUTES
-from statscache.message import Message
 from statscache.plugins import Aggregate
 from statscache.plugins.discovery import Dataset
 from tests.bundled import NOW
-from tests.conftest import BACKENDS, migrated
-from tests.whole import Whole, whole
+from tests.examples import tried
+from tests.whole import Whole
 
 EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
 FEW = 2
@@ -42,17 +40,6 @@ PROBLEM = "application/problem+json"
 
 TIMES = ("-7d", "now", "-1d-12h", "2015-10", "2015-10-20T06:00:00+01:00", "1445000000.5", "0")
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def place(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    corpus: list[Message],
-) -> Iterator[Whole]:
-    folder = tmp_path_factory.mktemp("openapi")
-    with migrated(request, request.param, folder) as uri:
-        yield whole(uri, corpus)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +104,7 @@ def schema_of(operation: dict[str, Any], media_type: str, status: str = "200") -
 def test_the_document_is_valid_and_complete(
     place: Whole, document: dict[str, Any], operations: dict[str, Any], chosen: dict[str, Any]
 ) -> None:
-    if place.backend == "sqlite":
+    if place.uri.startswith("sqlite"):
         # It takes long, and the other document is the same.
         paths = {path: document["paths"][path] for path in chosen}
         OpenAPIV31SpecValidator({**document, "paths": paths}).validate()
@@ -315,15 +302,7 @@ def test_whatever_is_asked_is_answered_as_declared(asked: list[Any], mode: Gener
         if mode is GenerationMode.NEGATIVE and not operation.query:
             continue
 
-        @hypothesis.settings(
-            max_examples=EXAMPLES or FEW,
-            derandomize=not EXAMPLES,
-            database=None,
-            deadline=None,
-            print_blob=True,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
+        @tried(FEW, EXAMPLES)
         @given(
             case=operation.as_strategy(generation_mode=mode),
             plausible=st.fixed_dictionaries(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, select, text
 
@@ -35,21 +35,9 @@ from statscache.plugins.discovery import Installed, Source
 from statscache.topics import EVERYTHING
 from tests import steps
 from tests.conftest import NOON, message
+from tests.examples import tried
 
 EXAMPLES = int(os.environ.get("STATSCACHE_LAWS", "0"))
-
-
-def tried(examples: int) -> settings:
-    return settings(
-        max_examples=EXAMPLES or examples,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        print_blob=True,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-
 
 START = int(NOON) - 43_200
 EPOCH = datetime.fromtimestamp(START, UTC)
@@ -424,7 +412,7 @@ class Run:
 
 
 def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
-    @tried(15)
+    @tried(15, EXAMPLES)
     @given(happenings(), ACTIONS)
     def law(found: list[Happening], todo: list[tuple[str, Any]]) -> None:
         run = Run(laboratory, found)
@@ -442,7 +430,7 @@ def test_the_tables_are_those_of_one_pass(laboratory: Laboratory) -> None:
 def test_plugins_that_are_installed_later_have_the_same(laboratory: Laboratory) -> None:
     some = laboratory.without("engineering", "pagure", "topic")
 
-    @tried(6)
+    @tried(6, EXAMPLES)
     @given(happenings(), ACTIONS, ACTIONS, st.booleans())
     def law(
         found: list[Happening],
@@ -560,7 +548,7 @@ class Hearing:
 def test_classic_plugins_hear_everything_once_and_in_order(
     laboratory: Laboratory,
 ) -> None:
-    @tried(15)
+    @tried(15, EXAMPLES)
     @given(
         st.lists(st.integers(0, 6_990), min_size=3, max_size=20),
         st.lists(st.integers(1, 900), max_size=5),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import flask
 import pytest
 from flask.testing import FlaskClient
 
 from statscache.app.service import Service
-from statscache.database import Database
 from statscache.message import Message
 from statscache.plugins.discovery import Installed
 from tests.bundled import NOW, counted, recent
@@ -38,10 +36,6 @@ class Whole:
     def installed(self) -> Installed:
         """The bundled plugins, and those of others."""
         return self.service.installed
-
-    @cached_property
-    def backend(self) -> str:
-        return Database(self.uri).backend
 
     def client(self) -> FlaskClient:
         return self.app.test_client()
