@@ -33,7 +33,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
 from statscache import tables
@@ -42,7 +42,7 @@ from statscache.message import Message
 from statscache.plugins import discovery
 from tests.datagrepper import Datagrepper
 from tests.hub import DISTRIBUTION, PROGRAMS, Hub
-from tests.postgresql import Server
+from tests.postgresql import Server, administer
 from tests.stream import Stream
 from tests.truth import Truth
 
@@ -440,11 +440,11 @@ def drop(uri: str) -> None:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{url.database}{suffix}").unlink(missing_ok=True)
         return
-    admin = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)"))
-        connection.execute(text(f"CREATE DATABASE {url.database}"))
-    admin.dispose()
+    administer(
+        url.set(database="postgres").render_as_string(hide_password=False),
+        f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)",
+        f"CREATE DATABASE {url.database}",
+    )
 
 
 def run(
