@@ -68,7 +68,7 @@ def _measure_kept(title: str, uri: str) -> None:
     for name, path in KEPT.items():
         # The first request reads the rows, the second one finds them.
         _, headers, body = _getter(app, path)()
-        floor = _rate(_getter(_memory_view(body), "/"))
+        floor = _rate(_getter(memory_view(body).wsgi_app, "/"))
         for what, more in (("", {}), (", 304", {"HTTP_IF_NONE_MATCH": headers["ETag"]})):
             rate = _rate(_getter(app, path, **more))
             label = f"{name}{what}, {len(body)} bytes"
@@ -124,10 +124,11 @@ def _deep(app: Any, size: int) -> str:
     return match[1].replace(f"stop={middle}&", "")
 
 
-def _memory_view(body: bytes) -> Any:
+def memory_view(body: bytes) -> flask.Flask:
+    """The floor: an application that answers from memory."""
     app = flask.Flask("floor")
     app.add_url_rule("/", view_func=lambda: flask.Response(body, content_type="application/json"))
-    return app.wsgi_app
+    return app
 
 
 def _getter(app: Callable[..., Iterable[bytes]], path: str, **more: str) -> Get:

@@ -21,7 +21,7 @@ from pathlib import Path
 import flask
 
 from benchmarks import databases
-from benchmarks.api import EPOCH, fill
+from benchmarks.api import EPOCH, fill, memory_view
 from benchmarks.table import Result, median_seconds, show
 from statscache.config import URI_VARIABLE
 
@@ -103,11 +103,8 @@ def _measure(title: str, uri: str, path: str, folder: Path, *, has_nginx: bool) 
 
 
 def view() -> flask.Flask:
-    """An application that answers from memory."""
-    body = Path(os.environ[BODY]).read_bytes()
-    app = flask.Flask("floor")
-    app.add_url_rule("/", view_func=lambda: flask.Response(body, content_type="application/json"))
-    return app
+    """The floor, for gunicorn."""
+    return memory_view(Path(os.environ[BODY]).read_bytes())
 
 
 class Connection:
