@@ -52,8 +52,7 @@ def _one(call: Call, text: str) -> dict[str, Any]:
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:
     """What the answers depend on: all that each of them does, and the address in their links."""
-    where = call.request.scheme, call.request.host, call.request.root
-    return where, tuple(_mark(call, text, snapshot) for text in call.values["q"])
+    return call.request.base, tuple(_mark(call, text, snapshot) for text in call.values["q"])
 
 
 def _mark(call: Call, text: str, snapshot: Snapshot) -> Hashable:

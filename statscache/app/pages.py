@@ -150,11 +150,6 @@ def _reference(call: Call) -> Answer:
     return _page(call, "reference.html", routes=routes)
 
 
-def _where(call: Call) -> tuple[str, str, str]:
-    """What links and commands begin with: whoever asks by another address gets another page."""
-    return call.request.scheme, call.request.host, call.request.root
-
-
 def _page(call: Call, template: str, **said: Any) -> Answer:
     root = quote(call.request.root.encode("latin-1"))
     host = f"{call.request.scheme}://{quote(call.request.host, safe=':[]')}{root}"
@@ -312,7 +307,7 @@ def _respond(call: Call, address: str) -> Reply:
     """
     path, _, rest = address.partition("?")
     request = Request(
-        *(call.request.scheme, call.request.host, call.request.root),
+        *call.request.base,
         path=unquote_to_bytes(path).decode("latin-1"),
         query=rest,
         accept="",
@@ -449,7 +444,7 @@ INDEX = Route(
     answer=_index,
     formats=("html",),
     scope=Scope.ALL,
-    state=lambda call, _snapshot: _where(call),
+    state=lambda call, _snapshot: call.request.base,
     clock=True,
     steps=lambda _dataset, _values: MINUTES,
     schema={"type": "string"},
@@ -461,7 +456,7 @@ REFERENCE = Route(
     answer=_reference,
     formats=("html",),
     scope=Scope.NOTHING,
-    state=lambda call, _snapshot: _where(call),
+    state=lambda call, _snapshot: call.request.base,
     schema={"type": "string"},
 )
 PLUGIN = Route(
@@ -471,7 +466,7 @@ PLUGIN = Route(
     answer=_plugin,
     formats=("html",),
     scope=Scope.ALL,
-    state=lambda call, _snapshot: _where(call),
+    state=lambda call, _snapshot: call.request.base,
     clock=True,
     steps=lambda _dataset, _values: MINUTES,
     schema={"type": "string"},

@@ -33,6 +33,11 @@ class Request(NamedTuple):
         )
 
     @property
+    def base(self) -> tuple[str, str, str]:
+        """What links begin with: who asks by another address is given other ones."""
+        return self.scheme, self.host, self.root
+
+    @property
     def address(self) -> str:
         """The URL up to the query, escaped so that it can stand in a header and in HTML."""
         path = quote((self.root + self.path).encode("latin-1"), safe="/")
