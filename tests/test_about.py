@@ -16,6 +16,9 @@ from statscache import about
 from statscache.about import tables
 from statscache.about.paths import TRANSFORMS, compile_finder
 from statscache.errors import ConfigurationError
+from statscache_plugins.volume.by_package import VolumeByPackage
+from tests.conftest import message
+from tests.served import served
 from tests.test_message import JSON
 
 DATA = Path(__file__).parent / "data"
@@ -171,6 +174,24 @@ def test_every_service_with_packages_has_a_row_for_its_users() -> None:
         ("git.receive.valgrind.master", {"commit": {"username": "mjw"}}, {"mjw"}, {"valgrind"}),
         ("git.branch.valgrind.f18", {"agent": "limburgher"}, {"limburgher"}, {"valgrind"}),
         (
+            "git.receive",
+            {"commit": {"username": "mjw", "repo": "valgrind", "namespace": "rpms"}},
+            {"mjw"},
+            {"valgrind"},
+        ),
+        (
+            "git.receive",
+            {"commit": {"username": "mjw", "repo": "valgrind", "namespace": "tests"}},
+            {"mjw"},
+            set(),
+        ),
+        (
+            "git.receive",
+            {"commit": {"username": "mjw", "repo": "valgrind"}, "namespace": "modules"},
+            {"mjw"},
+            set(),
+        ),
+        (
             "git.branch",
             {"agent": "pingou", "name": "tools", "namespace": "container"},
             {"pingou"},
@@ -247,6 +268,18 @@ def test_formats_that_the_published_messages_do_not_show(
 ) -> None:
     raw = {"topic": f"org.fedoraproject.prod.{topic}", "username": "apache", "msg": body}
     assert (about.usernames(raw), about.packages(raw)) == (users, packages)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_push_to_the_tests_of_a_package_is_not_one_to_the_package(migrated_uri: str) -> None:
+    pushes = [
+        message(msg={"commit": {"username": "mjw", "repo": "ember", "namespace": namespace}})
+        for namespace in ("rpms", "tests", "tests", "modules", "container")
+    ]
+    with served(migrated_uri, VolumeByPackage) as api:
+        api.count(*pushes)
+        rows = api.client.get("/api/volume-by-package-1d?package=ember").json
+    assert [row["volume"] for row in rows] == [1]
 
 
 def test_a_malformed_path_is_refused() -> None:

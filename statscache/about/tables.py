@@ -158,7 +158,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "git.branch.#": ("[namespace=rpms,rpms-checks?].name || ^topic | repository",),
     "git.lookaside.#": ("[namespace=rpms,rpms-checks?].name",),
     "git.pkgdb2branch.complete": ("branchedPackages[]", "unbranchedPackages[]"),
-    "git.receive.#": ("commit.repo || ^topic | repository",),
+    # A push has the namespace in its commit, where the others have it beside the name.
+    "git.receive.#": (
+        (
+            "[namespace=rpms,rpms-checks?].commit[namespace=rpms,rpms-checks?].repo"
+            " || ^topic | repository"
+        ),
+    ),
     "greenwave.#": (
         "subject[type=koji_build].item | build",
         "[subject_type=koji_build].subject_identifier | build",
