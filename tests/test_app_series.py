@@ -300,6 +300,19 @@ def test_a_bucket_opens_with_the_first_second_that_is_covered(place: Place) -> N
         assert (found["partial"], found["missing"]) == (partial, missing)
 
 
+def test_the_rest_is_not_taken_for_an_empty_key(place: Place) -> None:
+    moment = MIDNIGHT + 10.0
+    place.count([visit(moment + n, site=site) for n, site in enumerate(["", "", "b", "c"])])
+    place.cover()
+    client, query = place.client(), f"start={MIDNIGHT}&stop={MIDNIGHT + DAY}&by=site&top=1"
+    address = f"/api/visits-1d/series?{query}&select=visits&format="
+    [empty, rest] = csv.DictReader(io.StringIO(client.get(f"{address}csv").text))
+    assert (empty["site"], empty["visits"]) == ("", "2")
+    assert (rest["site"], rest["visits"]) == ("other", "2")
+    lines = client.get(f"{address}ndjson").text.splitlines()
+    assert [json.loads(line)["site"] for line in lines] == ["", None]
+
+
 def test_fill(place: Place) -> None:
     messages = [visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, seconds=3)]
     place.count(messages)

@@ -158,9 +158,11 @@ class Chart:
             (group, [self.values(group, place) for place in range(len(self.measures))])
             for group in self.groups
         ]
+        # Empty cells are keys too. NDJSON tells a key that is called so from the rest by null.
+        rest = REST if self.call.format == "csv" else None
         for number, start in enumerate(starts):
             for group, values in lines:
-                key = (group.key,) if has_key else ()
+                key = (rest if group.key is None else group.key,) if has_key else ()
                 yield (start, *key, *(line[number] for line in values), states[number])
 
     @property
