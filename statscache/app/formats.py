@@ -14,7 +14,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from statscache.app.problems import Problem
-from statscache.app.route import Answer, Table
+from statscache.app.route import RAW, Answer, Call, Table
+from statscache.plugins.models import harmless
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ def _accepted(header: str, formats: Sequence[str]) -> str:
     )
 
 
-def body(answer: Answer, format_: str) -> bytes:
-    """The body of ``answer``, which is not a stream."""
+def body(answer: Answer, call: Call) -> bytes:
+    """The body of ``answer`` to ``call``, which is not a stream."""
     if answer.body is not None:
         return answer.body.encode() if isinstance(answer.body, str) else answer.body
-    if format_ == "csv":
+    if call.format == "csv":
         assert answer.table is not None
-        return csv_text(answer.table).encode()
-    if format_ == "ndjson":
+        return csv_text(answer.table, call).encode()
+    if call.format == "ndjson":
         assert answer.table is not None
         return ndjson(answer.table)
     if answer.value is None and answer.table is not None:
@@ -132,13 +133,16 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
-def csv_text(table: Table, *, header: bool = True) -> str:
-    """``table`` as CSV (RFC 4180)."""
+def csv_text(table: Table, call: Call, *, header: bool = True) -> str:
+    """``table`` as CSV (RFC 4180), with text that spreadsheets would run as ``call`` wants it."""
     text = io.StringIO()
     writer = csv.writer(text)
     if header:
         writer.writerow(table.columns)
-    writer.writerows(table.rows)
+    rows: Iterable[Iterable[Any]] = table.rows
+    if call.values["csv"] != RAW:
+        rows = (map(harmless, row) for row in rows)
+    writer.writerows(rows)
     return text.getvalue()
 
 

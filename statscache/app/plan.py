@@ -104,7 +104,7 @@ class Planner:
         texts = dict(pairs)
         form = _negotiate(request, route, texts)
         if route.page is not None and form not in route.formats:
-            formats_offered, route = route.format_parameter, route.page
+            formats_offered, route = route.format_parameters, route.page
             parameters = (*route.all_parameters, *formats_offered)
         else:
             parameters = route.all_parameters

@@ -8,7 +8,7 @@ order of a request:
 2. It parses the query by :attr:`Route.parameters`, and by the filters of the dataset where
    :attr:`Route.filterable`: unknown, doubled, overlong or ill-formed ones are a 400 that names them
    (:mod:`statscache.app.query`). ``callback`` and ``_`` belong to every route with JSON, ``format``
-   to every route with several formats: no declaration names them.
+   to every route with several formats, ``csv`` to every route with CSV: no declaration names them.
 3. It negotiates the format by ``format=``, ``callback=`` and ``Accept``. Where people prefer HTML,
    and the route has a :attr:`Route.page`, that is another route which takes over from here.
 4. It rounds the present down to a step (:attr:`Route.steps`; the resolution of the dataset, and a
@@ -58,6 +58,16 @@ from statscache.plugins.discovery import Dataset
 
 if TYPE_CHECKING:
     from statscache.app.service import Service
+
+
+SAFE, RAW = "safe", "raw"
+CSV = Parameter(
+    "csv",
+    query.choice(SAFE, RAW),
+    "In CSV: an apostrophe before text that spreadsheets would take for a formula (safe), or the "
+    "text as it is (raw).",
+    SAFE,
+)
 
 
 class Scope(enum.Enum):
@@ -185,7 +195,7 @@ class Route:
         summary: one line.
         description: the rest, for who reads the reference; reStructuredText without roles.
         answer: from a call to its answer.
-        parameters: that it takes, besides ``format``, ``callback`` and ``_``.
+        parameters: that it takes, besides ``format``, ``csv``, ``callback`` and ``_``.
         filterable: whether it takes the filters of the dataset as well.
         applies: whether a dataset has an answer at all: no document leads to a route that always
             refuses.
@@ -229,13 +239,14 @@ class Route:
     @cached_property
     def all_parameters(self) -> tuple[Parameter, ...]:
         """The parameters, those that no declaration names included."""
-        parameters = (*self.parameters, *self.format_parameter)
+        parameters = (*self.parameters, *self.format_parameters)
         return (*parameters, *query.PLAIN) if "json" in self.formats else parameters
 
     @cached_property
-    def format_parameter(self) -> tuple[Parameter, ...]:
-        """``format``, where there is a choice."""
-        if len(self.offered) < 2:
-            return ()
-        summary = "The format, whatever the Accept header says."
-        return (Parameter("format", query.choice(*self.offered), summary),)
+    def format_parameters(self) -> tuple[Parameter, ...]:
+        """``format``, where there is a choice, and ``csv``, where CSV is among them."""
+        found = []
+        if len(self.offered) > 1:
+            summary = "The format, whatever the Accept header says."
+            found.append(Parameter("format", query.choice(*self.offered), summary))
+        return (*found, CSV) if "csv" in self.formats else tuple(found)

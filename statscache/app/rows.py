@@ -95,7 +95,7 @@ def _write(said: Answer, call: Call, reader: RowReader, page: Page) -> None:
     model, names = call.dataset.model, call.values["select"]
     if names is None and call.format == "json":
         said.body = model.to_json(page.rows)
-    elif names is None and call.format == "csv":
+    elif names is None and call.format == "csv" and reader.writes_csv:
         said.body = model.to_csv(page.rows)
     else:
         names = names or list(reader.columns)

@@ -38,6 +38,7 @@ QUERY_PARAMETERS = frozenset(
         "callback",
         "columns",
         "compare",
+        "csv",
         "cursor",
         "fill",
         "format",

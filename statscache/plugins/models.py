@@ -43,12 +43,15 @@ class Serializable:
 
     @classmethod
     def to_csv(cls, rows: Iterable[Any]) -> str:
-        """``rows`` as CSV (RFC 4180), a header first, times in UNIX seconds."""
+        """``rows`` as CSV (RFC 4180), a header first, times in UNIX seconds.
+
+        Text that a spreadsheet would run is made :func:`harmless`.
+        """
         names = cls.served_columns()
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(names)
-        writer.writerows([plain(getattr(row, name)) for name in names] for row in rows)
+        writer.writerows([harmless(plain(getattr(row, name))) for name in names] for row in rows)
         return text.getvalue()
 
 
@@ -60,6 +63,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+_RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How text begins that spreadsheets take for a formula; the last four are the wide forms."""
+
+
+def harmless(value: Any) -> Any:
+    """``value`` as it may stand in a spreadsheet: an apostrophe before text that would be run.
+
+    Anybody can put ``=HYPERLINK(...)`` into a message of the bus. Numbers stay numbers.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_RUN) else value
 
 
 class BaseModel(Serializable, DeclarativeBase):
