@@ -27,6 +27,7 @@ from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.intake import LONGEST_BACKOFF, Intake
+from statscache.logs import make_printable
 from statscache.plugins import discovery
 
 log = logging.getLogger(__name__)
@@ -205,6 +206,7 @@ def _make_room_for_threads(hub: Any) -> None:
 
 def _log_like_fedmsg() -> None:
     """Use the handlers of fedmsg's logger, unless the configuration names one for us."""
+    make_printable()
     logger = logging.getLogger("statscache")
     if not logger.handlers and not logging.getLogger().handlers:
         logger.handlers = list(logging.getLogger("fedmsg").handlers)

@@ -10,6 +10,7 @@ from statscache.database import Database
 from statscache.rejections import Rejection
 from tests.commands import call
 from tests.conftest import NOON, table
+from tests.world import execute
 
 EDIT = {
     "topic": "org.fedoraproject.prod.wiki.article.edit",
@@ -39,6 +40,20 @@ def test_retry(tmp_path: Path, migrated_uri: str) -> None:
     assert (done.returncode, done.stdout) == (0, "1 counted, 0 rejected again.\n")
     assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [2]
     assert table(migrated_uri, "statscache_rejected") == []
+
+
+def test_what_is_shown_cannot_steer_a_terminal(tmp_path: Path, migrated_uri: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"{\x1b[2J\x1b]0;title\x07\rforged \xe2\x80\xaegpj.exe\n")
+    assert call(tmp_path, "replay", "a.jsonl", uri=migrated_uri).returncode == 0
+    listed = call(tmp_path, "rejected", "list", uri=migrated_uri).stdout
+    assert listed.replace("\n", "").isprintable()
+    assert "\\x1b[2J" in listed
+    assert "\\u202egpj.exe" in listed
+    # Text of plugins and of the archive as well, wherever it is shown.
+    execute(migrated_uri, "INSERT INTO statscache_audit VALUES (1, 1, 0, 0, 1, 1, 0, '\x1b[2J')")
+    status = call(tmp_path, "status", uri=migrated_uri).stdout
+    assert "the newest: \\x1b[2J" in status
+    assert status.replace("\n", "").isprintable()
 
 
 def test_what_to_retry_must_be_said(tmp_path: Path, migrated_uri: str) -> None:

@@ -114,11 +114,14 @@ def test_nonsense_on_the_bus_is_recorded_and_stops_nothing(
         hub.send(b"org.x.dev.bad.encoding", b'{"topic": "\xff\xfe"}')
         hub.send(b"org.x.dev.bad.topic \xff", b"{}")
         hub.send(b"org.x.dev.bad.frames", b"1", b"2")
+        hub.send(b"org.x.dev.bad.\x1b[2J", b'"\x1b]0;title"')
         hub.send(b"org.x.dev.bad.time", b'{"topic": "org.x.dev.bad.time", "timestamp": NaN}')
         hub.publish(raw())
         wait_until(lambda: counted(migrated_uri) == 1, "the good one is counted", hub.log)
-        wait_until(lambda: len(table(migrated_uri, "statscache_rejected")) == 5, "kept", hub.log)
-        assert "raised to the 3 needed" in hub.log.read_text()
+        wait_until(lambda: len(table(migrated_uri, "statscache_rejected")) == 6, "kept", hub.log)
+        log = hub.log.read_text()
+        assert "raised to the 3 needed" in log
+        assert "\x1b" not in log
 
 
 @on_postgresql

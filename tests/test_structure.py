@@ -75,6 +75,12 @@ def test_there_are_no_drawers() -> None:
     assert not [path for path in ROOT.glob("statscache*/**/*.py") if path.name in drawers]
 
 
+def test_commands_write_printable_text_only() -> None:
+    for path in (ROOT / "statscache" / "cli").glob("*.py"):
+        if path.name != "terminal.py":
+            assert "click.echo" not in path.read_text(), path.name
+
+
 def test_the_readmes_commands_are_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"make (\w+)", (ROOT / "README.rst").read_text()):

@@ -10,7 +10,9 @@ import click
 
 from statscache import __version__
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
+from statscache.logs import make_printable
 
 _MODULES = {
     "backfill": "backfill",
@@ -59,9 +61,10 @@ def statscache(context: click.Context, config_filename: str | None) -> None:
 
 def main() -> None:
     """Run the command line; our own errors are shown as one line, without a traceback."""
+    make_printable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         statscache()
     except StatscacheError as error:
-        click.echo(f"statscache: {error}", err=True)
+        echo(f"statscache: {error}", err=True)
         sys.exit(1)

@@ -9,6 +9,7 @@ from statscache import tables
 from statscache.cli import filling
 from statscache.cli.context import Context
 from statscache.cli.idents import named
+from statscache.cli.terminal import echo
 from statscache.engine import Engine
 from statscache.errors import StatscacheError
 from statscache.roster import FAILING
@@ -39,9 +40,9 @@ def backfill(
         engine.prune()
         failing = failures(engine, chosen)
     complete = set(chosen or context.installed.datasets) - set(failing)
-    click.echo(f"{messages} messages of the archive were read; complete: {len(complete)} idents.")
+    echo(f"{messages} messages of the archive were read; complete: {len(complete)} idents.")
     if apart:
-        click.echo(
+        echo(
             f"Complete, and apart from the others until those agree with the archive: "
             f"{', '.join(apart)}."
         )

@@ -6,6 +6,7 @@ import click
 
 from statscache import migrations
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 
 
 @click.group()
@@ -22,6 +23,6 @@ def upgrade(context: Context) -> None:
         before, after = migrations.upgrade(connection)
     database.dispose()
     if before == after:
-        click.echo(f"The schema is {after} already.")
+        echo(f"The schema is {after} already.")
     else:
-        click.echo(f"The schema is now {after} (it was {before or 'empty'}).")
+        echo(f"The schema is now {after} (it was {before or 'empty'}).")

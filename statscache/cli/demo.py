@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from statscache.cli.terminal import echo
 from statscache.demo import Demo
 
 
@@ -25,9 +26,9 @@ def demo(port: int, rate: float, seconds: float | None, folder: Path | None) -> 
     """
     with Demo(port=port, folder=folder) as running:
         try:
-            click.echo(running.introduction())
-            running.publish(rate=rate, seconds=seconds, report=click.echo)
+            echo(running.introduction())
+            running.publish(rate=rate, seconds=seconds, report=echo)
         except KeyboardInterrupt:
-            click.echo("")
-        click.echo("Stopping: the hub commits what it has in hand ...")
-    click.echo(f"Stopped. {running.published} messages were published.")
+            echo("")
+        echo("Stopping: the hub commits what it has in hand ...")
+    echo(f"Stopped. {running.published} messages were published.")

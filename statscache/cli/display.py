@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-import click
+from statscache.cli.terminal import echo, redraw
 
 _LINE_EVERY = 5.0
 _DRAWN_EVERY = 0.2
@@ -43,17 +43,17 @@ class Display:
     def say(self, text: str) -> None:
         """Show something else, in a line of its own."""
         self._finish_line()
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     def _draw(self, line: str) -> None:
         if not self._is_terminal:
-            click.echo(line, err=True)
+            echo(line, err=True)
             return
         line = line[: shutil.get_terminal_size().columns - 1]
-        click.echo("\r" + line.ljust(self._width), nl=False, err=True)
+        redraw(line.ljust(self._width))
         self._width = len(line)
 
     def _finish_line(self) -> None:
         if self._width:
-            click.echo("", err=True)
+            echo("", err=True)
         self._width = 0

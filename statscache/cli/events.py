@@ -10,6 +10,7 @@ from statscache.app import create_app
 from statscache.app.asgi import THREADS, AsgiApplication
 from statscache.cli.context import Context
 from statscache.cli.prefix import prefix_option
+from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 
 GRACE = 5
@@ -57,7 +58,7 @@ def events(context: Context, host: str, port: int, threads: int, prefix: str) ->
         )
     )
     application.service.listeners.is_ending = lambda: server.should_exit
-    click.echo(f"Serving on http://{host}:{listening.getsockname()[1]}/api/events")
+    echo(f"Serving on http://{host}:{listening.getsockname()[1]}/api/events")
     server.run(sockets=[listening])
 
 

@@ -11,6 +11,7 @@ from statscache.cli.context import Context
 from statscache.cli.display import Display
 from statscache.cli.idents import named
 from statscache.cli.moments import MOMENT
+from statscache.cli.terminal import echo
 from statscache.export import CSV, FORMATS, MANIFEST
 from statscache.export import export as write
 
@@ -64,13 +65,13 @@ def export(
                 report=report,
             )
     except KeyboardInterrupt:
-        click.echo("Interrupted: an export that was there before is there still.", err=True)
+        echo("Interrupted: an export that was there before is there still.", err=True)
         raise
     finally:
         database.dispose()
     rows = sum(file.rows for file in made.files)
-    click.echo(f"{rows} rows of {len(chosen)} idents in {len(made.files)} files.")
+    echo(f"{rows} rows of {len(chosen)} idents in {len(made.files)} files.")
     if made.removed:
-        click.echo(f"{len(made.removed)} files of the export before are gone.")
+        echo(f"{len(made.removed)} files of the export before are gone.")
     digest = hashlib.sha256(made.manifest().encode("utf-8")).hexdigest()
-    click.echo(f"{output / MANIFEST}: SHA-256 {digest}")
+    echo(f"{output / MANIFEST}: SHA-256 {digest}")

@@ -20,6 +20,7 @@ from statscache.archive import Archive, open_archive
 from statscache.catchup import CatchUp, Pace, Progress
 from statscache.cli.context import Context
 from statscache.cli.display import Display
+from statscache.cli.terminal import echo
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, StatscacheError
@@ -230,9 +231,7 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if signals:
-            click.echo(
-                "Interrupted: what was done is committed; repeat the command to go on.", err=True
-            )
+            echo("Interrupted: what was done is committed; repeat the command to go on.", err=True)
 
 
 def _line(progress: Progress, seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 
 
 @click.command()
@@ -15,11 +16,9 @@ def plugins(context: Context) -> None:
     width = max((len(ident) for ident in installed.datasets), default=0)
     for ident, dataset in installed.datasets.items():
         source = dataset.source
-        click.echo(
-            f"{ident:{width}}  {dataset.plugin.summary}  ({source.distribution} {source.version})"
-        )
+        echo(f"{ident:{width}}  {dataset.plugin.summary}  ({source.distribution} {source.version})")
     if not installed.datasets:
-        click.echo("No plugin is installed.")
+        echo("No plugin is installed.")
     for broken in installed.broken:
         source = broken.source
         click.secho(

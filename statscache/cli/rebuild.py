@@ -12,6 +12,7 @@ from statscache.cli import filling
 from statscache.cli.backfill import failures, refuse_failures
 from statscache.cli.context import Context
 from statscache.cli.idents import named, with_siblings
+from statscache.cli.terminal import echo
 from statscache.engine import Engine
 from statscache.errors import StatscacheError
 
@@ -46,7 +47,7 @@ def rebuild(
             begun = engine.roster.rebuild(connection, chosen)
         for text, some in (("Counted anew", begun), ("Goes on", chosen - set(begun))):
             if some:
-                click.echo(f"{text}: {', '.join(sorted(some))}.", err=True)
+                echo(f"{text}: {', '.join(sorted(some))}.", err=True)
         # The others may have counted messages that the archive is yet to show.
         longest = pace.lag + pace.overlap + _SLACK
         messages, _ = filling.fill_in(context, engine, archive, chosen, means, longest)
@@ -60,7 +61,7 @@ def rebuild(
             "plugins have counted messages that the archive does not give; the hub, or the same "
             "command, goes on to compare until they agree"
         )
-    click.echo(
+    echo(
         f"{messages} messages of the archive were read; counted anew: {', '.join(sorted(chosen))}."
     )
 

@@ -10,11 +10,16 @@ from sqlalchemy import Connection, func, or_, select
 
 from statscache import tables
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 from statscache.plugins.base import make_ident
+from statscache.printable import printable
 
 SHOWN_DIGITS = 12
 """Of a digest: enough to tell rejections apart."""
+
+SHOWN_CONTENT = 300
+"""Characters of what was rejected."""
 
 
 @click.group()
@@ -39,11 +44,10 @@ def list_(context: Context, limit: int) -> None:
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.last_seen))
         who = row.plugin or "not a message"
-        click.echo(
-            f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {row.reason}\n"
-            f"    {row.content:.300}"
-        )
-    click.echo(f"{total} kept, {len(rows)} shown.")
+        why = printable(row.reason)
+        echo(f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {why}")
+        echo(f"    {printable(row.content[:SHOWN_CONTENT])}")
+    echo(f"{total} kept, {len(rows)} shown.")
 
 
 @rejected.command()
@@ -71,13 +75,13 @@ def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everyt
                 counted += 1
             else:
                 left += 1
-                click.echo(f"{digest[:SHOWN_DIGITS]}: {reason}")
+                echo(f"{digest[:SHOWN_DIGITS]}: {reason}")
     except KeyboardInterrupt:
-        click.echo("Interrupted: what is said below is done; repeat the command to go on.")
+        echo("Interrupted: what is said below is done; repeat the command to go on.")
         raise
     finally:
         engine.close()
-        click.echo(f"{counted} counted, {left} rejected again.")
+        echo(f"{counted} counted, {left} rejected again.")
     if left:
         sys.exit(1)
 

@@ -10,6 +10,7 @@ import click
 
 from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 from statscache.errors import ArchiveUnavailable
 from statscache.intake import count_texts
 
@@ -43,13 +44,13 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
                 rejected += len(outcome.rejections)
                 progress.show()
     except KeyboardInterrupt:
-        click.echo("Interrupted: what is said below is committed; repeat the command to go on.")
+        echo("Interrupted: what is said below is committed; repeat the command to go on.")
         raise
     finally:
         engine.close()
-        click.echo(f"{counted} counted, {duplicates} counted before, {rejected} rejected.")
+        echo(f"{counted} counted, {duplicates} counted before, {rejected} rejected.")
         if rejected:
-            click.echo("'statscache rejected list' shows what was rejected, and why.")
+            echo("'statscache rejected list' shows what was rejected, and why.")
 
 
 def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:

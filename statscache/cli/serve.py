@@ -12,6 +12,7 @@ from waitress.server import create_server
 from statscache.app import create_app
 from statscache.cli.context import Context
 from statscache.cli.prefix import prefix_option
+from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 
 CONNECTIONS = 900
@@ -57,7 +58,7 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
         ) from error
     # "localhost" may be several addresses, and then there are as many sockets.
     port = getattr(server, "effective_port", port)
-    click.echo(f"Serving on http://{host}:{port}/api/")
+    echo(f"Serving on http://{host}:{port}/api/")
     ending = threading.Event()
     listeners.is_ending = ending.is_set
 

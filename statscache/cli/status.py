@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from statscache import tables
 from statscache.cli.context import Context
+from statscache.cli.terminal import echo
 
 
 @click.command()
@@ -35,11 +36,11 @@ def status(context: Context) -> None:
         members = [plugin for plugin in plugins if plugin.lane == lane.id]
         _show_lane(lane, members, waiting.get(lane.id, 0), missing.get(lane.id, 0))
     if not lanes:
-        click.echo("Nothing has been counted yet.")
+        echo("Nothing has been counted yet.")
     for broken in context.installed.broken:
-        click.echo(f"broken: {broken.source.entry_point}: {broken.error}")
+        echo(f"broken: {broken.source.entry_point}: {broken.error}")
     _show_audit(audit, plugins)
-    click.echo(f"{rejections} rejected; {len(context.installed.broken)} plugins broken.")
+    echo(f"{rejections} rejected; {len(context.installed.broken)} plugins broken.")
 
 
 def _by_lane(connection: Connection, table: Any, value: Any) -> dict[int, int]:
@@ -49,28 +50,28 @@ def _by_lane(connection: Connection, table: Any, value: Any) -> dict[int, int]:
 
 def _show_lane(lane: Any, members: Sequence[Any], waiting: int, missing: int) -> None:
     joins = f" (joins {lane.joins})" if lane.joins else ""
-    click.echo(f"lane {lane.name}{joins}: {lane.messages} messages in {lane.batches} batches")
-    click.echo(f"  newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}")
+    echo(f"lane {lane.name}{joins}: {lane.messages} messages in {lane.batches} batches")
+    echo(f"  newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}")
     if lane.watermark is None:
-        click.echo("  no archive is configured")
+        echo("  no archive is configured")
     else:
         behind = time.time() - lane.watermark
-        click.echo(f"  watermark {_moment(lane.watermark)}, {_duration(behind)} behind the clock")
+        echo(f"  watermark {_moment(lane.watermark)}, {_duration(behind)} behind the clock")
     if lane.retry_at is not None:
-        click.echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
+        echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
     if waiting:
-        click.echo(f"  {waiting} messages that came late wait for the archive")
+        echo(f"  {waiting} messages that came late wait for the archive")
     if missing:
-        click.echo(f"  the archive did not give {missing} messages that it says it has")
+        echo(f"  the archive did not give {missing} messages that it says it has")
     width = max((len(plugin.ident) for plugin in members), default=0)
     for plugin in members:
         since = "all there is" if not plugin.since else f"since {_moment(plugin.since)}"
         if plugin.pruned_until:
             since += f", kept since {_moment(plugin.pruned_until)}"
         anew = ", being counted anew" if plugin.shadow else ""
-        click.echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {since}")
+        echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {since}")
         if plugin.error:
-            click.echo(
+            echo(
                 f"    failed {_age(plugin.failed_at)}, {plugin.missed} messages missed: "
                 f"{plugin.error}"
             )
@@ -78,21 +79,21 @@ def _show_lane(lane: Any, members: Sequence[Any], waiting: int, missing: int) ->
 
 def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
     if audit is None:
-        click.echo("audit: nothing has been compared yet")
+        echo("audit: nothing has been compared yet")
         return
-    click.echo(
+    echo(
         f"audit: {audit.messages} messages compared in {audit.sweeps} sweeps of the history, "
         f"{audit.mismatches} rows differed, {audit.repaired} were counted anew; "
         f"last {_age(audit.checked_at)}"
     )
     untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
     if untils:
-        click.echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")
+        echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")
     for plugin in plugins:
         if plugin.mismatches:
-            click.echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
+            echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
     if audit.last_mismatch:
-        click.echo(f"  the newest: {audit.last_mismatch}")
+        echo(f"  the newest: {audit.last_mismatch}")
 
 
 def _moment(moment: float) -> str:

@@ -13,6 +13,7 @@ from statscache.audit.verdict import Verdict, iso
 from statscache.audit.verify import Verification, check_idents
 from statscache.cli.context import Context
 from statscache.cli.moments import MOMENT
+from statscache.cli.terminal import echo, redraw
 from statscache.errors import StatscacheError
 
 SHOWN = 20
@@ -55,15 +56,13 @@ def verify(
     try:
         _run(verification)
     except KeyboardInterrupt:
-        click.echo(
-            "Interrupted. Nothing was changed; --start and --stop divide the work.", err=True
-        )
+        echo("Interrupted. Nothing was changed; --start and --stop divide the work.", err=True)
         raise
     finally:
         archive.close()
         database.dispose()
     found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
-    click.echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
+    echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
     if any(found):
         sys.exit(1)
 
@@ -76,16 +75,16 @@ def _run(verification: Verification) -> None:
         first = position if first is None else min(first, position)
         if sys.stderr.isatty() and time.monotonic() - drawn > 0.2:
             share = (position - first) / (stop - first) if stop > first else 1.0
-            click.echo(f"\rRead up to {iso(position)} ({share:.0%})", nl=False, err=True)
+            redraw(f"Read up to {iso(position)} ({share:.0%})")
             drawn = time.monotonic()
     if drawn:
-        click.echo("", err=True)
+        echo("", err=True)
 
 
 def _show(verdict: Verdict, *, show_all: bool) -> int:
     """Print a verdict; gives the number of differences."""
     if verdict.skipped:
-        click.echo(f"{verdict.ident}: not compared: {verdict.skipped}")
+        echo(f"{verdict.ident}: not compared: {verdict.skipped}")
         return 0
     remarks = [f"{verdict.rows} rows agree"]
     if verdict.restamped:
@@ -96,10 +95,10 @@ def _show(verdict: Verdict, *, show_all: bool) -> int:
     if count:
         remarks.append(f"{count} DIFFER")
     span = f"{iso(verdict.start)} to {iso(verdict.stop)}"
-    click.echo(f"{verdict.ident}: {', '.join(remarks)} ({span})")
+    echo(f"{verdict.ident}: {', '.join(remarks)} ({span})")
     shown = verdict.differences if show_all else verdict.differences[:SHOWN]
     for difference in shown:
-        click.echo(f"  {difference}")
+        echo(f"  {difference}")
     if count > len(shown):
-        click.echo(f"  and {count - len(shown)} more")
+        echo(f"  and {count - len(shown)} more")
     return count
