@@ -18,6 +18,7 @@ from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
 from statscache_plugins.releng import ReleaseEngineeringEventLogs, plugins
 from tests.conftest import NOON, message
+from tests.served import served
 
 PLUGIN = ReleaseEngineeringEventLogs({})
 PROD = "org.fedoraproject.prod."
@@ -567,7 +568,8 @@ def test_the_layout_covers_everything() -> None:
         if PLUGIN.subscribes(one.topic)
         for _, _, text in PLUGIN.rows(one)
     }
-    assert set(options["status_verb_map"]) == set(options["status_class_map"]) == statuses
+    keys = statuses | {status.lower() for status in statuses}
+    assert set(options["status_verb_map"]) == set(options["status_class_map"]) == keys
     assert set(options["status_class_map"].values()) == {
         "text-primary",
         "text-warning",
@@ -576,6 +578,31 @@ def test_the_layout_covers_everything() -> None:
     }
     assert options["old_log_threshold"] == {"key": "hours", "value": 24}
     assert options["show_time_at"] is options["show_status"] is True
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_the_dashboard_finds_words_and_colours_for_every_state(migrated_uri: str) -> None:
+    said = {
+        "FREE": ("queued", "text-warning"),
+        "ASSIGNED": ("assigned", "text-warning"),
+        "OPEN": ("started", "text-warning"),
+        "CLOSED": ("completed", "text-primary"),
+        "CANCELED": ("canceled", "text-muted"),
+        "FAILED": ("failed", "text-danger"),
+    }
+    with served(migrated_uri, *plugins) as api:
+        address = "/api/release-engineering-event-logs"
+        options = api.client.get(f"{address}/layout").json["default_options"]
+        api.count(*(task(srpm=f"Fedora-{state}-x86_64", new=state) for state in said))
+        rows = [json.loads(row["message"]) for row in api.client.get(address).json]
+    assert {row["name"]: row["status"] for row in rows} == {
+        f"Fedora-{state}-x86_64 (rawhide)": state for state in said
+    }
+    for row in rows:
+        # As of 2015; others look up what they are sent.
+        for key in (row["status"].lower(), row["status"]):
+            found = (options["status_verb_map"][key], options["status_class_map"][key])
+            assert found == said[row["status"]]
 
 
 TEXTS = st.text() | st.sampled_from(

@@ -12,6 +12,8 @@ _STATUSES = (
     *cloud_images.STATUSES.values(),
     *koji_tasks.STATES.values(),
 )
+_KEYS = {key: status for status in _STATUSES for key in (status.word, status.word.lower())}
+"""Koji shouts its states, and the dashboard of 2015 looks them up in lower case."""
 
 
 def _composes(branch: str) -> list[dict[str, Any]]:
@@ -85,8 +87,8 @@ LAYOUT: dict[str, Any] = {
     "default_options": {
         "show_time_at": True,
         "show_status": True,
-        "status_verb_map": {status.word: status.verb for status in _STATUSES},
-        "status_class_map": {status.word: status.text_class for status in _STATUSES},
+        "status_verb_map": {key: status.verb for key, status in _KEYS.items()},
+        "status_class_map": {key: status.text_class for key, status in _KEYS.items()},
         "old_log_threshold": {"key": "hours", "value": 24},
     },
 }
@@ -94,5 +96,6 @@ LAYOUT: dict[str, Any] = {
 
 An option of a component takes the place of the default: ``link_for`` names the key of a message
 whose text becomes the link, ``show_status`` and ``show_time_at`` say whether the status and the
-time are shown, and entries older than ``old_log_threshold`` are drawn as stale.
+time are shown, and entries older than ``old_log_threshold`` are drawn as stale. The maps have each
+status as it is sent, and in lower case.
 """
