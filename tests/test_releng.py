@@ -94,9 +94,12 @@ def task(timestamp: float = NOON, **body: Any) -> Message:
 
 def appliance(*, file_format: str | None, version: str = "rawhide", **body: Any) -> Message:
     name = "Fedora-Minimal-armhfp"
-    options = {"scratch": True} | ({"format": file_format} if file_format else {})
+    options = {"scratch": True, "release": "20150622"}
+    if file_format:
+        options["format"] = file_format
     request = [name, version, "armhfp", version, "fedora-arm-minimal.ks", options]
-    return task(method="appliance", srpm=name, info={"request": request}, **body)
+    info = {"request": request, "children": [{"id": 10177590, "method": "createAppliance"}]}
+    return task(method="appliance", srpm=name, info=info, **body)
 
 
 def test_the_declaration_is_accepted() -> None:
@@ -394,8 +397,22 @@ def test_a_live_cd_whose_file_is_unknown(change: dict[str, Any]) -> None:
     assert "link" not in found
 
 
-def test_only_live_cds_have_a_link() -> None:
-    [found] = latest(task(method="image", new="CLOSED")).values()
+WORK = "https://kojipkgs.fedoraproject.org/work/tasks"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "link"),
+    [
+        ("raw", f"{WORK}/7590/10177590/Fedora-Minimal-armhfp-rawhide-20150622-sda.raw.xz"),
+        ("qcow2", f"{WORK}/7590/10177590/Fedora-Minimal-armhfp-rawhide-20150622-sda.qcow2"),
+        ("vmdk", None),
+        (None, None),
+    ],
+)
+def test_the_file_of_an_appliance(file_format: str | None, link: str | None) -> None:
+    [found] = latest(appliance(file_format=file_format, new="CLOSED")).values()
+    assert found.get("link") == link
+    [found] = latest(appliance(file_format=file_format, new="OPEN")).values()
     assert "link" not in found
 
 
@@ -416,21 +433,63 @@ def test_an_appliance_per_format_and_branch() -> None:
     }
 
 
-def test_an_image_of_several_architectures() -> None:
-    name = "fedora-cloud-base-rawhide-20140604"
+def cloud_base(*children: dict[str, Any], formats: Any, **body: Any) -> Message:
+    """What koji sent about the build of an image for two architectures."""
+    name = "Fedora-Cloud-Base"
     request = [
-        name,
-        "rawhide",
-        ["x86_64", "i386"],
-        "rawhide",
+        *(name, "rawhide", ["x86_64", "i386"], "rawhide"),
         "http://kojipkgs.fedoraproject.org/mash/rawhide/$arch/os/",
-        {"scratch": True, "format": ["qcow2", "raw-xz"]},
+        {"scratch": True, "format": formats, "release": "20150622"},
     ]
-    found = latest(task(method="image", srpm=name, info={"request": request}))
-    assert set(found) == {
-        ("artifact-image_x86_64", f"{name} (qcow2, raw-xz) (rawhide)"),
-        ("artifact-image_i386", f"{name} (qcow2, raw-xz) (rawhide)"),
+    info = {"request": request, "children": list(children)}
+    return task(method="image", srpm=name, info=info, **body)
+
+
+def test_an_image_per_architecture_and_format() -> None:
+    built = cloud_base(
+        {"id": 10177590, "method": "createImage", "arch": "x86_64"},
+        {"id": 10180012, "method": "createImage", "arch": "i386"},
+        formats=["qcow2", "raw-xz", "docker", "rhevm-ova"],
+        new="CLOSED",
+    )
+    build = "Fedora-Cloud-Base-rawhide-20150622"
+    assert {key: found["link"] for key, found in latest(built).items()} == {
+        (f"artifact-image_{architecture}", f"Fedora-Cloud-Base ({file_format}) (rawhide)"): (
+            f"{WORK}/{folder}/{build}.{architecture}.{suffix}"
+        )
+        for architecture, folder in [("x86_64", "7590/10177590"), ("i386", "12/10180012")]
+        for file_format, suffix in [
+            ("qcow2", "qcow2"),
+            ("raw-xz", "raw.xz"),
+            ("docker", "tar.xz"),
+            ("rhevm-ova", "rhevm.ova"),
+        ]
     }
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        [],
+        [{"id": 1}],
+        [{"id": 1, "arch": "x86_64"}, {"id": 2, "arch": "x86_64"}],
+        [{"id": "1", "arch": "x86_64"}],
+        [None, "x86_64"],
+    ],
+)
+def test_an_image_that_nobody_knows_who_built(children: list[Any]) -> None:
+    found = latest(cloud_base(*children, formats=["qcow2"], new="CLOSED"))
+    assert len(found) == 2
+    assert not any("link" in each for each in found.values())
+
+
+def test_an_image_without_formats() -> None:
+    child = {"id": 10177590, "arch": "x86_64"}
+    for formats in (None, [], [7], {"qcow2": 1}):
+        found = latest(cloud_base(child, formats=formats, new="CLOSED"))
+        key = ("artifact-image_x86_64", "Fedora-Cloud-Base (rawhide)")
+        assert found[key]["name"] == "Fedora-Cloud-Base (rawhide)"
+        assert "link" not in found[key]
 
 
 @pytest.mark.parametrize(

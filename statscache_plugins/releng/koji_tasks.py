@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 from urllib.parse import quote
 
@@ -30,9 +31,6 @@ STATES = {
 }
 """All the states that koji knows."""
 
-_HAS_ISO = ("livecd", "CLOSED")
-"""The one method whose result has a name that can be told, and the state in which it is there."""
-
 METHODS = ("appliance", "livecd", "image")
 ARCHITECTURES = (
     "x86_64",
@@ -49,6 +47,19 @@ ARCHITECTURES = (
     "s390x",
 )
 
+_DISKS = {"qcow2": "qcow2", "raw": "raw.xz"}
+"""The formats of appliances, to how the names of their files end."""
+
+_SUFFIXES = {
+    "docker": "tar.xz",
+    "raw-xz": "raw.xz",
+    "rhevm-ova": "rhevm.ova",
+    "vagrant-libvirt": "vagrant-libvirt.box",
+    "vagrant-virtualbox": "vagrant-virtualbox.box",
+    "vsphere-ova": "vsphere.ova",
+}
+"""The formats of images whose files are not called as they are."""
+
 _HUBS = {
     "primary": "https://koji.fedoraproject.org",
     "arm": "http://arm.koji.fedoraproject.org",
@@ -59,7 +70,7 @@ _HUBS = {
 
 
 def entries(message: Message) -> Iterator[Entry]:
-    """One per architecture: only the method ``image`` builds for several at once."""
+    """One per architecture and format: only the method ``image`` builds several at once."""
     match message.msg:
         case {
             "owner": str(owner),
@@ -68,16 +79,18 @@ def entries(message: Message) -> Iterator[Entry]:
             "new": str(state),
         } if owner == NIGHTLY_BUILDER and method in METHODS and state in STATES:
             request = _request(message.msg)
-            details = (_format(request), _branch(srpm, request))
-            name = " ".join([srpm, *(f"({detail})" for detail in details if detail)])
+            branch = _branch(srpm, request)
             page = _page(message.msg)
-            for architecture in _architectures(srpm, request):
+            for architecture, format_ in product(_architectures(srpm, request), _formats(request)):
+                details = "".join(f" ({detail})" for detail in (format_, branch) if detail)
+                name = srpm + details
+                file = _file(message.msg, request, architecture, format_)
                 yield Entry(
                     category=f"artifact-{method}_{architecture}",
                     constraint=name,
                     name=name,
                     status=STATES[state],
-                    link=_iso(message.msg, request) if (method, state) == _HAS_ISO else "",
+                    link=file if state == "CLOSED" else "",
                     extra_text="(details)" if page else "",
                     extra_link=page,
                 )
@@ -95,12 +108,13 @@ def _options(request: list[Any]) -> dict[str, Any]:
     return request[-1] if request and isinstance(request[-1], dict) else {}
 
 
-def _format(request: list[Any]) -> str:
-    """``raw`` or ``qcow2``: one appliance is built in several formats, by a task each."""
+def _formats(request: list[Any]) -> list[str]:
+    """Such as ``raw`` and ``qcow2``, each in a task for appliances; an empty text for unknown."""
     formats = _options(request).get("format")
-    if isinstance(formats, list):
-        return ", ".join(item for item in formats if isinstance(item, str))
-    return formats if isinstance(formats, str) else ""
+    if isinstance(formats, str):
+        return [formats]
+    named = formats if isinstance(formats, list) else []
+    return [item for item in named if isinstance(item, str)] or [""]
 
 
 def _branch(srpm: str, request: list[Any]) -> str:
@@ -136,16 +150,41 @@ def _page(body: dict[str, Any]) -> str:
     return ""
 
 
-def _iso(body: dict[str, Any], request: list[Any]) -> str:
-    """Where the live CD is, in the folder of the one task that made it; empty if that is unsure."""
-    match body, request:
-        case (
-            {"info": {"children": [{"id": child}]}},
-            [str(name), str(version), *_, {"release": str(release)}],
-        ) if _is_id(child) and body.get("instance", "primary") == "primary":
-            file = quote(f"{name}-{version}-{release}.iso", safe="", errors="replace")
-            return f"https://kojipkgs.fedoraproject.org/work/tasks/{child % 10000}/{child}/{file}"
-    return ""
+def _file(body: dict[str, Any], request: list[Any], architecture: str, format_: str) -> str:
+    """Where the result is, in the folder of the task that made it; empty if that is unsure."""
+    method = body["method"]
+    child = _child(body, architecture if method == "image" else None)
+    match request:
+        case [str(name), str(version), *_, {"release": str(release)}] if child:
+            build = f"{name}-{version}-{release}"
+        case _:
+            return ""
+    if method == "livecd":
+        file = f"{build}.iso"
+    elif method == "appliance" and format_ in _DISKS:
+        file = f"{build}-sda.{_DISKS[format_]}"
+    elif method == "image" and format_:
+        file = f"{build}.{architecture}.{_SUFFIXES.get(format_, format_)}"
+    else:
+        return ""
+    folder = f"https://kojipkgs.fedoraproject.org/work/tasks/{child % 10000}/{child}"
+    return f"{folder}/{quote(file, safe='', errors='replace')}"
+
+
+def _child(body: dict[str, Any], architecture: str | None) -> int:
+    """The id of the one task that did the work, for an architecture if one is named; 0: unsure."""
+    match body:
+        case {"info": {"children": list(children)}} if body.get("instance", "primary") == "primary":
+            found = [
+                child.get("id")
+                for child in children
+                if isinstance(child, dict)
+                and (architecture is None or child.get("arch") == architecture)
+            ]
+            match found:
+                case [int(task)] if _is_id(task):
+                    return task
+    return 0
 
 
 def _is_id(value: Any) -> bool:

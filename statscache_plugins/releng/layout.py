@@ -27,13 +27,13 @@ def _composes(branch: str) -> list[dict[str, Any]]:
     ]
 
 
-def _artifacts(method: str, *architectures: str, **options: Any) -> list[dict[str, Any]]:
+def _artifacts(method: str, *architectures: str) -> list[dict[str, Any]]:
     return [
         {
             "id": f"artifact-{method}_{architecture}",
             "name": architecture,
+            "link_for": "name",
             "show_time_at": False,
-            **options,
         }
         for architecture in architectures
     ]
@@ -66,7 +66,7 @@ LAYOUT: dict[str, Any] = {
         {
             "id": "livecd",
             "name": "Live CD builds",
-            "components": _artifacts("livecd", "x86_64", "i686", "i386", link_for="name"),
+            "components": _artifacts("livecd", "x86_64", "i686", "i386"),
         },
         {
             "id": "image",
