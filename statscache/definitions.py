@@ -15,6 +15,7 @@ from sqlalchemy import Connection, DateTime, MetaData, Table, inspect
 from sqlalchemy.schema import CreateIndex, DropIndex, DropTable
 from sqlalchemy.sql.elements import quoted_name
 
+from statscache import privileges
 from statscache.plugins.aggregate import Aggregate, table_name
 from statscache.plugins.discovery import Dataset
 
@@ -72,6 +73,8 @@ def drop_shadow(connection: Connection, table: Table, name: str) -> None:
 def swap(connection: Connection, table: Table, name: str) -> None:
     """Let the shadow take the place of ``table``, in the transaction of ``connection``.
 
+    On PostgreSQL whoever could use the one can use the other.
+
     Raises:
         DBAPIError: on PostgreSQL, where somebody reads the table for long.
     """
@@ -80,6 +83,7 @@ def swap(connection: Connection, table: Table, name: str) -> None:
         # Rather later than that all readers, and all who count, wait behind us for that one.
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LONGEST_WAIT}")
     if inspect(connection).has_table(table.name):
+        privileges.copy(connection, table.name, name)
         connection.execute(DropTable(table))
     quote = connection.dialect.identifier_preparer.quote
     connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(table.name)}")
