@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from statscache import migrations
-from statscache.errors import DatabaseUnavailable, SchemaError, StatementTimeout
+from statscache.errors import AccessDenied, DatabaseUnavailable, SchemaError, StatementTimeout
 
 LOCK_TIMEOUT = timedelta(seconds=30)
 """How long a transaction waits for another process that writes.
@@ -40,6 +40,9 @@ _INSTRUCTIONS_BETWEEN_LOOKS = 10_000
 
 _QUERY_CANCELED = "57014"
 """PostgreSQL's code for a statement that ran into its timeout."""
+
+_NOT_GRANTED = "42501"
+"""PostgreSQL's code for what the role of the connection may not do."""
 
 _DEADLINE = "statscache.deadline"
 
@@ -73,6 +76,7 @@ class Database:
             DatabaseUnavailable: the database cannot be reached, is locked by another process, or
                 has no room: nothing was committed, and a later try may succeed.
             StatementTimeout: a statement ran longer than it may.
+            AccessDenied: this database is only read, and that was not granted.
         """
         was_lost = False
         try:
@@ -87,6 +91,8 @@ class Database:
                 raise StatementTimeout(_first_line(error)) from error
             if was_lost or is_unavailable(error):
                 raise DatabaseUnavailable(_first_line(error) + self._room(error)) from error
+            if self.read_only and getattr(error.orig, "pgcode", None) == _NOT_GRANTED:
+                raise AccessDenied(_first_line(error)) from error
             raise
         except PoolTimeout as error:
             raise DatabaseUnavailable("all connections have been in use for too long") from error

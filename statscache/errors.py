@@ -1,5 +1,7 @@
 """Every exception that statscache raises on purpose; each message names the cause and the cure."""
 
+from typing import ClassVar
+
 
 class StatscacheError(Exception):
     """The base of all of them."""
@@ -21,16 +23,51 @@ class InvalidRow(StatscacheError):
     """A plugin gave a row that does not fit the columns that it declares."""
 
 
-class SchemaError(StatscacheError):
+class Unavailable(StatscacheError):
+    """The database cannot be used now, which is for its operator to mend.
+
+    Attributes:
+        public: what strangers are told instead of the message, which may name hosts, roles and
+            files.
+    """
+
+    public: ClassVar[str] = "the database cannot be used now"
+
+
+class SchemaError(Unavailable):
     """The tables of the database are not those of this version."""
 
+    public = (
+        "the database does not have the tables of this version of statscache: its operator runs "
+        "'statscache db upgrade', or upgrades statscache"
+    )
 
-class DatabaseUnavailable(StatscacheError):
+
+class DatabaseUnavailable(Unavailable):
     """The database cannot be reached now; nothing of the current batch was committed."""
 
+    public = "the database does not answer; try again in a moment"
 
-class StatementTimeout(StatscacheError):
+
+class DatabaseMissing(DatabaseUnavailable):
+    """There is no database yet."""
+
+    public = "there is no database yet: its operator runs 'statscache db upgrade'"
+
+
+class AccessDenied(Unavailable):
+    """The database does not let this process read a table; the message has the GRANT."""
+
+    public = (
+        "the database does not let this server read its tables: its operator finds in the log of "
+        "the server what to grant"
+    )
+
+
+class StatementTimeout(Unavailable):
     """A statement of the API ran longer than it may, and was ended."""
+
+    public = "the database takes longer to answer than it may; try again in a moment"
 
 
 class ArchiveUnavailable(StatscacheError):

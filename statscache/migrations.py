@@ -27,7 +27,8 @@ HEAD = "0004"
 
 BUNDLED_DISTRIBUTION = "statscache"
 
-_REVISIONS = "alembic_version"
+REVISIONS = "alembic_version"
+"""The table that says which one a database has."""
 
 
 def upgrade(connection: Connection) -> tuple[str | None, str]:
@@ -43,9 +44,9 @@ def upgrade(connection: Connection) -> tuple[str | None, str]:
 
 def revision_of(connection: Connection) -> str | None:
     """The revision of the schema of a database; None where there is none yet."""
-    if not inspect(connection).has_table(_REVISIONS):
+    if not inspect(connection).has_table(REVISIONS):
         return None
-    found: str | None = connection.scalar(text(f"SELECT version_num FROM {_REVISIONS}"))  # noqa: S608
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {REVISIONS}"))  # noqa: S608
     return found
 
 

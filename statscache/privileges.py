@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
@@ -47,6 +49,16 @@ _GRANTED = text("""
     ) AS entries
 """)
 
+_MISSING = text("""
+    SELECT format(
+        'GRANT SELECT ON %s TO %I', string_agg(format('%I', name), ', ' ORDER BY name), current_user
+    )
+    FROM unnest(CAST(:names AS text[])) AS name
+    WHERE to_regclass(quote_ident(name)) IS NOT NULL
+        AND NOT has_table_privilege(to_regclass(quote_ident(name)), 'SELECT')
+    HAVING count(*) > 0
+""")
+
 
 def copy(connection: Connection, old: str, new: str) -> None:
     """Give the table ``new`` the owner and the privileges of ``old``, those of columns included."""
@@ -64,3 +76,14 @@ def copy(connection: Connection, old: str, new: str) -> None:
     for statements in (_REVOKED, _GRANTED):
         for statement in connection.scalars(statements, names).all():
             connection.exec_driver_sql(statement)
+
+
+def missing(connection: Connection, names: Iterable[str]) -> str | None:
+    """The GRANT without which we cannot read some of the tables ``names``; None if we can.
+
+    Tables that are not there are passed over.
+    """
+    if connection.dialect.name != "postgresql":
+        return None
+    found: str | None = connection.scalar(_MISSING, {"names": list(names)})
+    return found

@@ -212,7 +212,7 @@ def test_plugins_that_are_gone_appear(migrated_uri: str, installed: Installed) -
 
 def test_what_fails_says_why(migrated_uri: str) -> None:
     count(migrated_uri, BUNDLED)
-    values = {"state": "failing", "error": "ZeroDivisionError: by zero", "missed": 7}
+    values = {"state": "failing", "error": "ZeroDivisionError: by zero\n[SQL: ...]", "missed": 7}
     row = tables.plugin
     execute(
         migrated_uri,

@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from statscache.app import create_app
 from statscache.database import Database
@@ -148,13 +149,31 @@ def test_a_database_without_tables(database_uri: str) -> None:
     client = create_app({"statscache.sqlalchemy.uri": database_uri}).test_client()
     problem = assert_problem(client.get("/api/volume-1d"), 503)
     assert "statscache db upgrade" in problem["detail"]
+    for path in ("/api/volume-1d", "/readyz", "/api/batch?q=/api/volume-1d"):
+        assert_secret(client.get(path), str(make_url(database_uri).database))
 
 
-def test_a_server_that_is_away_is_said_without_its_password() -> None:
-    uri = "postgresql://someone:secret@127.0.0.1:1/statscache"
-    answer = create_app({"statscache.sqlalchemy.uri": uri}).test_client().get("/api/volume-1d")
-    assert_problem(answer, 503)
-    assert b"secret" not in answer.data
+def assert_secret(answer: Any, *secrets: str) -> None:
+    """That strangers are not told where the database is, nor as whom it is used."""
+    assert answer.status_code == 503
+    assert not [secret for secret in secrets if secret in answer.text], answer.text
+
+
+@pytest.mark.parametrize("path", ["/api/volume-1d", "/api/plugins", "/readyz", "/metrics"])
+def test_where_the_database_is_stands_in_the_log_alone(
+    path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = "postgresql://someone:secret@127.0.0.1:1/tables"
+    answer = create_app({"statscache.sqlalchemy.uri": uri}).test_client().get(path)
+    assert_secret(answer, "secret", "someone", "127.0.0.1", "port", "tables")
+    assert "port 1 failed" in caplog.text
+    assert "secret" not in caplog.text
+    (tmp_path / "secret.db").write_text("no database")
+    for name in ("secret.db", "secret_too.db"):
+        uri = f"sqlite:///{tmp_path / name}"
+        answer = create_app({"statscache.sqlalchemy.uri": uri}).test_client().get(path)
+        assert answer.status_code >= 500
+        assert "secret" not in answer.text
 
 
 def test_the_api_cannot_write(migrated_uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -103,3 +104,35 @@ def test_the_owner_stays_the_owner(role: str, world: World) -> None:
     execute(world.uri, f'ALTER TABLE hits_1d OWNER TO "{role}"')
     rebuild(world, archive, "hits-1d")
     assert privileges(world, "hits_1d")[0] == role
+
+
+def test_what_is_not_granted_is_a_503_whose_cure_is_in_the_log(
+    role: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete(world.open(Hits, Log), world.archive(FOUND))
+    execute(world.uri, f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
+    client = client_of(world, role)
+    assert client.get("/readyz?require=database").status_code == 200
+    execute(world.uri, f'REVOKE SELECT ON hits_1d, catchup_log FROM "{role}"')
+    url = make_url(world.uri)
+    secrets = {role, str(url.database), str(url.port or 5432), str(url.host or url.query["host"])}
+    for address in ("/api/hits-1d", "/api/hits-1d/summary", "/api/log", "/readyz?require=database"):
+        caplog.clear()
+        with caplog.at_level(logging.ERROR):
+            answer = client.get(address)
+        assert answer.status_code == 503, (address, answer.text)
+        assert not [secret for secret in secrets if secret in answer.text], answer.text
+        assert f'GRANT SELECT ON catchup_log, hits_1d TO "{role}";' in caplog.text
+    assert "grant" in client.get("/api/hits-1d").get_json(force=True)["detail"]
+    # The others are served, and these too when the log has been read.
+    assert client.get("/api/hits-1h?limit=2").status_code == 200
+    execute(world.uri, f'GRANT SELECT ON catchup_log, hits_1d TO "{role}";')
+    assert client.get("/api/hits-1d").status_code == 200
+    assert client.get("/readyz?require=database").status_code == 200
+    # Where nothing at all was granted, it is the same.
+    execute(world.uri, f'DROP OWNED BY "{role}"')
+    caplog.clear()
+    answer = client_of(world, role).get("/readyz?require=database")
+    assert answer.status_code == 503
+    assert not [secret for secret in secrets if secret in answer.text], answer.text
+    assert "GRANT SELECT ON alembic_version, " in caplog.text

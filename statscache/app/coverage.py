@@ -213,7 +213,8 @@ def _coverage(row: Any, lane: Any, gaps: list[tuple[float, float, int]]) -> Cove
         gaps=() if since is None or until is None else _merged(holes, since, until),
         listens_until=None if live is None else live[1],
         newest=None if lane is None else lane.newest,
-        error=row.error,
+        # The lines that follow have the statement, with its rows: they are for the operator.
+        error=None if row.error is None else row.error.partition("\n")[0],
         failed_at=row.failed_at,
         missed=row.missed,
         pruned_until=row.pruned_until,

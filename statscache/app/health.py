@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from statscache.app import query
 from statscache.app.coverage import LIVE_WITHIN
 from statscache.app.query import Parameter
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.app.times import Every
-from statscache.errors import StatscacheError
+from statscache.errors import Unavailable
 from statscache.plugins.models import plain
+
+log = logging.getLogger(__name__)
 
 OK = "ok"
 SECONDS = Every(1)
@@ -19,13 +23,18 @@ def _alive(_call: Call) -> Answer:
 
 
 def _ready(call: Call) -> Answer:
-    """Whether the database answers, and whether the hub has said lately that it listens."""
+    """Whether the database answers, and whether the hub has said lately that it listens.
+
+    Why it does not is for the operator's log: anybody may ask.
+    """
     checks = {"database": OK, "hub": OK}
     beat = None
     try:
+        call.service.check_access(call.connection)
         lanes = call.snapshot.lanes.values()
-    except StatscacheError as error:
-        checks["database"] = str(error)
+    except Unavailable as error:
+        log.error("not ready: %s", error)
+        checks["database"] = error.public
         checks["hub"] = "not known while the database is away"
     else:
         beat = max((lane.beat_at for lane in lanes if lane.beat_at is not None), default=None)
@@ -53,7 +62,7 @@ HEALTHZ = Route(
 READYZ = Route(
     rule="/readyz",
     name="readyz",
-    summary="Whether the database answers and the hub is at work: 200, or 503 with the reason.",
+    summary="Whether the database can be read and the hub is at work: 200, or 503 with the reason.",
     description=(
         "The API answers while the hub is down: whoever takes it out of service only when the "
         "database is away asks with require=database."

@@ -50,7 +50,7 @@ _STATUSES = {
     "414": "The query is longer than any may be.",
     "422": "More work than one request may cost: ask for less.",
     "429": "Too many at once: Retry-After says when to come again.",
-    "503": "The database is away, or has not been upgraded: Retry-After says when to come again.",
+    "503": "The database is away, or not ready for this: Retry-After says when to come again.",
 }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from statscache.errors import DatabaseUnavailable, SchemaError
+from statscache.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +100,10 @@ def register(app: flask.Flask) -> None:
                 answer.headers[name] = value
         return answer
 
-    @app.errorhandler(DatabaseUnavailable)
-    @app.errorhandler(SchemaError)
-    def unavailable(error: Exception) -> flask.Response:
+    @app.errorhandler(Unavailable)
+    def unavailable(error: Unavailable) -> flask.Response:
         log.error("%s", error)
-        detail = str(error)
-        if isinstance(error, DatabaseUnavailable):
-            detail = f"the database does not answer: {detail}; try again in a moment"
-        return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER)}).response()
+        return Problem(503, error.public, headers={"Retry-After": str(RETRY_AFTER)}).response()
 
     @app.errorhandler(DBAPIError)
     @app.errorhandler(500)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 import statscache
+from statscache import migrations, privileges, tables
 from statscache.app import canonical
 from statscache.app.export import Exports
 from statscache.app.listeners import Listeners
@@ -19,7 +20,7 @@ from statscache.app.reader import RowReaders
 from statscache.app.revisions import Revisions
 from statscache.config import Settings
 from statscache.database import Database
-from statscache.errors import DatabaseUnavailable
+from statscache.errors import AccessDenied, DatabaseMissing
 from statscache.plugins.discovery import Installed
 
 if TYPE_CHECKING:
@@ -70,19 +71,38 @@ class Service:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded; asked anew until it has.
             StatementTimeout: a statement ran longer than it may.
+            AccessDenied: a table may not be read.
         """
-        if not self._has_our_schema:
-            self._check_file()
-            self._database.check_schema()
-            self._has_our_schema = True
-        with self._database.begin() as connection:
-            yield connection
+        try:
+            if not self._has_our_schema:
+                self._check_file()
+                self._database.check_schema()
+                self._has_our_schema = True
+            with self._database.begin() as connection:
+                yield connection
+        except AccessDenied as error:
+            with self._database.begin() as connection:
+                self.check_access(connection)
+            # Nothing of what is served, or it has just been granted.
+            raise error
+
+    def check_access(self, connection: Connection) -> None:
+        """See that all the tables that are there may be read.
+
+        Raises:
+            AccessDenied: one may not; the message has the GRANT.
+        """
+        ours = [table.name for table in tables.metadata.sorted_tables]
+        served = [each.model.__table__.name for each in self.installed.datasets.values()]
+        grant = privileges.missing(connection, [migrations.REVISIONS, *ours, *served])
+        if grant is not None:
+            raise AccessDenied(f"tables may not be read; their owner has to say: {grant};")
 
     def _check_file(self) -> None:
         """SQLite would make an empty file of one that is not there."""
         url = make_url(self.settings.uri)
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-            raise DatabaseUnavailable(
+            raise DatabaseMissing(
                 f"the file {Path(url.database).name} does not exist yet: "
                 "run 'statscache db upgrade'"
             )
