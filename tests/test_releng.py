@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from statscache.message import Message
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
 from statscache_plugins.releng import ReleaseEngineeringEventLogs, plugins
+from statscache_plugins.releng.kinds import kind_of
 from tests.conftest import NOON, message
-from tests.served import served
+from tests.served import links, served
 
 PLUGIN = ReleaseEngineeringEventLogs({})
 PROD = "org.fedoraproject.prod."
@@ -279,7 +281,7 @@ def test_a_completed_cloud_image(stage: str, destination: str) -> None:
     body = {"destination": destination, "status": "completed", "extra": {"id": "ami-1234fda"}}
     name = "Fedora-Cloud-Base-24-20160710.0.x86_64"
     assert latest(image(f"{PROD}fedimg.image.{stage}", **body)) == {
-        ("ami-branched", f"{stage}:{name}:us-east-1"): {
+        ("ami-branched", "Fedora-Cloud-Base-24.x86_64:us-east-1"): {
             "name": name,
             "status": "completed",
             "extra_text": "us-east-1" if stage == "upload" else "us-east-1 (test)",
@@ -318,21 +320,115 @@ def test_every_status_of_a_cloud_image_shows(status: str) -> None:
     assert "extra_link" not in found
 
 
-def test_images_stages_and_regions_are_kept_apart() -> None:
+def test_kinds_of_images_and_regions_are_kept_apart() -> None:
     found = latest(
         image(destination="EC2 (eu-west-1)", status="started"),
         image(timestamp=NOON + 1, destination="EC2-eu-west-1", status="completed"),
-        image(TEST, NOON + 2, status="started"),
         image(destination="us-west-2"),
         image(image_name="Fedora-Cloud-Atomic-24-20160710.0.x86_64"),
+        image(image_name="Fedora-Cloud-Base-24-20160710.0.i386"),
+        image(image_name="Fedora-Cloud-Base-25-20160710.0.x86_64"),
     )
-    name = "Fedora-Cloud-Base-24-20160710.0.x86_64"
     assert {constraint: body["status"] for (_, constraint), body in found.items()} == {
-        f"upload:{name}:eu-west-1": "completed",
-        f"test:{name}:eu-west-1": "started",
-        f"upload:{name}:us-west-2": "started",
-        "upload:Fedora-Cloud-Atomic-24-20160710.0.x86_64:eu-west-1": "started",
+        "Fedora-Cloud-Base-24.x86_64:eu-west-1": "completed",
+        "Fedora-Cloud-Base-24.x86_64:us-west-2": "started",
+        "Fedora-Cloud-Atomic-24.x86_64:eu-west-1": "started",
+        "Fedora-Cloud-Base-24.i386:eu-west-1": "started",
+        "Fedora-Cloud-Base-25.x86_64:eu-west-1": "started",
     }
+
+
+def test_a_test_that_has_started_keeps_the_link_to_the_image() -> None:
+    extra = {"id": "ami-1234fda"}
+    uploaded = image(status="completed", extra=extra)
+    [before] = latest(uploaded).values()
+    [found] = latest(uploaded, image(TEST, NOON + 1, status="started", extra=extra)).values()
+    assert (found["status"], found["extra_text"]) == ("started", "eu-west-1 (test)")
+    assert found["extra_link"] == before["extra_link"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Fedora-Cloud-Base-24-20160710.0.x86_64", "Fedora-Cloud-Base-24.x86_64"),
+        ("Fedora-Cloud-Base-24-20160711.n.0.x86_64", "Fedora-Cloud-Base-24.x86_64"),
+        ("Fedora-Cloud-Base-24_Beta-20160510.0.x86_64", "Fedora-Cloud-Base-24.x86_64"),
+        ("Fedora-Cloud-Base-24-1.2.x86_64", "Fedora-Cloud-Base-24.x86_64"),
+        ("fedora-cloud-base-rawhide-20140604.x86_64", "fedora-cloud-base-rawhide.x86_64"),
+        ("Fedora-x86_64-20-20140407-sda", "Fedora-x86_64-20-sda"),
+        ("fedora-livecd-xfce-rawhide-20140101", "fedora-livecd-xfce-rawhide"),
+        ("Fedora-Live-KDE-i686", "Fedora-Live-KDE-i686"),
+        ("Fedora-Cloud-Base-24", "Fedora-Cloud-Base-24"),
+        ("Fedora-Cloud-Base-20160710.0.x86_64", "Fedora-Cloud-Base-20160710.0.x86_64"),
+    ],
+)
+def test_kinds(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+NIGHTS = 14
+IMAGES = [
+    f"Fedora-{image_}-{branch}-{{night}}.x86_64"
+    for branch in ("Rawhide", "24")
+    for image_ in ("Cloud-Base", "Cloud-Atomic", "Docker-Base")
+]
+REGIONS = [
+    *("ap-northeast-1", "ap-southeast-1", "ap-southeast-2", "eu-central-1", "eu-west-1"),
+    *("sa-east-1", "us-east-1", "us-west-1", "us-west-2"),
+]
+
+
+def cloud_images_of(night: int) -> Iterator[Message]:
+    """All that fedimg sends in a night: each image is uploaded, and tested, in each region."""
+    start = NOON + night * 86_400
+    steps = [(UPLOAD, "started"), (UPLOAD, "completed"), (TEST, "started"), (TEST, "completed")]
+    pairs = itertools.product(IMAGES, REGIONS)
+    for (number, (name, region)), (step, (topic, status)) in itertools.product(
+        enumerate(pairs), enumerate(steps)
+    ):
+        yield image(
+            topic,
+            start + 100 * step + number,
+            image_name=name.format(night=f"202311{night + 1:02}.n.0"),
+            destination=f"EC2 ({region})",
+            status=status,
+            **({} if (step, status) == (0, "started") else {"extra": {"id": f"ami-{night}"}}),
+        )
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_nights_of_cloud_images_leave_room_on_the_page_for_all_else(
+    new_database: Callable[[str], str], backend: str
+) -> None:
+    others = [one for one in CORPUS if PLUGIN.subscribes(one.topic)]
+    built = [task(NOON - 1, srpm=f"Fedora-Live-{flavour}-x86_64") for flavour in ("KDE", "Xfce")]
+    nights = [one for night in range(NIGHTS) for one in cloud_images_of(night)]
+    assert len(nights) == NIGHTS * len(IMAGES) * len(REGIONS) * 4
+    address = "/api/release-engineering-event-logs"
+    pages = []
+    for seed in (None, 1):
+        sent = [*others, *built, *nights]
+        if seed is not None:
+            # In another order, and some of it twice.
+            sent = random.Random(seed).sample(sent, len(sent)) + sent[::7]
+        with served(new_database(backend), *plugins) as api:
+            for first in range(0, len(sent), 1_000):
+                api.count(*sent[first : first + 1_000])
+            answer = api.client.get(address)
+            assert "next" not in links(answer)
+            pages.append(answer.json)
+    page, other_page = pages
+    assert page == other_page
+    found = [row | json.loads(row["message"]) for row in page]
+    clouds = [row for row in found if row["category"].startswith("ami-")]
+    last = f"202311{NIGHTS:02}.n.0"
+    assert {(row["name"], row["extra_text"], row["status"]) for row in clouds} == {
+        (name.format(night=last), f"{region} (test)", "completed")
+        for name, region in itertools.product(IMAGES, REGIONS)
+    }
+    assert all(row["extra_link"].endswith(f"ami=ami-{NIGHTS - 1}") for row in clouds)
+    rest = {(row["category"], row["category_constraint"]) for row in found if row not in clouds}
+    assert rest == latest(*others, *built).keys()
 
 
 def test_a_destination_that_is_no_region_of_ec2() -> None:
@@ -512,8 +608,8 @@ def test_the_architecture_and_branch_of_a_task(
         assert rows == []
         return
     architecture, branch = keys
-    name = f"{srpm} ({branch})" if branch else srpm
-    assert [row[1:3] for row in rows] == [(f"artifact-livecd_{architecture}", name)]
+    kind = f"{kind_of(srpm)} ({branch})" if branch else kind_of(srpm)
+    assert [row[1:3] for row in rows] == [(f"artifact-livecd_{architecture}", kind)]
 
 
 @pytest.mark.parametrize(

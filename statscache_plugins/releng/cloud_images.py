@@ -1,4 +1,8 @@
-"""Cloud images: the upload of each image to each region of EC2, and its test there."""
+"""Cloud images: the upload of each kind of image to each region of EC2, and its test there.
+
+A row has the newest event of either. Every night has its own images, and with a row for each of
+them, or for each stage of them, one night would be more than a page of rows.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ from typing import Any
 
 from statscache.plugins import Message
 from statscache_plugins.releng.entry import DONE, FAILED, RUNNING, Entry, Status
+from statscache_plugins.releng.kinds import kind_of
 
-_STAGES = {
-    "org.fedoraproject.prod.fedimg.image.upload": "upload",
-    "org.fedoraproject.prod.fedimg.image.test": "test",
-}
-TOPICS = tuple(_STAGES)
+_UPLOAD = "org.fedoraproject.prod.fedimg.image.upload"
+_TEST = "org.fedoraproject.prod.fedimg.image.test"
+TOPICS = (_UPLOAD, _TEST)
 
 # All that fedimg sends, not the successes alone: the page shows as well what has failed or hangs.
 STATUSES = {
@@ -43,22 +46,20 @@ def entries(message: Message) -> Iterator[Entry]:
             "destination": str(destination),
             "status": str(status),
         } if destination and status in STATUSES and (version := _VERSION.search(image)):
-            stage = _STAGES[message.topic]
             region = _REGION.search(destination)
             place = region[0] if region else destination
             yield Entry(
                 category="ami-rawhide" if version[1].lower() == "rawhide" else "ami-branched",
-                # With the stage: a test that has started must not hide the upload before it.
-                constraint=f"{stage}:{image}:{place}",
+                constraint=f"{kind_of(image)}:{place}",
                 name=image,
                 status=STATUSES[status],
-                extra_text=place if stage == "upload" else f"{place} ({stage})",
-                extra_link=_launch(message.msg, place) if region and status == "completed" else "",
+                extra_text=f"{place} (test)" if message.topic == _TEST else place,
+                extra_link=_launch(message.msg, place) if region else "",
             )
 
 
 def _launch(body: dict[str, Any], region: str) -> str:
-    """Where a person can start the image; empty where the message does not tell its AMI."""
+    """Where a person can start the image, which has an AMI from the end of its upload on."""
     match body:
         case {"extra": {"id": str(ami)}} if _AMI.fullmatch(ami):
             return _LAUNCH.format(region=region, ami=ami)

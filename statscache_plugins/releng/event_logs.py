@@ -26,9 +26,9 @@ class ReleaseEngineeringEventLogs(Aggregate):
     summary = "the latest event of each compose, update push, cloud image and image build"
     description = (
         "What a release engineering dashboard shows: for each step of a compose, each repository "
-        "of updates, each cloud image per region, and each appliance, live CD and image that is "
-        "built nightly, what happened to it last. The message of a row is a JSON object with a "
-        "name, a status and, where there are any, a link, an extra_text and an extra_link."
+        "of updates, each kind of cloud image per region, and each appliance, live CD and image "
+        "that is built nightly, what happened to it last. The message of a row is a JSON object "
+        "with a name, a status and, where there are any, a link, an extra_text and an extra_link."
     )
     topics = (*composes.TOPICS, *updates.TOPICS, *cloud_images.TOPICS, *koji_tasks.TOPICS)
     keys = (Key("category"), Key("category_constraint"))

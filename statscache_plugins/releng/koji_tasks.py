@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from statscache.plugins import Message
 from statscache_plugins.releng.entry import DONE, FAILED, RUNNING, STOPPED, Entry, Status
+from statscache_plugins.releng.kinds import kind_of
 
 TOPICS = ("org.fedoraproject.prod.buildsys.task.state.change",)
 
@@ -83,12 +84,11 @@ def entries(message: Message) -> Iterator[Entry]:
             page = _page(message.msg)
             for architecture, format_ in product(_architectures(srpm, request), _formats(request)):
                 details = "".join(f" ({detail})" for detail in (format_, branch) if detail)
-                name = srpm + details
                 file = _file(message.msg, request, architecture, format_)
                 yield Entry(
                     category=f"artifact-{method}_{architecture}",
-                    constraint=name,
-                    name=name,
+                    constraint=kind_of(srpm) + details,
+                    name=srpm + details,
                     status=STATES[state],
                     link=file if state == "CLOSED" else "",
                     extra_text="(details)" if page else "",
