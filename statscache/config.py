@@ -123,20 +123,33 @@ class Settings:
         )
 
 
-def load(filename: str | None = None) -> dict[str, Any]:
+def load(filename: str | None = None, *, for_the_bus: bool = False) -> dict[str, Any]:
     """fedmsg's configuration, from the files that fedmsg-hub reads.
 
     Those are ``/etc/fedmsg.d/``, ``~/.fedmsg.d/`` and ``./fedmsg.d/``, or the one file given.
+    ``for_the_bus``: with fedmsg's defaults, as the hub needs them.
+
+    Raises:
+        ConfigurationError: for the bus, and no file says where that is.
     """
     with warnings.catch_warnings():
         # The replacement, fedmsg.config.conf, reads other folders than fedmsg-hub does.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Without its defaults fedmsg does not insist on a bus, which only the hub needs.
-        config: dict[str, Any] = fedmsg.config.load_config(
-            filenames=[filename] if filename else None,
-            invalidate_cache=True,
-            disable_defaults=True,
-        )
+        try:
+            config: dict[str, Any] = fedmsg.config.load_config(
+                filenames=[filename] if filename else None,
+                invalidate_cache=True,
+                disable_defaults=not for_the_bus,
+            )
+        except ValueError as error:
+            if not for_the_bus:
+                raise
+            files = filename or "/etc/fedmsg.d/, ~/.fedmsg.d/ and ./fedmsg.d/"
+            raise ConfigurationError(
+                f"fedmsg's configuration cannot be used: {error} It is read from {files}; "
+                "'statscache config' writes one to begin with"
+            ) from error
     return dict(config)
 
 

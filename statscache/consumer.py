@@ -1,4 +1,4 @@
-"""The front door of the hub: the moksha consumer takes messages in, the producer flushes them.
+"""The front door of the hub: the moksha consumer takes messages in.
 
 What to know of moksha: the hub's reactor thread receives, a worker thread of the pool calls
 :meth:`StatscacheConsumer.consume`, and another thread of the pool polls the producer for ever.
@@ -16,7 +16,6 @@ from typing import Any
 
 import fedmsg.consumers
 import fedmsg.encoding
-import moksha.hub.api.producer
 from moksha.hub.reactor import reactor
 
 from statscache import about
@@ -114,23 +113,6 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         for extension in self.hub.extensions:
             for connection in getattr(extension, "subscriber_factories", {}).values():
                 connection.gotMessage = _guarded(connection.gotMessage, self.intake)
-
-
-class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
-    """Lets the consumer's intake commit every ``statscache.producer.frequency``."""
-
-    def __init__(self, hub: Any) -> None:
-        consumers = [c for c in hub.consumers if isinstance(c, StatscacheConsumer)]
-        if not consumers:
-            log.info("the consumer is disabled: nothing to flush")
-            return
-        self._intake = consumers[0].intake
-        self.frequency = consumers[0].frequency
-        super().__init__(hub)
-
-    def poll(self) -> None:
-        """Wake the intake; an exception would end moksha's loop for good, so there is none."""
-        self._intake.wake()
 
 
 def _body(message: Any) -> str | bytes:

@@ -16,10 +16,12 @@ from statscache.logs import make_printable
 
 _MODULES = {
     "backfill": "backfill",
+    "config": "config",
     "db": "database",
     "demo": "demo",
     "events": "events",
     "export": "export",
+    "hub": "hub",
     "plugins": "plugins",
     "rebuild": "rebuild",
     "rejected": "rejected",

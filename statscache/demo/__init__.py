@@ -145,7 +145,7 @@ class Demo:
             migrations.upgrade(connection)
         database.dispose()
 
-        self._run("hub", "fedmsg-hub")
+        self._run("hub", "statscache", "hub")
         self._run("api", "statscache", "serve", "--port", str(self.port))
         self._wait_until("the hub subscribes to the bus", self._hub_has_subscribed)
         self._wait_until("the API answers", self._api_answers)

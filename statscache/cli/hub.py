@@ -1,0 +1,29 @@
+"""``statscache hub``: the hub, with statscache in it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import click
+
+from statscache import config
+from statscache.cli.context import Context
+
+
+@click.command()
+@click.pass_obj
+def hub(context: Context) -> None:
+    """Run the hub: listen to the bus, and count, until SIGTERM or Ctrl-C.
+
+    It is the stock fedmsg-hub, with the configuration checked before: it ends with a sentence where
+    fedmsg-hub would run on without counting anything.
+    """
+    # The hub logs as fedmsg's configuration says, not as other commands do.
+    logging.getLogger().handlers.clear()
+    # What moksha does is not for operators to mend.
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+    # Here, because it installs the reactor of Twisted.
+    from statscache.hub import run
+
+    run(config.load(context.config_filename, for_the_bus=True))
