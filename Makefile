@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Twice the processors: many tests wait, for a hub or a server.
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: demo test test-long bench lint clean
+.PHONY: demo test test-long check-install bench lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/statscache demo
@@ -16,6 +16,10 @@ test: $(VENV)/installed-for-tests
 
 test-long: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long $(PYTEST_ARGUMENTS)
+
+# In an environment of its own: what the tests need could hide what the program lacks.
+check-install:
+	$(PYTHON) .ci/check_install.py
 
 bench: $(VENV)/installed-for-tests
 	$(BIN)/python -m benchmarks
