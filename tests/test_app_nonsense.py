@@ -272,7 +272,7 @@ KEYS = (
 
 @pytest.mark.parametrize("ident", IDENTS)
 def test_forged_cursors_lead_nowhere(place: Whole, client: FlaskClient, ident: str) -> None:
-    types = place.service.rows[ident].key_types
+    types = place.service.stored.last.rows[ident].key_types
     fitting: list[Any] = [
         {float: 1e9, int: 5, str: "a"}.get(type_, ["2015-01-01"]) for type_ in types
     ]

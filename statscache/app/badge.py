@@ -59,7 +59,7 @@ def _amount(call: Call) -> tuple[str | None, Lifetime]:
 def _newest(call: Call) -> tuple[str | None, Lifetime]:
     """The number of the newest row, or its date where it has none."""
     all_columns = replace(call, values={**call.values, "select": None})
-    rows = call.service.rows[call.dataset.ident].page(all_columns, 1).rows
+    rows = call.rows[call.dataset.ident].page(all_columns, 1).rows
     if not rows:
         return None, Lifetime.OPEN
     if not sources.measures(call.dataset):

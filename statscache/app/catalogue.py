@@ -38,7 +38,7 @@ def _one(call: Call) -> Answer:
 
 
 def _all(call: Call) -> Answer:
-    installed = call.service.installed
+    installed = call.installed
     datasets = installed.datasets.values()
     found = sizes.sizes(call.connection, [dataset.model.__table__ for dataset in datasets])
     gone = [
@@ -75,7 +75,7 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         "topics": list(plugin.topics) if isinstance(plugin, Aggregate) else ["#"],
         "counts_messages": isinstance(plugin, Aggregate) and plugin.counts_messages,
         "resolution": None if width is None else _resolution(ident, width),
-        "resolutions": _siblings(service.installed, dataset),
+        "resolutions": _siblings(call.installed, dataset),
         "retention": _seconds(_retention(service.settings, dataset)),
         "label": dataset.label,
         "coverage": covered.to_json(),

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Table
+from sqlalchemy.exc import ProgrammingError
 
 from statscache.app import canonical, formats, reply
 from statscache.app.cache import AnswerCache, Entry, Flights, Memo
 from statscache.app.client import NOBODY, Client
 from statscache.app.plan import Plan, Planner
 from statscache.app.problems import too_much
-from statscache.app.reading import Reading, Torn
+from statscache.app.reading import Outdated, Reading, Torn
 from statscache.app.reply import COMMON_HEADERS, Reply, Stream, StreamReply, Wait
 from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.route import Answer, Route, Scope
+from statscache.app.stored import Served
 from statscache.errors import StatementTimeout, StatscacheError
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -83,7 +86,23 @@ class Dispatcher:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded.
         """
-        plan = self._plan(request)
+        while True:
+            try:
+                return self._respond(request, if_none_match, reading, client)
+            except Outdated:
+                log.info("the definition of a table changed meanwhile: once more")
+                self.confirm()
+
+    def _respond(
+        self,
+        request: Request,
+        if_none_match: str | None,
+        reading: Reading | None,
+        client: Client,
+    ) -> Reply | StreamReply:
+        plan = self._plan(
+            request, self._service.served if reading is None else partial(self._served_in, reading)
+        )
         mark, etag = self._mark(plan, reading)
         kept = self._kept(plan, request, if_none_match, mark, etag)
         if kept is not None:
@@ -103,7 +122,7 @@ class Dispatcher:
         Raises:
             Problem: the request cannot be answered as it is.
         """
-        plan = self._plan(request)
+        plan = self._plan(request, lambda: self._service.stored.at(snapshot))
         mark = self._mark_in(plan, snapshot)
         # Where nobody would say when it changes, it has changed.
         return plan.key, self._clock() if mark is None else mark
@@ -116,11 +135,15 @@ class Dispatcher:
         """
         return self._planner.match(request.path)[0]
 
-    def _plan(self, request: Request) -> Plan:
+    def _served_in(self, reading: Reading) -> Served:
+        return self._service.stored.at(reading.snapshot)
+
+    def _plan(self, request: Request, serve: Callable[[], Served]) -> Plan:
         plan = self._plans.get(request)
         clock = self._clock()
-        if plan is None or clock >= plan.valid_until:
-            plan = self._planner.plan(request, clock)
+        is_outdated = plan is not None and plan.served is not None and plan.served is not serve()
+        if plan is None or is_outdated or clock >= plan.valid_until:
+            plan = self._planner.plan(request, clock, serve)
             if sum(map(len, request)) <= LONGEST_REMEMBERED:
                 self._plans.put(request, plan)
         return plan
@@ -136,7 +159,7 @@ class Dispatcher:
             return None
         try:
             mark, etag = self._mark(plan, None)
-        except StatscacheError:
+        except (StatscacheError, Outdated):
             return None
         kept = self._kept(plan, request, if_none_match, mark, etag)
         # Who waits, does not wait here.
@@ -174,6 +197,8 @@ class Dispatcher:
             snapshot = self._service.revisions.all() if reading is None else reading.snapshot
         seen, mark, etag = plan.seen
         if seen is not snapshot or not etag:
+            if snapshot is not None:
+                self._check(plan, snapshot)
             mark = self._mark_in(plan, snapshot)
             etag = _etag(plan, mark)
             # One assignment, so that no other thread sees the half of it.
@@ -197,6 +222,15 @@ class Dispatcher:
         call = plan.call(Reading(self._service.reading), NOBODY)
         return mark, plan.route.state(call, snapshot)
 
+    def _check(self, plan: Plan, snapshot: Snapshot) -> None:
+        """See that the tables are still those that ``plan`` is made for.
+
+        Raises:
+            Outdated: they are not.
+        """
+        if plan.served is not None and plan.served is not self._service.stored.at(snapshot):
+            raise Outdated
+
     def _compute(self, plan: Plan, client: Client, shared: Reading | None) -> Entry | StreamReply:
         if shared is not None:
             return self._answer(plan, client, shared)
@@ -212,20 +246,32 @@ class Dispatcher:
             raise too_much(seconds) from error
 
     def _answer(self, plan: Plan, client: Client, reading: Reading) -> Entry | StreamReply:
+        if plan.dataset is not None:
+            self._check(plan, reading.snapshot)
         call = plan.call(reading, client)
-        answer = plan.route.answer(call)
+        try:
+            answer = plan.route.answer(call)
+        except ProgrammingError:
+            if self._is_outdated(reading):
+                raise Torn from None
+            raise
         mark = self._mark_of_answer(plan, reading)
         if mark is not None and plan.dataset is not None:
             ident = plan.dataset.ident
             self._service.revisions.saw(ident, reading.snapshot.revisions.get(ident))
         headers = _headers(plan, answer, mark)
         if answer.chunks is not None:
-            if plan.dataset is not None:
-                reading.hold(_tables_of(plan.dataset))
-            reading.keep_open()
             if plan.compressed:
                 headers.append(GZIPPED)
             stream = Stream(answer.chunks, reading, compressed=plan.compressed)
+            try:
+                if plan.dataset is not None:
+                    reading.hold(_tables_of(plan.dataset))
+            except BaseException:
+                # Nobody else knows of it yet.
+                stream.close()
+                raise
+            reading.keep_open()
             return StreamReply(answer.status, headers, stream)
         body = formats.body(answer, call)
         if plan.dataset is not None:
@@ -240,6 +286,14 @@ class Dispatcher:
         if mark is not None and entry.status == 200:
             self.answers.put(plan.key, entry)
         return entry
+
+    def _is_outdated(self, reading: Reading) -> bool:
+        """Whether PostgreSQL may have found tables that came after the moment that is read."""
+        if not reading.has_snapshot:
+            return False
+        before = self._served_in(reading)
+        self.confirm()
+        return self._service.served() is not before
 
     def _mark_of_answer(self, plan: Plan, reading: Reading) -> Hashable:
         """What the answer depends on, as it was in the transaction that it was computed in."""

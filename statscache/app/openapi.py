@@ -6,7 +6,7 @@ document says of an address is true for that address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ import statscache
 from statscache.app import query, values
 from statscache.app.formats import ENDLESS, FORMATS
 from statscache.app.query import Parameter
+from statscache.app.revisions import Snapshot
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.plugins.discovery import Dataset, Installed
 
@@ -189,7 +190,11 @@ def _answer(call: Call) -> Answer:
     from statscache.app.routes import ROUTES
 
     root = quote(call.request.root.encode("latin-1"))
-    return Answer(document(call.service.installed, ROUTES, root), lifetime=Lifetime.STATIC)
+    return Answer(document(call.installed, ROUTES, root), lifetime=Lifetime.STATIC)
+
+
+def _state(call: Call, snapshot: Snapshot) -> Hashable:
+    return call.request.root, call.service.stored.at(snapshot).mark
 
 
 ROUTE = Route(
@@ -198,6 +203,6 @@ ROUTE = Route(
     summary="This API as OpenAPI 3.1, for the plugins that are installed.",
     answer=_answer,
     scope=Scope.NOTHING,
-    state=lambda call, _snapshot: call.request.root,
+    state=_state,
     schema={"type": "object", "required": ["openapi", "paths"]},
 )

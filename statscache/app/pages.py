@@ -169,7 +169,7 @@ def _entries(call: Call) -> list[dict[str, Any]]:
 
 def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Examples that show something: of the datasets that have the most rows."""
-    datasets = call.service.installed.datasets
+    datasets = call.installed.datasets
     counts = {entry["ident"]: entry["rows"]["count"] or 0 for entry in entries}
     ranked = sorted(
         (datasets[ident] for ident in counts),

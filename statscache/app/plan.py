@@ -21,6 +21,7 @@ from statscache.app.reading import Reading
 from statscache.app.request import Request
 from statscache.app.revisions import Snapshot
 from statscache.app.route import Call, Route
+from statscache.app.stored import Served
 from statscache.app.times import Time
 from statscache.plugins.discovery import Dataset
 
@@ -36,6 +37,7 @@ class Plan:
         call: makes the call, in a transaction and for a client.
         route: that answers; the page of a route, where HTML is wanted.
         dataset: of the ident, if there is one.
+        served: that has the dataset.
         format: to answer in.
         compressed: whether the client takes gzip.
         callback: of JSON-P.
@@ -52,6 +54,7 @@ class Plan:
     call: Callable[[Reading, Client], Call]
     route: Route
     dataset: Dataset | None
+    served: Served | None
     format: str
     compressed: bool
     callback: str | None
@@ -92,14 +95,18 @@ class Planner:
             raise nothing_there() from None
         return self._routes[name], arguments
 
-    def plan(self, request: Request, clock: float) -> Plan:
+    def plan(self, request: Request, clock: float, serve: Callable[[], Served]) -> Plan:
         """What ``request`` means at the time ``clock``, UNIX seconds.
+
+        Args:
+            serve: what there is to serve.
 
         Raises:
             Problem: it means nothing that can be answered.
         """
         route, arguments = self.match(request.path)
-        dataset = self._dataset(arguments["ident"]) if "ident" in arguments else None
+        served = serve() if "ident" in arguments else None
+        dataset = None if served is None else _dataset(served, arguments["ident"])
         pairs = query.split(request.query)
         texts = dict(pairs)
         form = _negotiate(request, route, texts)
@@ -133,35 +140,40 @@ class Planner:
                 canonical=text,
                 reading=reading,
                 client=client,
+                served=served,
                 found=dataset,
             )
 
-        fingerprint = self._service.fingerprint
+        mark = "" if served is None else served.mark
         return Plan(
             call=call,
             route=route,
             dataset=dataset,
+            served=served,
             format=form,
             compressed=compressed,
             callback=callback,
-            key=canonical.digest(fingerprint, route.name, text, form, compressed),
+            key=canonical.digest(
+                self._service.fingerprint, mark, route.name, text, form, compressed
+            ),
             valid_until=after if is_relative or route.clock else math.inf,
             width=after - now,
             is_relative=is_relative,
             wait=values.get("wait", 0),
         )
 
-    def _dataset(self, ident: str) -> Dataset:
-        datasets = self._service.installed.datasets
-        if ident not in datasets:
-            similar = difflib.get_close_matches(ident[:200], datasets, n=3)
-            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-            raise Problem(
-                404,
-                f"nothing is called {ident[:200]!r}; {hint}/api/ lists all there is",
-                allowed=similar or None,
-            )
-        return datasets[ident]
+
+def _dataset(served: Served, ident: str) -> Dataset:
+    datasets = served.installed.datasets
+    if ident not in datasets:
+        similar = difflib.get_close_matches(ident[:200], datasets, n=3)
+        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        raise Problem(
+            404,
+            f"nothing is called {ident[:200]!r}; {hint}/api/ lists all there is",
+            allowed=similar or None,
+        )
+    return datasets[ident]
 
 
 def _negotiate(request: Request, route: Route, texts: Mapping[str, str]) -> str:

@@ -203,9 +203,7 @@ def steps(dataset: Dataset | None, values: Mapping[str, Any]) -> Steps:
 
 def state(call: Call, snapshot: Snapshot) -> Hashable:
     """Revisions and coverage of all the tables that an answer may be made of."""
-    return sources.state(
-        call.service.installed, call.dataset, snapshot, steps(call.dataset, call.values)
-    )
+    return sources.state(call.installed, call.dataset, snapshot, steps(call.dataset, call.values))
 
 
 def has_buckets(dataset: Dataset) -> bool:
@@ -246,7 +244,7 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
     dataset, values = call.dataset, call.values
     if dataset.schedule is None:
         raise Problem(404, _unbucketed(dataset))
-    tables = sources.of(call.service.installed, dataset, call.snapshot, steps(dataset, values))
+    tables = sources.of(call.installed, dataset, call.snapshot, steps(dataset, values))
     points, own = values.get("points"), _own(dataset)
     if points is not None and values["resolution"] is not None:
         query.refuse("points", "goes without resolution, which it chooses")

@@ -28,6 +28,10 @@ class Torn(Exception):
     """A table took the place of another one after the moment that is read: read it anew."""
 
 
+class Outdated(Exception):
+    """The tables are of other definitions than those that a request was understood by."""
+
+
 class Reading:
     """All that is read through it is of one moment. Not for several threads.
 
@@ -60,6 +64,11 @@ class Reading:
         if self._snapshot is None:
             self._snapshot = Snapshot(self.connection)
         return self._snapshot
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether :attr:`snapshot` was asked for, so that it can be told without a statement."""
+        return self._snapshot is not None
 
     def check(self, tables: Iterable[Table]) -> None:
         """See that what was read of ``tables`` is of the moment of the transaction.

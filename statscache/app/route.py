@@ -54,10 +54,12 @@ from statscache.app.reading import Reading
 from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.times import Steps
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.discovery import Dataset, Installed
 
 if TYPE_CHECKING:
+    from statscache.app.reader import RowReaders
     from statscache.app.service import Service
+    from statscache.app.stored import Served
 
 
 SAFE, RAW = "safe", "raw"
@@ -142,6 +144,7 @@ class Call:
         canonical: the canonical query.
         reading: the transaction, see :attr:`connection`.
         client: who asks, for routes that let it wait.
+        served: the datasets as their tables are, see :attr:`installed`.
     """
 
     service: Service
@@ -156,7 +159,22 @@ class Call:
     canonical: str
     reading: Reading
     client: Client = NOBODY
+    served: Served | None = None
     found: Dataset | None = None
+
+    @property
+    def installed(self) -> Installed:
+        """The plugins, with the datasets as their tables are at the moment of this call."""
+        return self._served.installed
+
+    @property
+    def rows(self) -> RowReaders:
+        """What reads the rows of the datasets."""
+        return self._served.rows
+
+    @property
+    def _served(self) -> Served:
+        return self.served or self.service.stored.at(self.snapshot)
 
     @property
     def dataset(self) -> Dataset:

@@ -30,7 +30,7 @@ STREAMED = ("csv", "ndjson")
 
 def answer(call: Call) -> Answer:
     """A page of rows, or all of them."""
-    reader = call.service.rows[call.dataset.ident]
+    reader = call.rows[call.dataset.ident]
     _refuse_foreign_columns(call, reader)
     if call.values["rows_per_page"] == ALL:
         _refuse_whole(call, reader)

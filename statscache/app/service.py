@@ -16,11 +16,11 @@ from statscache import migrations, privileges, tables
 from statscache.app import canonical
 from statscache.app.export import Exports
 from statscache.app.listeners import Listeners
-from statscache.app.reader import RowReaders
 from statscache.app.revisions import Revisions
+from statscache.app.stored import Served, Stored
 from statscache.config import Settings
 from statscache.database import Database
-from statscache.errors import AccessDenied, DatabaseMissing
+from statscache.errors import AccessDenied, DatabaseMissing, StatscacheError
 from statscache.plugins.discovery import Installed
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Service:
     """Made once per application; all its threads share it.
 
     Attributes:
+        installed: the plugins, as they are installed.
+        stored: the datasets as their tables are.
         listeners: who waits for changes.
         newest: the rows that events carry; set with the routes that tell them.
         dispatcher: answers requests; set with the routes.
@@ -48,7 +50,7 @@ class Service:
     def __init__(self, settings: Settings, installed: Installed) -> None:
         self.settings = settings
         self.installed = installed
-        self.rows = RowReaders(installed)
+        self.stored = Stored(installed)
         self.exports = Exports()
         self._database = Database(
             settings.uri, read_only=True, statement_timeout=settings.statement_timeout
@@ -97,6 +99,13 @@ class Service:
         grant = privileges.missing(connection, [migrations.REVISIONS, *ours, *served])
         if grant is not None:
             raise AccessDenied(f"tables may not be read; their owner has to say: {grant};")
+
+    def served(self) -> Served:
+        """What there is to serve now; what there was last, while the database does not answer."""
+        try:
+            return self.stored.at(self.revisions.all())
+        except StatscacheError:
+            return self.stored.last
 
     def _check_file(self) -> None:
         """SQLite would make an empty file of one that is not there."""
