@@ -496,6 +496,11 @@ class Engine:
                     return []
             elif not self.lanes.can_replace(connection, lane, home):
                 return []
+            held = self.roster.hold(connection, lane)
+            if held is not None:
+                self._rest(connection, held)
+                if held.id == lane.id:
+                    return []
             joined = self.roster.join(connection, lane, home)
             self.note_changes(connection, joined)
         log.info("complete: %s", ", ".join(joined))

@@ -497,6 +497,11 @@ class Lanes:
         )
         return pause
 
+    def wake(self, connection: Connection, number: int) -> None:
+        """Let a lane that rests try again at once."""
+        row = tables.lane
+        connection.execute(update(row).where(row.c.id == number).values(failures=0, retry_at=None))
+
     def note_gap(
         self, connection: Connection, lane: Lane, start: float, stop: float, missing: int
     ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision among the migrations."""
 
 BUNDLED_DISTRIBUTION = "statscache"

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from statscache import tables
+from statscache import guards, tables
 from statscache.classics import ClassicRunner, blames_plugin
 from statscache.crew import Crew, Seat
 from statscache.definitions import (
@@ -39,6 +39,9 @@ FILLING = "filling"
 FAILING = "failing"
 GONE = "gone"
 
+STAYS = "it was counted anew, and the old rows stay"
+"""How the error of a plugin begins whose shadow must not take the place of its table."""
+
 _DAY = 86_400
 _ROWS_AT_ONCE = 50_000
 
@@ -51,6 +54,10 @@ class Roster:
         lanes: how lanes are kept.
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive from which history can be filled in.
+
+    Attributes:
+        runners: of the classic plugins, by ident.
+        forced: the idents whose shadows take their places whatever the guards object to.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Roster:
         self._lanes = lanes
         self._epoch = epoch
         self._failing: set[str] = set()
+        self.forced: frozenset[str] = frozenset()
         self.runners = {
             runner.ident: runner for runner in (ClassicRunner(make) for make in installed.classics)
         }
@@ -311,14 +319,15 @@ class Roster:
 
         The others are being counted anew already, and go on.
         """
-        row = tables.plugin.c
-        query = select(row.ident, row.shadow)
-        shadows = {each.ident: each.shadow for each in connection.execute(query)}
+        rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
         groups: dict[str, list[Dataset]] = {}
         for ident in sorted(idents):
             dataset = self.installed.datasets[ident]
-            if shadows[ident] != shadow_name(dataset):
+            is_under_way = rows[ident].shadow == shadow_name(dataset)
+            if not is_under_way or self._objection(connection, rows[ident]):
                 groups.setdefault(_home_name(dataset), []).append(dataset)
+            elif ident in self.forced:
+                self._lanes.wake(connection, rows[ident].lane)
         for home, datasets in groups.items():
             self._seat_apart(connection, home, datasets)
         return [dataset.ident for datasets in groups.values() for dataset in datasets]
@@ -334,11 +343,18 @@ class Roster:
         create_shadow(connection, dataset.model.__table__, name)
         row = tables.plugin.c
         previous = connection.execute(
-            select(row.lane, row.served_until, tables.lane.c.watermark)
+            select(
+                *(row.lane, row.served_until, row.counted_until, row.rejected_before),
+                *(tables.lane.c.watermark, tables.lane.c.newest),
+            )
             .outerjoin(tables.lane, tables.lane.c.id == row.lane)
             .where(row.ident == dataset.ident)
         ).one()
         served_until = previous.served_until
+        counted_until, rejected_before = previous.counted_until, previous.rejected_before
+        if rejected_before is None:
+            counted_until = max(previous.watermark or 0.0, previous.newest or 0.0)
+            rejected_before = guards.rejected_so_far(connection, dataset.ident)
         self._update(
             connection,
             dataset.ident,
@@ -349,6 +365,10 @@ class Roster:
             missed=0,
             pruned_until=None,
             served_until=previous.watermark if served_until is None else served_until,
+            counted_until=counted_until,
+            rejected_before=rejected_before,
+            error=None,
+            failed_at=None,
         )
         # What it could not take comes again.
         forget(connection, dataset.ident)
@@ -377,6 +397,41 @@ class Roster:
         pause = self._lanes.back_off(connection, apart)
         log.error("%s in a lane of its own, next try in %.0f s", ", ".join(idents), pause)
 
+    def hold(self, connection: Connection, lane: Lane) -> Lane | None:
+        """Keep back the shadows of a lane that must not take their places.
+
+        They go on in a lane of their own, which is given, so that the others can join; None if
+        there are none. They are looked at again whenever that lane comes to join.
+        """
+        mine = tables.plugin.c.lane == lane.id
+        rows = connection.execute(select(tables.plugin).where(mine)).all()
+        objections = {
+            row.ident: objection for row in rows if (objection := self._objection(connection, row))
+        }
+        if not objections:
+            return None
+        if len(objections) < len(rows):
+            name = self._vacant_name(connection, f"held {min(objections)}")
+            lane = self._lanes.split(connection, lane, name)
+        for row in rows:
+            if row.ident not in objections:
+                continue
+            error = (
+                f"{STAYS}: {objections[row.ident]}. Mend the "
+                f"cause; then 'statscache rebuild {row.ident}' counts it anew once more, or, with "
+                "--force, puts the new rows in place as they are"
+            )
+            if row.error != error:
+                log.error("%s: %s", row.ident, error)
+            values = {"lane": lane.id, "state": FAILING, "error": error, "failed_at": time.time()}
+            self._update(connection, row.ident, **values)
+        return lane
+
+    def _objection(self, connection: Connection, row: Any) -> str:
+        if not row.shadow or row.ident in self.forced:
+            return ""
+        return guards.objection(connection, row)
+
     def join(self, connection: Connection, lane: Lane, home: Lane) -> list[str]:
         """Move the plugins of ``lane`` to ``home``, and let shadows take their places."""
         row = tables.plugin.c
@@ -401,6 +456,8 @@ class Roster:
                 failed_at=None,
                 shadow=None,
                 served_until=None,
+                counted_until=None,
+                rejected_before=None,
                 definition=definition_of(dataset),
                 audited_until=None,
             )

@@ -81,7 +81,8 @@ plugin = Table(
     metadata,
     Column("ident", PLAIN_TEXT, primary_key=True),
     Column("lane", Integer, nullable=False),
-    # "active"; "filling": its history is not complete; "failing": its last write did not succeed;
+    # "active"; "filling": its history is not complete; "failing": its last write did not succeed,
+    # or what was counted anew must not take its place (see statscache.guards);
     # "gone": it is not installed any more.
     Column("state", PLAIN_TEXT, nullable=False),
     Column("error", PLAIN_TEXT),
@@ -103,6 +104,10 @@ plugin = Table(
     Column("live_since", Double),
     # With a shadow: the served table has counted nothing that is newer.
     Column("served_until", Double),
+    # With a shadow: the newest message that the served table may have counted, and the claims'
+    # digests of the messages that the plugin had rejected by then, one behind the other.
+    Column("counted_until", Double),
+    Column("rejected_before", LargeBinary),
     comment="What the hub knows of each plugin, for the API and the command line.",
 )
 

@@ -125,17 +125,37 @@ def configure(config: Mapping[str, Any]) -> None:
         return
     import fedmsg.meta
 
-    config = {"topic_prefix_re": _TOPIC_PREFIXES} | dict(config)
-    fedmsg.meta.make_processors(**config)
-    # fedmsg brings a few of its own, which know nothing of users and packages.
-    if all(type(each).__module__.startswith("fedmsg.") for each in fedmsg.meta.processors):
+    if not make_processors(config):
         raise ConfigurationError(
             "statscache.about is 'fedmsg.meta', and no processors are installed for it: install "
             "fedmsg_meta_fedora_infrastructure (its build needs the headers of Kerberos), or set "
             "statscache.about to 'tables'"
         )
-    _usernames = _FedmsgMeta(fedmsg.meta.msg2usernames, _usernames, config).names
-    _packages = _FedmsgMeta(fedmsg.meta.msg2packages, _packages, config).names
+    whole = _with_prefixes(config)
+    _usernames = _FedmsgMeta(fedmsg.meta.msg2usernames, _usernames, whole).names
+    _packages = _FedmsgMeta(fedmsg.meta.msg2packages, _packages, whole).names
+
+
+def make_processors(config: Mapping[str, Any]) -> bool:
+    """Let ``fedmsg.meta`` answer in this process; gives whether processors are installed for it.
+
+    Where none are, who asks it for users and packages is answered by our tables.
+    """
+    # It takes a third of a second to import, and most processes do not need it.
+    import fedmsg.meta
+
+    fedmsg.meta.make_processors(**_with_prefixes(config))
+    # fedmsg brings a few of its own, which know nothing of users and packages.
+    if not all(type(each).__module__.startswith("fedmsg.") for each in fedmsg.meta.processors):
+        return True
+    default = fedmsg.meta.processors[-1]
+    default.usernames = lambda message, **_: usernames(message)
+    default.packages = lambda message, **_: packages(message)
+    return False
+
+
+def _with_prefixes(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"topic_prefix_re": _TOPIC_PREFIXES} | dict(config)
 
 
 _usernames: Names

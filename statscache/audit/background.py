@@ -134,6 +134,9 @@ class Audit:
         """Compare a day; or, without, those whose rows depend on all of their history."""
         verification = self._verification(None, window)
         yield from self._run(verification)
+        for verdict in verification.verdicts:
+            if verdict.refused:
+                log.error("%s cannot be audited: %s", verdict.ident, verdict.refused)
         differing = [v.ident for v in verification.verdicts if v.differences]
         if differing:
             # Rows may have been pruned, or messages have come late, meanwhile: look twice.
@@ -197,7 +200,7 @@ class Audit:
 
     def _note(self, verdicts: list[Verdict], window: Window | None, begin: float) -> None:
         """Remember up to when, without a gap, each ident has been compared."""
-        compared = [verdict for verdict in verdicts if not verdict.skipped]
+        compared = [each for each in verdicts if not each.skipped and not each.refused]
         row = tables.plugin.c
         with self._engine.transaction() as connection:
             for verdict in compared:

@@ -13,6 +13,7 @@ from statscache.archive.base import Slice
 from statscache.classics import ClassicRunner
 from statscache.crew import Crew, Seat, Written
 from statscache.database import Database
+from statscache.guards import Refusals
 from statscache.lanes import RESTAMPING
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate
@@ -30,6 +31,10 @@ class Recount:
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
         classics: ident to a function that makes a fresh instance of a classic plugin.
+
+    Attributes:
+        messages: how many were counted.
+        refusals: what the plugins rejected of them.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Recount:
         classics: Mapping[str, Callable[[], BasePlugin]],
     ) -> None:
         self.messages = 0
+        self.refusals = Refusals(datasets)
         self._seen: dict[str, float] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="statscache-recount-")
         self._database = Database(f"sqlite:///{Path(self._folder.name) / 'scratch.db'}")
@@ -79,12 +85,12 @@ class Recount:
         """Count messages, none of them older than ``start``."""
         new = self._not_seen(messages)
         self.messages += len(new)
-        # What a plugin refuses it has refused before, and then it is in the table of rejections.
         rejections: list[Rejection] = []
         written = Written()
         with self._database.begin() as connection:
             self._crew.write(connection, self._crew.fold(new, rejections, start), written)
             self._crew.run_classics(connection, new, written, rejections, start)
+        self.refusals.note(rejections)
         for idents, error in written.failed:
             raise RuntimeError(f"{', '.join(idents)} cannot be counted anew: {error}")
 

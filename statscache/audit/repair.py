@@ -66,6 +66,10 @@ def repair(
             lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
             repaired = []
             for ident, table in bucketed.items():
+                objection = scratch.refusals.objection(connection, ident)
+                if objection:
+                    log.error("%s is not counted anew: %s", ident, objection)
+                    continue
                 row = connection.execute(
                     select(tables.plugin).where(tables.plugin.c.ident == ident)
                 ).one()

@@ -44,6 +44,7 @@ class Verdict:
             not give, what has been counted.
         more: differences beyond :data:`MOST_DIFFERENCES`, which are only counted.
         skipped: why nothing was compared.
+        refused: why what was counted anew says nothing: see :mod:`statscache.guards`.
     """
 
     ident: str
@@ -55,6 +56,7 @@ class Verdict:
     undecided: int = 0
     more: int = 0
     skipped: str = ""
+    refused: str = ""
 
 
 def _text(name: str, value: Any) -> str:

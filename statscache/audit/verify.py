@@ -154,8 +154,11 @@ class Verification:
             claimed = _claimed(connection, lane.id, recent, settled, doubts)
             scratch.count(claimed, settled)
             for subject in subjects:
+                refused = scratch.refusals.objection(connection, subject.ident)
                 self.verdicts.append(
-                    Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
+                    Verdict(subject.ident, refused=refused)
+                    if refused
+                    else Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
                 )
         yield stop, stop
 

@@ -12,7 +12,7 @@ from statscache.cli.idents import named
 from statscache.cli.terminal import echo
 from statscache.engine import Engine
 from statscache.errors import StatscacheError
-from statscache.roster import FAILING
+from statscache.roster import FAILING, STAYS
 
 
 @click.command()
@@ -50,11 +50,15 @@ def backfill(
 
 
 def failures(engine: Engine, idents: frozenset[str] | None) -> dict[str, str]:
-    """Those of ``idents`` (all when absent) whose rows cannot be written, with the reasons."""
+    """Those of ``idents`` (all when absent) that are failing, with the reasons."""
     row = tables.plugin.c
     with engine.transaction() as connection:
         found = connection.execute(select(row.ident, row.error).where(row.state == FAILING)).all()
-    return {each.ident: each.error for each in found if idents is None or each.ident in idents}
+    return {
+        ident: error if error.startswith(STAYS) else f"its rows cannot be written: {error}"
+        for ident, error in found
+        if idents is None or ident in idents
+    }
 
 
 def refuse_failures(failing: dict[str, str]) -> None:
@@ -65,6 +69,4 @@ def refuse_failures(failing: dict[str, str]) -> None:
     """
     if failing:
         lines = [f"{ident}: {error}" for ident, error in sorted(failing.items())]
-        raise StatscacheError(
-            "not complete, since rows of it cannot be written:\n" + "\n".join(lines)
-        )
+        raise StatscacheError("not complete:\n" + "\n".join(lines))

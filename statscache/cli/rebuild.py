@@ -22,11 +22,17 @@ _SLACK = 120.0
 
 @click.command()
 @click.argument("idents", nargs=-1, required=True)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Put the new rows in place even if they lack what is in the old ones.",
+)
 @filling.options
 @click.pass_obj
 def rebuild(
     context: Context,
     idents: tuple[str, ...],
+    force: bool,
     workers: int,
     dask: str | None,
     concurrency: int | None,
@@ -36,13 +42,16 @@ def rebuild(
 
     IDENTS are those that 'statscache plugins' lists, or names of plugins. The new rows are gathered
     in tables beside, while readers go on to see the old ones, and take their places at once when
-    they are complete. The hub may run or not. Interrupted, it goes on where it stopped when the
-    command is repeated, or when the hub runs.
+    they are complete. The old ones stay where a plugin rejects messages that it had counted before:
+    the command says so, and ends with status 1. The hub may run or not. Interrupted, it goes on
+    where it stopped when the command is repeated, or when the hub runs.
     """
     chosen = with_siblings(context.installed, named(context.installed, idents))
     means = filling.means(workers, dask, concurrency, patience)
     pace = means.pace(context.settings)
     with filling.opened(context) as (engine, archive):
+        if force:
+            engine.roster.forced = chosen
         with engine.transaction(alone=True) as connection:
             begun = engine.roster.rebuild(connection, chosen)
         for text, some in (("Counted anew", begun), ("Goes on", chosen - set(begun))):

@@ -37,7 +37,7 @@ def verify(
 
     IDENTS are those that 'statscache plugins' lists; all of them when absent. A time is
     widened to whole windows. Nothing is changed, and the hub may go on meanwhile. Ends with
-    status 1 when a row differs.
+    status 1 when a row differs, or when a plugin rejects messages that it had counted before.
     """
     check_idents(context.installed, idents)
     if start is not None and stop is not None and start >= stop:
@@ -63,7 +63,7 @@ def verify(
         database.dispose()
     found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
     echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
-    if any(found):
+    if any(found) or any(verdict.refused for verdict in verification.verdicts):
         sys.exit(1)
 
 
@@ -83,8 +83,8 @@ def _run(verification: Verification) -> None:
 
 def _show(verdict: Verdict, *, show_all: bool) -> int:
     """Print a verdict; gives the number of differences."""
-    if verdict.skipped:
-        echo(f"{verdict.ident}: not compared: {verdict.skipped}")
+    if verdict.skipped or verdict.refused:
+        echo(f"{verdict.ident}: not compared: {verdict.skipped or verdict.refused}")
         return 0
     remarks = [f"{verdict.rows} rows agree"]
     if verdict.restamped:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from statscache import about
 from statscache.errors import InvalidPlugin
+from statscache.plugins import surroundings
 from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.schedule import Schedule
@@ -148,6 +151,9 @@ def _add(
     installed: Installed, source: Source, plugin_class: Any, config: Mapping[str, Any]
 ) -> None:
     if isinstance(plugin_class, type) and issubclass(plugin_class, Aggregate):
+        if "fedmsg.meta" in sys.modules:
+            # Somebody's plugin asks it, in a worker as well.
+            about.make_processors(config)
         aggregate = plugin_class(config)
         label = "start" if aggregate.resolutions else "message"
         datasets = [
@@ -157,6 +163,7 @@ def _add(
         _register(installed, datasets)
         installed.aggregates.append(aggregate)
     elif isinstance(plugin_class, type) and issubclass(plugin_class, BasePlugin):
+        surroundings.prepare(config)
         make = _maker(plugin_class, config)
         classic = make()
         if classic.model is None:

@@ -1,0 +1,133 @@
+"""What is seen to before rows that were counted anew take the place of those that are served.
+
+Rows are counted anew for a rebuild or a changed definition (:mod:`statscache.roster`), for a
+verification and for the audit (:mod:`statscache.audit`). A plugin may be worse off then than it was
+when it first counted: what it asks is not installed or not configured any more, or a new release of
+it is broken. What it rejects now is not in the new rows, which is no reason to delete it from the
+served ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from statscache import tables
+from statscache.errors import InvalidMessage
+from statscache.lanes import claim_digest, content_digests
+from statscache.message import Message, decode
+from statscache.rejections import MOST_KEPT, Rejection
+
+_DIGEST = 16
+"""Bytes of a name."""
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A message that a plugin rejects, and why."""
+
+    message: Message
+    reason: str
+
+    @property
+    def name(self) -> bytes:
+        return claim_digest(self.message.identity)
+
+    def is_among(self, names: frozenset[bytes]) -> bool:
+        """Whether the message is one of those, under the id of either of its copies."""
+        if not names:
+            return False
+        return self.name in names or not names.isdisjoint(content_digests(self.message))
+
+
+class Refusals:
+    """What plugins reject of the messages that are counted anew beside their tables.
+
+    Args:
+        idents: of the datasets that are counted anew.
+    """
+
+    def __init__(self, idents: Iterable[str]) -> None:
+        self._found: dict[str, dict[bytes, _Refusal]] = {ident: {} for ident in idents}
+
+    def note(self, rejections: Iterable[Rejection]) -> None:
+        """Keep them; no more than there can be in the log."""
+        for rejection in rejections:
+            refusal = _refusal(rejection.content, rejection.reason)
+            for ident in rejection.plugin.split():
+                found = self._found.get(ident)
+                if refusal is not None and found is not None and len(found) <= MOST_KEPT:
+                    found[refusal.name] = refusal
+
+    def objection(self, connection: Connection, ident: str) -> str:
+        """Why the new rows of ``ident`` say nothing about the served ones; empty where they do.
+
+        The log has what had been rejected when the served ones were counted.
+        """
+        found = self._found[ident]
+        if not found:
+            return ""
+        names = frozenset(refusal.name for refusal in _logged(connection, ident))
+        return _objection([each for each in found.values() if not each.is_among(names)])
+
+
+def rejected_so_far(connection: Connection, ident: str) -> bytes:
+    """The names of the messages that ``ident`` has rejected, for :func:`objection`."""
+    return b"".join(sorted({refusal.name for refusal in _logged(connection, ident)}))
+
+
+def objection(connection: Connection, plugin: Any) -> str:
+    """Why the shadow of a plugin must not take the place of its table; empty where it may.
+
+    Args:
+        plugin: its row of :data:`statscache.tables.plugin`.
+    """
+    names = plugin.rejected_before or b""
+    before = frozenset(
+        bytes(names[start : start + _DIGEST]) for start in range(0, len(names), _DIGEST)
+    )
+    until = plugin.counted_until or 0.0
+    return _objection(
+        [
+            refusal
+            for refusal in _logged(connection, plugin.ident)
+            if refusal.message.timestamp <= until and not refusal.is_among(before)
+        ]
+    )
+
+
+def _logged(connection: Connection, ident: str) -> list[_Refusal]:
+    """What the log of rejections has of an ident, oldest first."""
+    row = tables.rejected.c
+    query = select(row.plugin, row.content, row.reason).where(
+        row.plugin.contains(ident, autoescape=True)
+    )
+    found = [
+        _refusal(content, reason)
+        for plugin, content, reason in connection.execute(query)
+        if ident in plugin.split()
+    ]
+    return sorted(
+        (refusal for refusal in found if refusal is not None),
+        key=lambda each: each.message.timestamp,
+    )
+
+
+def _refusal(content: str, reason: str) -> _Refusal | None:
+    try:
+        return _Refusal(decode(content), reason)
+    except InvalidMessage:
+        return None  # cut off, because it is so long
+
+
+def _objection(refusals: list[_Refusal]) -> str:
+    if not refusals:
+        return ""
+    first = refusals[0]
+    return (
+        f"it rejects {len(refusals)} messages that it had counted before, such as "
+        f"{first.message.id} ({first.message.topic}): {first.reason:.300}"
+    )
