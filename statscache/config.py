@@ -219,7 +219,15 @@ def _endpoint(config: Mapping[str, Any]) -> str | None:
             f"{key} must be a URL such as https://apps.fedoraproject.org/datagrepper/, or None "
             f"where there is no archive, not {value!r}"
         )
-    return value
+    return root_of_datagrepper(value)
+
+
+def root_of_datagrepper(endpoint: str) -> str:
+    """The address to which datagrepper's routes are added, with a slash at its end.
+
+    In 2015 the endpoint was that of the route ``/raw``.
+    """
+    return endpoint.rstrip("/").removesuffix("/raw").removesuffix("/v2/search") + "/"
 
 
 def _paths(config: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
+from statscache.app import create_app
 from statscache.cli import statscache as command_line
 from statscache.cli.idents import with_siblings
 from statscache.config import URI_VARIABLE
@@ -28,6 +29,7 @@ from statscache.errors import StatscacheError
 from statscache.export import export
 from statscache.message import Message
 from statscache.plugins import discovery
+from tests.commands import call
 from tests.conftest import BACKENDS, message, table
 from tests.datagrepper import Datagrepper
 from tests.hub import DISTRIBUTION, PROGRAMS, Hub, wait_until
@@ -171,6 +173,25 @@ def datagrepper(tmp_path: Path) -> Iterator[Datagrepper]:
 def serve_month(folder: Path, datagrepper: Datagrepper, **config: Any) -> None:
     datagrepper.add(MONTH[:SOME])
     configure(folder, **{"statscache.datagrepper.endpoint": datagrepper.url} | config)
+
+
+@pytest.mark.parametrize("ending", ["raw", "raw/"])
+def test_the_endpoint_of_2015_is_that_of_raw(
+    tmp_path: Path, new_database: Callable[[str], str], datagrepper: Datagrepper, ending: str
+) -> None:
+    archived = recent(10)
+    datagrepper.add(archived)
+    endpoint = datagrepper.url + ending
+    uri = new_database("sqlite")
+    configure(tmp_path, **RECENT | {"statscache.datagrepper.endpoint": endpoint})
+    assert call(tmp_path, "backfill", uri=uri).returncode == 0
+    assert volumes(uri) == 10
+    assert {request.path for request in datagrepper.requests} == {"v2/search"}
+    # The links that lead from a number to its messages.
+    settings = {"statscache.sqlalchemy.uri": uri, "statscache.datagrepper.endpoint": endpoint}
+    answer = create_app(settings).test_client().get("/api/volume-1d/messages").json
+    assert answer is not None
+    assert answer["search"].startswith(datagrepper.url + "v2/search?")
 
 
 def watermark(uri: str) -> float:

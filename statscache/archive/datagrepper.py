@@ -31,6 +31,7 @@ import urllib3
 from statscache import __version__
 from statscache.archive.base import Archive, Slice, Window, distinct
 from statscache.archive.rows import iso, key_of, message_of
+from statscache.config import root_of_datagrepper
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.message import Message
 from statscache.rejections import Rejection
@@ -111,7 +112,7 @@ class DatagrepperArchive(Archive):
     """A datagrepper at ``endpoint``; threads may share it.
 
     Args:
-        endpoint: its URL, to which ``v2/search`` and ``raw`` are added.
+        endpoint: its URL, to which ``v2/search`` and ``raw`` are added; it may be that of ``raw``.
         timeout: seconds after which an answer is given up; its own limit is a minute.
         tries: how often one page is asked for.
         sleep: how to wait, for tests.
@@ -130,7 +131,7 @@ class DatagrepperArchive(Archive):
         tries: int = 6,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.endpoint = endpoint.rstrip("/") + "/"
+        self.endpoint = root_of_datagrepper(endpoint)
         self._timeout = timeout
         self._tries = tries
         self._sleep = sleep
