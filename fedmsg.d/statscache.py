@@ -46,6 +46,7 @@ config = {
     # E-mail addresses and IRC nicks to the accounts that they stand for.
     "statscache.about.aliases": {},
     # The API.
+    # Of JSON; downloads (CSV and newline-delimited JSON) have no maximum.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,
     # How long one query may run.

@@ -15,6 +15,6 @@ limit_request_line = 8190
 
 def post_worker_init(worker: Any) -> None:
     """Tell the application how many threads it has, and when they end."""
-    listeners = worker.wsgi.extensions["statscache"].listeners
-    listeners.leave_threads(worker.cfg.threads if worker.cfg.worker_class_str == "gthread" else 1)
-    listeners.is_ending = lambda: not worker.alive
+    service = worker.wsgi.extensions["statscache"]
+    service.runs_in(worker.cfg.threads if worker.cfg.worker_class_str == "gthread" else 1)
+    service.listeners.is_ending = lambda: not worker.alive

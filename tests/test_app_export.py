@@ -7,17 +7,23 @@ import gzip
 import io
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import insert, text
 
 from statscache import tables
 from statscache.app import export
-from statscache.database import Database
+from statscache.database import Database, create_missing
+from statscache.plugins import BaseModel, discovery
 from tests.conftest import NOON
-from tests.served import Served, served, things, walk
+from tests.served import Log, Served, links, served, things, walk
+from tests.servers import Server
 
 
 @pytest.fixture
@@ -101,22 +107,172 @@ def test_an_export_is_of_one_moment(api: Served) -> None:
     assert whole.count(b"\n") == 7_000
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_download_is_all_that_is_asked_for(api: Served, form: str) -> None:
+    fill(api, 5_000)
+    header = int(form == "csv")
+    for query, rows in (
+        ("", 5_000),
+        ("&limit=4321", 4_321),
+        ("&limit=150", 150),
+        ("&limit=9999", 5_000),
+        ("&thing=a&not_size=7&start=2023-11-15", 4_999),
+        ("&start=2023-11-16", 0),
+        ("&rows_per_page=150", 150),
+        ("&rows_per_page=4321", 4_321),
+        ("&rows_per_page=5000", 5_000),
+        ("&rows_per_page=4000&page=2", 1_000),
+        ("&rows_per_page=30", 30),
+        ("&rows_per_page=3000&limit=2500", 2_500),
+        ("&page=3", 100),
+    ):
+        answer = api.client.get(f"/api/sizes-1h?format={form}{query}")
+        assert answer.data.count(b"\n") == rows + header, query
+        pages = "rows_per_page" in query or "page" in query
+        assert pages or answer.headers["X-Link-Count"] == "1"
+        is_all = not pages or rows in (1_000, 2_500, 5_000)
+        assert ("next" in links(answer)) == (not is_all), query
+
+
+def test_large_pages_of_downloads_follow_each_other(api: Served) -> None:
+    fill(api, 7_000)
+    for query in ("", "&order=asc", "&limit=6000"):
+        whole = api.client.get(f"/api/sizes-1h?format=ndjson{query}").data
+        pages = list(walk(api.client, f"/api/sizes-1h?format=ndjson&rows_per_page=2500{query}"))
+        assert [answer.headers["X-Link-Number"] for answer in pages] == ["1", "2", "3"]
+        assert b"".join(answer.data for answer in pages) == whole
+
+
+def test_json_has_a_maximum_and_says_when_it_cuts(api: Served) -> None:
+    fill(api, 250)
+    for query, rows, is_cut in (
+        ("", 100, True),
+        ("?limit=1000", 100, True),
+        ("?rows_per_page=1000", 100, True),
+        ("?page=3", 50, False),
+        ("?limit=100", 100, False),
+        ("?thing=a&size=1", 1, False),
+    ):
+        for address in (f"/api/sizes-1h{query}", f"/api/sizes-1h{query or '?'}&callback=f"):
+            answer = api.client.get(address)
+            assert answer.data.count(b'"size":') == rows
+            assert answer.headers.get("X-Maximum-Rows-Per-Page") == ("100" if is_cut else None)
+            assert ("next" in links(answer)) == is_cut
+            assert "X-Maximum-Rows-Per-Page" in answer.headers["Access-Control-Expose-Headers"]
+
+
+def test_a_small_download_is_kept(api: Served) -> None:
+    fill(api, 1_500)
+    first = api.client.get("/api/sizes-1h?format=csv")
+    assert int(first.headers["Content-Length"]) == len(first.data)
+    with api.statements() as made:
+        assert api.client.get("/api/sizes-1h?format=csv").data == first.data
+        assert api.client.head("/api/sizes-1h?format=csv").headers["ETag"] == first.headers["ETag"]
+    assert not [statement for statement, _ in made if "sizes_1h" in statement]
+
+
+class OwnModel(BaseModel):
+    __tablename__ = "export_own"
+
+    number: Any = sa.Column(sa.Integer, nullable=False)
+
+    @classmethod
+    def to_csv(cls, rows: Any) -> str:
+        """A header, and the rows, without an end of the last line."""
+        return "\n".join(["no."] + [f"#{row.number}" for row in rows])
+
+
+class SameModel(BaseModel):
+    __tablename__ = "export_same"
+
+    number: Any = sa.Column(sa.Integer, nullable=False)
+
+    @classmethod
+    def to_csv(cls, rows: Any) -> str:
+        return "no.\n" + "\n".join(f"#{row.number}" for row in rows)
+
+
+@pytest.mark.parametrize("model", [OwnModel, SameModel])
+def test_a_download_that_an_author_writes(migrated_uri: str, model: Any) -> None:
+    class Own(Log):
+        name = "own"
+
+    Own.model = model
+    with served(migrated_uri, Own) as api:
+        for rows in (0, 1, 4_500):
+            database = Database(api.uri)
+            with database.begin() as connection:
+                connection.execute(text(f"DELETE FROM {model.__tablename__}"))
+                when = datetime(2023, 11, 15)
+                new = [{"timestamp": when, "number": number} for number in range(rows)]
+                if new:
+                    connection.execute(insert(model), new)
+            database.dispose()
+            found = api.client.get("/api/own?format=csv&order=asc").text
+            assert found.split() == ["no.", *(f"#{number}" for number in range(rows))]
+
+
+def test_a_page_downloads_several_files_at_once(api: Served) -> None:
+    fill(api, 5_000)
+    api.app.extensions["statscache"].runs_in(16)
+    address = "/api/sizes-1h?format=csv"
+    running = [api.client.get(address, buffered=False) for _ in range(7)]
+    assert [answer.status_code for answer in running] == [200] * 6 + [429]
+    for answer in running[:6]:
+        assert b"".join(answer.response).count(b"\n") == 5_001
+        answer.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_server_sends_several_downloads_at_once(migrated_uri: str, tmp_path: Path) -> None:
+    # More than the buffers between would take before somebody reads.
+    rows = """
+        WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 599999)
+        INSERT INTO volume_by_user_1h (timestamp, "user", volume)
+        SELECT 1700049600, 'somebody with a name of some length ' || i, 1 FROM n
+    """
+    with Server("serve", tmp_path, migrated_uri, config={}) as server, ExitStack() as stack:
+        with Database(migrated_uri).begin() as connection:
+            found = discovery.discover({}).datasets["volume-by-user-1h"]
+            create_missing(connection, [found.model.__table__])
+            connection.execute(text(rows))
+        running = [stack.enter_context(closing(server.connect())) for _ in range(7)]
+        answers = []
+        for connection in running:
+            connection.request("GET", "/api/volume-by-user-1h?format=csv")
+            answers.append(connection.getresponse())
+        assert [answer.status for answer in answers] == [200] * 6 + [429]
+
+
+@pytest.mark.parametrize(
+    ("threads", "most"), [(1, 3), (4, 3), (8, 3), (16, 6), (24, 9), (100, 10), (None, 10)]
+)
+def test_how_many_downloads_suit_a_server(threads: int | None, most: int) -> None:
+    exports = export.Exports()
+    assert exports.maximum == 3
+    exports.leave_threads(threads)
+    assert exports.maximum == most
+
+
 def test_few_exports_run_at_a_time(api: Served) -> None:
-    fill(api, 10)
-    address = "/api/sizes-1h?format=ndjson&rows_per_page=all"
-    running = [api.client.get(address, buffered=False) for _ in range(export.MOST_AT_A_TIME)]
+    fill(api, 5_000)
+    address = "/api/sizes-1h?format=ndjson"
+    running = [api.client.get(address, buffered=False) for _ in range(export.FEWEST_AT_A_TIME)]
+    assert [answer.status_code for answer in running] == [200] * 3
     refused = api.client.get(address)
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) > 0
     assert refused.content_type == "application/problem+json"
-    # Pages are not concerned, and who only asks for the headers takes no room.
+    # Neither pages nor few rows are concerned, and who only asks for the headers takes no room.
     assert api.client.get("/api/sizes-1h").status_code == 200
+    assert api.client.get(f"{address}&limit=1000").data.count(b"\n") == 1_000
     running.pop().close()
     for _ in range(3):
         head = api.client.head(address)
         assert (head.status_code, head.data) == (200, b"")
         assert "Content-Length" not in head.headers
-    assert api.client.get(address).data.count(b"\n") == 10
+    assert api.client.get(address).data.count(b"\n") == 5_000
     for answer in running:
         answer.close()
 
@@ -125,8 +281,8 @@ def test_an_export_that_takes_too_long_is_broken_off(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(api, 10_000)
-    monkeypatch.setattr(export, "LONGEST_SECONDS", -1.0)
     answer = api.client.get("/api/sizes-1h?format=csv&rows_per_page=all", buffered=False)
+    monkeypatch.setattr(export, "LONGEST_SECONDS", -1.0)
     with pytest.raises(TimeoutError):
         list(answer.response)
     answer.close()

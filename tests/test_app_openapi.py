@@ -220,7 +220,7 @@ def rows_of(path: str, name: str, value: Any) -> list[Any]:
 
 
 def check_table(client: Any, path: str, route: Any, content: dict[str, Any], value: Any) -> None:
-    """CSV and NDJSON have the same rows, and those of JSON where that has rows."""
+    """CSV and NDJSON have the same rows, of which those of JSON are the first page."""
     texts = {}
     for media_type in (CSV, NDJSON):
         answer = client.get(path + route.example, headers={"Accept": media_type})
@@ -235,7 +235,7 @@ def check_table(client: Any, path: str, route: Any, content: dict[str, Any], val
         assert list(row) == header
         assert cells == ["" if each is None else str(each) for each in row.values()], path
     if route.name == "rows":
-        assert objects == value
+        assert objects[: len(value)] == value
         Draft202012Validator(content[JSON]["schema"]).validate(objects)
 
 

@@ -44,7 +44,7 @@ class AsgiApplication:
         self._prefix = prefix
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="statscache")
         self.service = app.extensions["statscache"]
-        self.service.listeners.take_no_threads()
+        self.service.runs_in(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from statscache.app import ranges, sources, summary
 from statscache.app.aggregation import Aggregation, Number
+from statscache.app.reader import Span
 from statscache.app.route import Answer, Call, Lifetime, Route
 from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate
@@ -59,7 +60,7 @@ def _amount(call: Call) -> tuple[str | None, Lifetime]:
 def _newest(call: Call) -> tuple[str | None, Lifetime]:
     """The number of the newest row, or its date where it has none."""
     all_columns = replace(call, values={**call.values, "select": None})
-    rows = call.rows[call.dataset.ident].page(all_columns, 1).rows
+    rows = call.rows[call.dataset.ident].page(all_columns, Span(1)).rows
     if not rows:
         return None, Lifetime.OPEN
     if not sources.measures(call.dataset):

@@ -260,28 +260,28 @@ class Dispatcher:
             ident = plan.dataset.ident
             self._service.revisions.saw(ident, reading.snapshot.revisions.get(ident))
         headers = _headers(plan, answer, mark)
+        links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         if answer.chunks is not None:
-            if plan.compressed:
-                headers.append(GZIPPED)
             stream = Stream(answer.chunks, reading, compressed=plan.compressed)
             try:
-                if plan.dataset is not None:
-                    reading.hold(_tables_of(plan.dataset))
+                # What has been read so far; the statement holds the table until its end.
+                _check_rows(plan, reading)
             except BaseException:
                 # Nobody else knows of it yet.
                 stream.close()
                 raise
             reading.keep_open()
+            if plan.compressed:
+                headers.append(GZIPPED)
+            if links:
+                headers.append(("Link", reply.link_header(call.request, links)))
             return StreamReply(answer.status, headers, stream)
         body = formats.body(answer, call)
-        if plan.dataset is not None:
-            # The rows may have been read just now.
-            reading.check(_tables_of(plan.dataset))
+        _check_rows(plan, reading)
         if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
             body = formats.compress(body)
             headers.append(GZIPPED)
         headers.insert(1, ("Content-Length", str(len(body))))
-        links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         entry = Entry(mark, answer.status, tuple(headers), links, body)
         if mark is not None and entry.status == 200:
             self.answers.put(plan.key, entry)
@@ -332,6 +332,12 @@ def _headers(plan: Plan, answer: Answer, mark: Hashable) -> reply.Headers:
     if mark is not None:
         headers.append(("ETag", _etag(plan, mark)))
     return headers
+
+
+def _check_rows(plan: Plan, reading: Reading) -> None:
+    """See that the rows that may have been read just now are those of one table, see ``check``."""
+    if plan.dataset is not None:
+        reading.check(_tables_of(plan.dataset))
 
 
 def _wait(plan: Plan, mark: Hashable) -> Wait | None:

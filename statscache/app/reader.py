@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,26 @@ class Page:
     rows: Sequence[Any]
     has_more: bool = False
     last: Position | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which of all the rows.
+
+    Attributes:
+        limit: how many of them, at most; None: all.
+        offset: how many are left out before the first one,
+        after: and where those begin; None: at the first one.
+    """
+
+    limit: int | None = None
+    offset: int = 0
+    after: Position | None = None
+
+    @property
+    def begin(self) -> int:
+        """How many rows there are before it."""
+        return self.offset + (0 if self.after is None else self.after.seen)
 
 
 class RowReader:
@@ -88,17 +108,13 @@ class RowReader:
         self._exists = self._exists or inspect(call.connection).has_table(self._table.name)
         return self._exists
 
-    def page(
-        self, call: Call, size: int, *, offset: int = 0, after: Position | None = None
-    ) -> Page:
-        """``size`` rows at most: from number ``offset`` on, or those that follow ``after``."""
+    def page(self, call: Call, span: Span) -> Page:
+        """The rows of ``span``, which has a limit."""
+        size = span.limit or 0
         if size <= 0 or not self.exists(call):
             return Page(())
-        statement = self._statement(call).offset(offset or None)
-        if after is not None:
-            statement = statement.where(self._beyond(call, after.keys))
         # One more, to see whether there is one.
-        statement = statement.limit(size + 1)
+        statement = self._spanned(self._statement(call), call, span).limit(size + 1)
         if self._instances:
             rows: Sequence[Any] = Session(call.connection).scalars(statement).all()
         else:
@@ -106,15 +122,29 @@ class RowReader:
         if not rows:
             return Page(())
         found = rows[:size]
-        seen = (offset if after is None else after.seen) + len(found)
         keys = tuple(getattr(found[-1], name) for name in self._keys)
-        return Page(found, len(rows) > size, Position(seen, keys))
+        return Page(found, len(rows) > size, Position(span.begin + len(found), keys))
 
-    def portions(self, call: Call, limit: int | None) -> Iterator[Sequence[Any]]:
-        """All rows, ``limit`` at most, some at a time; each a tuple of :attr:`columns`."""
-        statement = self._statement(call, *self._selected(call)).limit(limit)
-        options = {"yield_per": ROWS_PER_PORTION}
-        for portion in call.connection.execute(statement, execution_options=options).partitions():
+    def end(self, call: Call, span: Span) -> Page:
+        """How the page of ``span`` ends, without its rows: as many as there are may be in it."""
+        if not span.limit:
+            return Page(())
+        last = self.page(call, replace(span, limit=1, offset=span.offset + span.limit - 1))
+        return replace(last, rows=())
+
+    def portions(self, call: Call, span: Span, *, instances: bool) -> Iterator[Sequence[Any]]:
+        """The rows of ``span``, some at a time.
+
+        Each is a tuple of :attr:`columns`, or one of the ``instances`` of the model.
+        """
+        columns = [self._dataset.model] if instances else self._selected(call)
+        statement = self._spanned(self._statement(call, *columns), call, span).limit(span.limit)
+        statement = statement.execution_options(yield_per=ROWS_PER_PORTION)
+        if instances:
+            found: Any = Session(call.connection).scalars(statement)
+        else:
+            found = call.connection.execute(statement)
+        for portion in found.partitions():
             extend_deadline(call.connection)
             yield portion
 
@@ -154,6 +184,11 @@ class RowReader:
     def _selected(self, call: Call) -> list[Any]:
         names = call.values.get("select") or self.columns
         return [self.columns[name].label(name) for name in names]
+
+    def _spanned(self, statement: Select[Any], call: Call, span: Span) -> Select[Any]:
+        if span.after is not None:
+            statement = statement.where(self._beyond(call, span.after.keys))
+        return statement.offset(span.offset or None)
 
     def _beyond(self, call: Call, keys: Sequence[Any]) -> Any:
         """That a row follows the one with ``keys``; the primary key has an index for it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
-from sqlalchemy import Connection, Table, inspect, text
+from sqlalchemy import Connection, Table, text
 
 from statscache.app.revisions import Snapshot
 
@@ -84,23 +84,6 @@ class Reading:
         names = [table.name for table in tables]
         if not self._connection.scalar(_ARE_OF_OLD, {"names": names}):
             raise Torn
-
-    def hold(self, tables: Iterable[Table]) -> None:
-        """See to it that ``tables`` can be read until the end of the transaction, as :meth:`check`.
-
-        Raises:
-            Torn: one has been replaced already.
-        """
-        if self.connection.dialect.name != "postgresql":
-            return
-        found = list(tables)
-        there = set(inspect(self.connection).get_table_names())
-        quote = self.connection.dialect.identifier_preparer.quote
-        names = [quote(table.name) for table in found if table.name in there]
-        if names:
-            # Whoever waits to replace one goes on when we are done.
-            self.connection.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE")
-        self.check(found)
 
     def keep_open(self) -> None:
         """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`."""

@@ -8,6 +8,7 @@ all of them in tables up to that size, and a page beyond is refused in larger on
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Boolean, Column, DateTime, Float, Integer, Numeric, inspect
@@ -16,7 +17,7 @@ from statscache.app import coverage, cursors, query
 from statscache.app.cursors import Position
 from statscache.app.hold import WAIT
 from statscache.app.query import Kind, Parameter
-from statscache.app.reader import MOST_NUMBERED_ROWS, Page, RowReader, writes_otherwise
+from statscache.app.reader import MOST_NUMBERED_ROWS, Page, RowReader, Span, writes_otherwise
 from statscache.app.route import Answer, Call, Lifetime, Route, Table
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -26,21 +27,35 @@ ALL = "all"
 """Instead of a number of rows per page: everything, piece by piece."""
 
 STREAMED = ("csv", "ndjson")
+"""The formats of downloads."""
+
+PAGING = frozenset(("rows_per_page", "page", "cursor"))
+"""Whoever says one of them wants a page."""
+
+MAXIMUM = "X-Maximum-Rows-Per-Page"
+"""The header of pages that others follow: JSON has no larger ones, whatever is asked for."""
 
 
 def answer(call: Call) -> Answer:
-    """A page of rows, or all of them."""
+    """A page of rows, or, as a download, all of them."""
     reader = call.rows[call.dataset.ident]
     _refuse_foreign_columns(call, reader)
-    if call.values["rows_per_page"] == ALL:
-        _refuse_whole(call, reader)
-        return Answer(chunks=call.service.exports.begin(call, reader), lifetime=_lifetime(call))
+    size = call.values["rows_per_page"]
+    if size == ALL:
+        _refuse_whole(call)
+    is_download = call.format in STREAMED
+    if is_download and (size == ALL or call.given.isdisjoint(PAGING)):
+        return _download(call, reader, Span(call.values["limit"]), 1, 1)
     settings = call.service.settings
-    size = min(
-        call.values["rows_per_page"] or settings.default_rows_per_page,
-        settings.maximum_rows_per_page,
-    )
-    return _page(call, reader, size)
+    size = size or settings.default_rows_per_page
+    return _page(call, reader, size if is_download else min(size, settings.maximum_rows_per_page))
+
+
+def _download(call: Call, reader: RowReader, span: Span, number: int, pages: int) -> Answer:
+    said = call.service.exports.answer(call, reader, span)
+    said.headers |= _numbers(number, pages)
+    said.lifetime = _lifetime(call)
+    return said
 
 
 def _page(call: Call, reader: RowReader, size: int) -> Answer:
@@ -55,22 +70,28 @@ def _page(call: Call, reader: RowReader, size: int) -> Answer:
             f"is beyond the first {MOST_NUMBERED_ROWS} rows, up to which pages have numbers: go on "
             'from page to page by the header Link, rel="next", or narrow the range of time',
         )
-    seen = offset if after is None else after.seen
-    wanted = size if limit is None else min(size, limit - seen)
-    page = (
-        Page(())
-        if after is None and offset >= total
-        else reader.page(call, wanted, offset=offset, after=after)
-    )
+    span = Span(size, offset, after)
+    if limit is not None:
+        span = replace(span, limit=max(0, min(size, limit - span.begin)))
     number = number if after is None else after.seen // size + 1
     pages = max(1, -(-total // size))
-    said = Answer(
-        headers={"X-Link-Number": str(number), "X-Link-Count": str(pages)},
-        links=_links(call, page, number, pages, limit),
-        lifetime=_lifetime(call),
-    )
-    _write(said, call, reader, page)
+    if size > call.service.settings.maximum_rows_per_page:
+        # More than are kept in memory at a time.
+        page = reader.end(call, span)
+        said = _download(call, reader, span, number, pages)
+    else:
+        is_beyond = after is None and offset >= total
+        page = Page(()) if is_beyond else reader.page(call, span)
+        said = Answer(headers=_numbers(number, pages), lifetime=_lifetime(call))
+        _write(said, call, reader, page)
+    said.links = _links(call, page, number, pages, limit)
+    if "next" in said.links and call.format not in STREAMED:
+        said.headers[MAXIMUM] = str(call.service.settings.maximum_rows_per_page)
     return said
+
+
+def _numbers(number: int, pages: int) -> dict[str, str]:
+    return {"X-Link-Number": str(number), "X-Link-Count": str(pages)}
 
 
 def _links(
@@ -122,15 +143,13 @@ def _refuse_foreign_columns(call: Call, reader: RowReader) -> None:
         )
 
 
-def _refuse_whole(call: Call, reader: RowReader) -> None:
+def _refuse_whole(call: Call) -> None:
     if call.format not in STREAMED:
         query.refuse(
             "rows_per_page",
             f"can be {ALL!r} in the formats {' and '.join(STREAMED)} only, which are sent piece by "
             "piece: add format=ndjson, or fetch pages",
         )
-    if call.format == "csv" and reader.writes_csv:
-        query.refuse("rows_per_page", "cannot be 'all': the plugin writes CSV in its own way")
     for name in ("cursor", "page"):
         if name in call.given:
             query.refuse(name, f"does not go with rows_per_page={ALL}, which is one page")
@@ -175,8 +194,8 @@ PAGE = Parameter(
 ROWS_PER_PAGE = Parameter(
     "rows_per_page",
     _rows_per_page(),
-    "Rows in a page; the server has a maximum, beyond which none go. With csv and ndjson it can be "
-    "'all'.",
+    "Rows in a page; the server has a maximum for JSON, beyond which none go. CSV and NDJSON are "
+    "all rows in one answer unless a page is asked for, or 'all'.",
     example="20",
 )
 CURSOR = Parameter(
@@ -223,9 +242,10 @@ ROUTE = Route(
         "cost the same at any depth, and no row is skipped or doubled while others arrive; but a "
         "row whose time changes (the latest value of a key) moves. X-Link-Number is the number of "
         "the page, and X-Link-Count how many there are: no more than those of the first "
-        f"{MOST_NUMBERED_ROWS} rows, to which pages by number reach. CSV and newline-delimited "
-        "JSON with rows_per_page=all are the whole range, in one answer that is sent piece by "
-        "piece."
+        f"{MOST_NUMBERED_ROWS} rows, to which pages by number reach. Where other rows follow, "
+        f"{MAXIMUM} is the largest page of JSON that the server gives. CSV and newline-delimited "
+        "JSON are downloads: the whole range in one answer, unless limit or rows_per_page asks for "
+        "less."
     ),
     answer=answer,
     parameters=(

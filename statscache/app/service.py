@@ -65,6 +65,18 @@ class Service:
             tuple(installed.broken),
         )
 
+    def runs_in(self, threads: int | None) -> None:
+        """Let listeners and downloads leave some of the ``threads`` of the server to others.
+
+        Args:
+            threads: how many there are; None where neither of them takes one.
+        """
+        if threads is None:
+            self.listeners.take_no_threads()
+        else:
+            self.listeners.leave_threads(threads)
+        self.exports.leave_threads(threads)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that only reads: all that is read in it is of one moment.

@@ -33,8 +33,8 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
     `statscache events`.
     """
     app = create_app(context.config)
-    listeners = app.extensions["statscache"].listeners
-    listeners.leave_threads(threads)
+    service = app.extensions["statscache"]
+    service.runs_in(threads)
     try:
         server = create_server(
             app,
@@ -60,7 +60,7 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
     port = getattr(server, "effective_port", port)
     echo(f"Serving on http://{host}:{port}/api/")
     ending = threading.Event()
-    listeners.is_ending = ending.is_set
+    service.listeners.is_ending = ending.is_set
 
     def end(_number: int, _frame: FrameType | None) -> None:
         ending.set()
