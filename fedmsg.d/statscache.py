@@ -33,6 +33,9 @@ config = {
     "statscache.audit.repair": False,
     # How old rows get before they are deleted, by schedule; others are kept for ever.
     # "statscache.retention": {"15s": datetime.timedelta(days=7)},
+    # Plugins that come with statscache and are not wanted: names, idents, or patterns of them, such
+    # as "volume-by-*"; "distribution:pattern" for plugins of others.
+    "statscache.plugins.disabled": [],
     # Names that appear nowhere: not stored, not served, history included.
     "statscache.people.hidden": [],
     # Accounts that the statistics about people leave out.

@@ -38,8 +38,8 @@ from statscache.lanes import (
     new_batch,
 )
 from statscache.message import Message, decode
-from statscache.migrations import BUNDLED_DISTRIBUTION
 from statscache.people import people_of
+from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
 from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
 from statscache.roster import Roster

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, MetaData, Table, inspect, text
 
 from statscache import tables
 from statscache.plugins import discovery
+from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 HEAD = "0005"
 """The newest revision among the migrations."""
-
-BUNDLED_DISTRIBUTION = "statscache"
 
 REVISIONS = "alembic_version"
 """The table that says which one a database has."""

@@ -14,6 +14,7 @@ from statscache import migrations
 from statscache.database import Database
 from statscache.errors import SchemaError
 from statscache.plugins import discovery
+from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
 
 
 def test_the_migrations_arrive_at_the_models(migrated_uri: str) -> None:
@@ -99,5 +100,5 @@ def test_every_bundled_plugin_is_loaded() -> None:
     installed = discovery.discover({})
     assert installed.broken == []
     assert {dataset.source.distribution for dataset in installed.datasets.values()} == {
-        migrations.BUNDLED_DISTRIBUTION
+        BUNDLED_DISTRIBUTION
     }

@@ -7,7 +7,9 @@ are installed and the configuration asks for them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from statscache.about.paths import Finder, compile_finder
@@ -144,7 +146,9 @@ def make_processors(config: Mapping[str, Any]) -> bool:
     # It takes a third of a second to import, and most processes do not need it.
     import fedmsg.meta
 
-    fedmsg.meta.make_processors(**_with_prefixes(config))
+    with warnings.catch_warnings(), _left_out(fedmsg.meta.log, "No fedmsg.meta plugins found"):
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        fedmsg.meta.make_processors(**_with_prefixes(config))
     # fedmsg brings a few of its own, which know nothing of users and packages.
     if not all(type(each).__module__.startswith("fedmsg.") for each in fedmsg.meta.processors):
         return True
@@ -152,6 +156,20 @@ def make_processors(config: Mapping[str, Any]) -> bool:
     default.usernames = lambda message, **_: usernames(message)
     default.packages = lambda message, **_: packages(message)
     return False
+
+
+@contextmanager
+def _left_out(logger: logging.Logger, beginning: str) -> Iterator[None]:
+    """Keep a line out of a log that is not true for us."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(beginning)
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 def _with_prefixes(config: Mapping[str, Any]) -> dict[str, Any]:

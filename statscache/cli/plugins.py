@@ -19,6 +19,8 @@ def plugins(context: Context) -> None:
         echo(f"{ident:{width}}  {dataset.plugin.summary}  ({source.distribution} {source.version})")
     if not installed.datasets:
         echo("No plugin is installed.")
+    for name in installed.disabled:
+        echo(f"turned off by statscache.plugins.disabled: {name}")
     for broken in installed.broken:
         source = broken.source
         click.secho(

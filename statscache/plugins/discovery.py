@@ -6,7 +6,8 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from datetime import timedelta
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,8 @@ from statscache import about
 from statscache.errors import InvalidPlugin
 from statscache.plugins import surroundings
 from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
-from statscache.plugins.base import BasePlugin
+from statscache.plugins.base import BasePlugin, make_ident
+from statscache.plugins.disabled import BUNDLED_DISTRIBUTION, Disabled
 from statscache.plugins.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -75,12 +77,18 @@ class Installed:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     """By ident, in the order of the idents."""
     broken: list[Broken] = field(default_factory=list)
+    disabled: list[str] = field(default_factory=list)
+    """The names of the plugins that the operator has turned off."""
 
 
 def discover(config: Mapping[str, Any]) -> Installed:
     """Load what the entry points of :data:`ENTRY_POINT_GROUP` name.
 
-    A plugin that cannot be imported or breaks its contract is logged and listed as broken.
+    A plugin that cannot be imported or breaks its contract is logged and listed as broken. One that
+    ``statscache.plugins.disabled`` names is passed over.
+
+    Raises:
+        ConfigurationError: that key cannot be used.
     """
     found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value))
     return load(((_source(point), point.load) for point in found), config)
@@ -91,17 +99,26 @@ def load(
 ) -> Installed:
     """Load the classes, or iterables of classes, that each of ``sources`` gives."""
     installed = Installed()
+    disabled = Disabled.from_config(config)
     for source, get in sources:
+        if disabled.covers_all(source.distribution):
+            installed.disabled.append(source.entry_point)
+            continue
         try:
             classes = list(_classes(get()))
         except Exception as error:
-            _report(installed, source, error)
+            _report(installed, source, _overwritten(source, error) or error)
             continue
         for plugin_class in classes:
+            name, idents = _names(plugin_class)
+            if disabled.covers(source.distribution, name, idents):
+                installed.disabled.append(name)
+                continue
             try:
                 _add(installed, source, plugin_class, config)
             except Exception as error:
                 _report(installed, source, error)
+    disabled.warn_of_unused()
     installed.datasets = dict(sorted(installed.datasets.items()))
     return installed
 
@@ -113,6 +130,44 @@ def _source(point: EntryPoint) -> Source:
         distribution=distribution.name if distribution else "unknown",
         version=distribution.version if distribution else "unknown",
     )
+
+
+def _names(plugin_class: Any) -> tuple[str, list[str]]:
+    """The name of a plugin and its idents, as far as its class tells without being used."""
+    name = str(getattr(plugin_class, "name", None) or "")
+    widths = getattr(plugin_class, "resolutions", None) or (
+        getattr(plugin_class, "interval", None),
+    )
+    if not isinstance(widths, Iterable):
+        return name, []
+    good = [w for w in widths if isinstance(w, timedelta) and w > timedelta(0)]
+    return name, [make_ident(name, Schedule(w)) for w in good] or [make_ident(name, None)]
+
+
+_PACKAGE = "statscache_plugins"
+"""The package of the bundled plugins; in 2015 a distribution of that name had one as well."""
+
+
+def _overwritten(source: Source, error: Exception) -> InvalidPlugin | None:
+    """The sentence for a plugin that cannot be loaded since another package took its place."""
+    try:
+        other = Distribution.from_name(_PACKAGE)
+    except PackageNotFoundError:
+        other = None
+    text = f"{type(error).__name__}: {error}"
+    reinstall = "'pip install --force-reinstall --no-deps statscache' puts ours back"
+    if other is not None and source.distribution in (BUNDLED_DISTRIBUTION, other.name):
+        return InvalidPlugin(
+            f"the distribution {other.name} {other.version} has a package {_PACKAGE}, and so has "
+            f"statscache: the one that was installed last has overwritten files of the other "
+            f"({text}). What is there is used. {reinstall}, and statscache.plugins.disabled = "
+            "['*'] turns ours off"
+        )
+    if source.distribution == BUNDLED_DISTRIBUTION:
+        return InvalidPlugin(
+            f"the package {_PACKAGE} is not as it came with statscache ({text}): {reinstall}"
+        )
+    return None
 
 
 def _report(installed: Installed, source: Source, error: Exception) -> None:
