@@ -40,9 +40,11 @@ config = {
     "statscache.people.hidden": [],
     # Accounts that the statistics about people leave out.
     "statscache.people.bots": ["anonymous", "bodhi", "koschei", "masher", "releng", "zodbot"],
-    # Whether the API may rank people by their numbers, and list them: the data are public, but not
-    # everybody wants to be compared.
-    "statscache.people.rankings": False,
+    # Whether the API lists people: the data are public, but not everybody wants to be compared.
+    # False: no route tells who there is, and numbers are given of people who are named.
+    "statscache.people.lists": True,
+    # The key of before. False: people are listed, but not by top and values.
+    # "statscache.people.rankings": False,
     # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its
     # processors are installed.
     "statscache.about": "tables",

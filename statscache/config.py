@@ -72,10 +72,9 @@ class Settings:
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
-    people_rankings: bool
-    """``statscache.people.rankings``: whether the API may rank and list people."""
     people: People
-    """``statscache.people.hidden``, ``statscache.people.bots``: who is left out."""
+    """``statscache.people.hidden``, ``statscache.people.bots``: who is left out;
+    ``statscache.people.lists``, ``statscache.people.rankings``: whether the others are listed."""
     about: str
     """``statscache.about``: ``tables`` (our own) or ``fedmsg.meta`` (the installed processors)."""
 
@@ -117,7 +116,6 @@ class Settings:
             maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
             heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
             retention=_retention(config),
-            people_rankings=_boolean(config, "statscache.people.rankings", default=False),
             people=People.from_config(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )
@@ -200,13 +198,6 @@ def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
 
 def _maximum(config: Mapping[str, Any], key: str) -> int | None:
     return None if config.get(key) is None else _natural(config, key, 0)
-
-
-def _boolean(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
-    value = config.get(key, default)
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{key} must be True or False, not {value!r}")
-    return value
 
 
 def _endpoint(config: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Who is left out: names that appear nowhere, and accounts that are no humans.
+"""Who is left out: names that appear nowhere, and accounts that are no humans; who is listed.
 
 What happens on the bus is public, and still some people do not want to be counted. A name of
 ``statscache.people.hidden`` is neither stored nor served: new rows that bear it are not written,
@@ -8,6 +8,9 @@ name of a fork, the message of a log) the name counts where it stands as a word.
 
 The accounts of ``statscache.people.bots`` are stored and not served by the statistics about people,
 so that the list can be changed at any time.
+
+Where ``statscache.people.lists`` is off nobody is told who there is; who is named in a query is
+counted as ever. People are what a plugin says that are: the keys with the role ``user``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from statscache.plugins.discovery import Dataset
 
 HIDDEN = "statscache.people.hidden"
 BOTS = "statscache.people.bots"
+LISTS = "statscache.people.lists"
+RANKINGS = "statscache.people.rankings"
+"""The key of before: whether ``top`` and ``values`` may list people that all others list."""
 
 NO_PEOPLE = frozenset({"package", "category", "topic"})
 """Roles of columns that cannot have the name of a person in them."""
@@ -45,25 +51,31 @@ _OUTSIDE_OF_NAMES = "[^A-Za-z0-9_]"
 
 @dataclass(frozen=True)
 class People:
-    """Who is left out, as it is configured.
+    """Who is left out, and whether the others are listed, as it is configured.
 
     Attributes:
         hidden: names that appear nowhere; upper and lower case are the same.
         bots: accounts that the statistics about people leave out.
+        lists: whether an answer may say who there is.
+        rankings: whether it may compare people, and complete their names, where it may list them.
     """
 
     hidden: tuple[str, ...] = ()
     bots: tuple[str, ...] = ()
+    lists: bool = True
+    rankings: bool = True
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> People:
-        """Read the two keys.
+        """Read the keys.
 
         Raises:
-            ConfigurationError: one is not a list of names.
+            ConfigurationError: one is not a list of names, or neither true nor false.
         """
         hidden = {name.lower() for name in _names(config, HIDDEN)}
-        return cls(tuple(sorted(hidden)), tuple(sorted(set(_names(config, BOTS, KNOWN_BOTS)))))
+        bots = set(_names(config, BOTS, KNOWN_BOTS))
+        switches = _switch(config, LISTS), _switch(config, RANKINGS)
+        return cls(tuple(sorted(hidden)), tuple(sorted(bots)), *switches)
 
     def is_hidden(self, name: object) -> bool:
         """Whether this is one of the names that appear nowhere."""
@@ -147,12 +159,14 @@ def people_of(plugin: Any) -> People:
     return People.from_config(getattr(plugin, "config", {}))
 
 
+def columns(dataset: Dataset) -> tuple[str, ...]:
+    """The columns whose values are people."""
+    keys = dataset.plugin.keys if isinstance(dataset.plugin, Aggregate) else ()
+    return tuple(key.name for key in keys if key.role == "user")
+
+
 def _user_columns(dataset: Dataset) -> list[Column[Any]]:
-    plugin = dataset.plugin
-    if not isinstance(plugin, Aggregate):
-        return []
-    table = dataset.model.__table__
-    return [table.c[key.name] for key in plugin.keys if key.role == "user"]
+    return [dataset.model.__table__.c[name] for name in columns(dataset)]
 
 
 def _text_columns(dataset: Dataset) -> list[Column[Any]]:
@@ -177,3 +191,10 @@ def _names(config: Mapping[str, Any], key: str, default: tuple[str, ...] = ()) -
         if not isinstance(name, str) or not name.strip():
             raise ConfigurationError(f"{key}: {name!r:.80} is not a name")
     return tuple(value)
+
+
+def _switch(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key, True)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} must be True or False, not {value!r:.80}")
+    return value

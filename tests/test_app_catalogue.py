@@ -88,6 +88,7 @@ def test_all_there_is_to_know_of_one(migrated_uri: str) -> None:
             {"name": "category", "kind": "key", "type": "text", "role": "category"} | YES,
             {"name": "volume", "kind": "value", "type": "integer", "merge": "add"} | NO,
         ],
+        "people": None,
         "topics": ["#"],
         "counts_messages": True,
         "resolution": {"ident": "volume-by-category-1h", "schedule": "1h", "seconds": 3600},
@@ -156,11 +157,19 @@ def test_all_links_and_examples_work(migrated_uri: str, installed: Installed) ->
 
 
 def test_links_do_not_lead_to_rankings_of_people(migrated_uri: str) -> None:
-    client = app_of(migrated_uri, BUNDLED).test_client()
     rankings = {"top", "values/user"}
-    assert not rankings & set(get(client, "/api/plugins/volume-by-user-1d")["links"])
-    client = app_of(migrated_uri, BUNDLED, **{"statscache.people.rankings": True}).test_client()
-    assert rankings <= set(get(client, "/api/plugins/volume-by-user-1d")["links"])
+    for config, people in (
+        ({}, {"lists": True, "rankings": True}),
+        ({"rankings": False}, {"lists": True, "rankings": False}),
+        ({"lists": False, "rankings": True}, {"lists": False, "rankings": False}),
+    ):
+        keys = {f"statscache.people.{name}": value for name, value in config.items()}
+        client = app_of(migrated_uri, BUNDLED, **keys).test_client()
+        found = get(client, "/api/plugins/volume-by-user-1d")
+        assert found["people"] == {"columns": ["user"]} | people
+        assert rankings & set(found["links"]) == (rankings if people["rankings"] else set())
+        get(client, found["example"])
+    assert get(client, "/api/plugins/volume-by-category-1d")["people"] is None
 
 
 def test_links_begin_with_where_the_service_is(migrated_uri: str) -> None:

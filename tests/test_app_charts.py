@@ -50,9 +50,9 @@ few = settings(max_examples=30, deadline=None, suppress_health_check=list(Health
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def place(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Place]:
-    """A database that no test changes, of an operator who allows to rank people."""
+    """A database that no test changes."""
     with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
-        place = Place(uri, Visits, Days, Latest, **{"statscache.people.rankings": True})
+        place = Place(uri, Visits, Days, Latest)
         place.count(MESSAGES)
         place.cover()
         yield place
@@ -214,8 +214,10 @@ def test_bad_queries(client: FlaskClient, own: Place) -> None:
     assert problem["allowed"] == ["site", "gate", "user"]
     refused(client, "/api/visits-1d/values/" + "x" * 500, 404)
     assert "q" in refused(client, "/api/visits-1d/values/gate?q=1")["parameter"]
-    # Who does not want to be compared need not be, as long as the operator says nothing.
+    # By the key of before people are not compared, and are listed all the same.
+    own = Place(own.uri, Visits, Days, **{"statscache.people.rankings": False})
     own.count([visit(NOON)])
+    assert get(own.client(), "/api/visits-1d")[0]["user"]
     for path in ("top?by=user", "values/user", "values/user?q=ralph"):
         problem = refused(own.client(), f"/api/visits-1d/{path}", 403)
         assert "statscache.people.rankings" in problem["detail"]

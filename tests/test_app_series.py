@@ -149,7 +149,7 @@ def test_totals_agree_across_zones(client: FlaskClient, resolution: str) -> None
 )
 @few
 def test_keys_and_the_rest_equal_a_naive_recount(
-    ranking: FlaskClient,
+    client: FlaskClient,
     range_: tuple[float, float],
     zone: str,
     resolution: str,
@@ -162,7 +162,7 @@ def test_keys_and_the_rest_equal_a_naive_recount(
     query = {"start": start, "stop": stop, "tz": zone, "resolution": resolution}
     query |= {"not_user": left_out} if left_out else {}
     query |= {"top": top} if top else {}
-    found = get(ranking, "/api/visits-1h/series", by=by, select=column, fill="null", **query)
+    found = get(client, "/api/visits-1h/series", by=by, select=column, fill="null", **query)
     labels = [label_of(moment, resolution, zone) for moment in found["times"]]
     inside = [
         one
@@ -192,14 +192,6 @@ def test_keys_and_the_rest_equal_a_naive_recount(
     assert [series["name"] for series in found["series"]] == [
         "other" if key is None else str(key) for key in expected
     ]
-
-
-@pytest.fixture(scope="module")
-def ranking(client: FlaskClient) -> FlaskClient:
-    """The API of an operator who allows to rank people."""
-    settings_ = {"statscache.people.rankings": True}
-    uri = client.application.extensions["statscache"].settings.uri
-    return Place(uri, Visits, Days, **settings_).client()
 
 
 def test_a_series_per_column(client: FlaskClient) -> None:
@@ -481,13 +473,13 @@ def test_more_series_than_can_be_drawn_are_refused(place: Place) -> None:
     assert len(found["series"]) == 100
 
 
-def test_people_are_not_ranked_unless_the_operator_says_so(
-    client: FlaskClient, ranking: FlaskClient
-) -> None:
-    problem = refused(client, "/api/visits-1d/series?by=user&top=2", 403)
+def test_people_are_ranked_unless_the_operator_says_otherwise(client: FlaskClient) -> None:
+    assert get(client, "/api/visits-1d/series?by=user&top=2")["by"] == "user"
+    uri = client.application.extensions["statscache"].settings.uri
+    wary = Place(uri, Visits, Days, **{"statscache.people.rankings": False}).client()
+    problem = refused(wary, "/api/visits-1d/series?by=user&top=2", 403)
     assert "statscache.people.rankings" in problem["detail"]
-    assert get(client, "/api/visits-1d/series?by=user&user=ralph")["by"] == "user"
-    assert get(ranking, "/api/visits-1d/series?by=user&top=2")["by"] == "user"
+    assert get(wary, "/api/visits-1d/series?by=user")["by"] == "user"
 
 
 def test_points_choose_the_finest_resolution_that_is_not_finer(client: FlaskClient) -> None:

@@ -90,10 +90,10 @@ def addresses(config: dict[str, Any]) -> list[str]:
 )
 def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None:
     """Whether it was stored before it was hidden, or never."""
-    hiding = configured(migrated_uri, hidden=[HIDDEN.title()], rankings=True)
+    hiding = configured(migrated_uri, hidden=[HIDDEN.title()])
     count(configured(migrated_uri) if is_stored else hiding)
     client = create_app(hiding).test_client()
-    open_client = create_app(configured(migrated_uri, rankings=True)).test_client()
+    open_client = create_app(configured(migrated_uri)).test_client()
     seen = leaks = 0
     for address in addresses(hiding):
         answer = client.get(address)
@@ -112,6 +112,88 @@ def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None
     assert {row["project"] for row in forks} == {"forks/ralphbean/x", "y"}
     for asked in (HIDDEN, "Ralph"):
         assert client.get(f"{day}?user={asked}").json == []
+
+
+SOMEBODY = "toshio"
+"""Whose name stands in no project, as that of an owner."""
+
+NAMES = (SOMEBODY, "pingou")
+
+
+def lists(text: str) -> list[str]:
+    return [name for name in NAMES if re.search(rf"\b{name}\b", text)]
+
+
+def test_where_people_are_not_listed_no_route_tells_who_there_is(migrated_uri: str) -> None:
+    config = configured(migrated_uri, bots=[], lists=False)
+    count(config, [*MESSAGES, commit("pingou")])
+    open_client = create_app(configured(migrated_uri, bots=[])).test_client()
+    client = create_app(config).test_client()
+    asked = addresses(config)
+    rows = "/api/volume-by-user-1d"
+    asked += [f"{rows}?{query}" for query in ("not_user=ralph", "select=volume", "order=asc")]
+    asked += [f"{rows}?rows_per_page=all&format={name}" for name in ("csv", "ndjson")]
+    asked += [f"{rows}/series?by=user&not_user=ralph", f"{rows}/values/user?q=to"]
+    asked += [f"/api/batch?q={rows}&q={rows}/top&q={rows}/series%3Fby=user"]
+    refused = told = 0
+    for address in asked:
+        answer = client.get(address)
+        assert not lists(answer.text), (address, answer.text)
+        assert answer.status_code in (200, 400, 403, 404) or address == "/readyz", address
+        refused += answer.status_code == 403
+        told += bool(lists(open_client.get(address).text))
+    assert refused > 20
+    # Where they are listed, very many of them do: the test finds what it looks for.
+    assert told > 20
+    problem = client.get(rows).get_json(force=True)
+    assert problem["parameter"] == "user"
+    assert "statscache.people.lists" in problem["detail"]
+
+
+def test_events_come_without_the_rows_of_people_who_are_not_listed(migrated_uri: str) -> None:
+    count(configured(migrated_uri))
+    for more, is_told in (({"lists": False}, False), ({}, True)):
+        client = create_app(configured(migrated_uri, **more)).test_client()
+        for address in ("/api/volume-by-user-1d/events?rows=true", "/api/events?rows=true"):
+            answer = client.get(address, multithread=True)
+            text = next(answer.iter_encoded()).decode()
+            answer.close()
+            assert '"ident":"volume-by-user-1d"' in text
+            assert bool(lists(text)) is is_told
+
+
+def test_numbers_are_given_of_people_who_are_named(migrated_uri: str) -> None:
+    config = configured(migrated_uri, lists=False)
+    count(config)
+    client = create_app(config).test_client()
+    open_client = create_app(configured(migrated_uri)).test_client()
+    rows = "/api/volume-by-user-1d"
+    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    for query in (
+        f"?user={SOMEBODY}&user=ralph",
+        f"?user={SOMEBODY}&format=csv&rows_per_page=all",
+        f"/series?by=user&user={SOMEBODY}&{span}",
+        f"/top?user={SOMEBODY}&{span}",
+        f"/summary?user={SOMEBODY}&{span}",
+        f"/summary?{span}",
+        f"/badge?user={SOMEBODY}&{span}",
+    ):
+        answer = client.get(rows + query)
+        assert answer.status_code == 200, answer.text
+        assert answer.data == open_client.get(rows + query).data
+    # So the documents say, and show.
+    found = client.get("/openapi.json").json["paths"]
+    required = {
+        parameter["name"]
+        for parameter in found[rows]["get"]["parameters"]
+        if parameter.get("required")
+    }
+    assert required == {"user"}
+    assert f"{rows}/values/user" not in found
+    page = client.get(rows, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert "whom this server does not list" in page.text
+    assert "?user=somebody" in page.text
 
 
 def test_what_was_stored_is_deleted_when_the_hub_starts(migrated_uri: str) -> None:
@@ -189,3 +271,9 @@ def test_packages_may_be_called_like_people(database_uri: str) -> None:
 def test_a_list_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"statscache\.people\.hidden"):
         People.from_config({"statscache.people.hidden": value})
+
+
+@pytest.mark.parametrize("key", ["lists", "rankings"])
+def test_a_switch_that_is_none_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"statscache\.people\.{key} must be True"):
+        People.from_config({f"statscache.people.{key}": "off"})

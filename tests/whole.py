@@ -16,9 +16,6 @@ from tests.bundled import NOW, counted, recent
 from tests.conftest import message
 from tests.hub import DISTRIBUTION
 
-CONFIG = {"statscache.people.rankings": True}
-"""All that an operator may allow."""
-
 
 @dataclass
 class Whole:
@@ -47,4 +44,4 @@ def whole(uri: str, corpus: Sequence[Message]) -> Whole:
     edit = message("org.fedoraproject.prod.wiki.article.edit", NOW - 60, {"title": "Main Page"})
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DISTRIBUTION)
-        return Whole(uri, counted(uri, [*recent(corpus), edit], **CONFIG))
+        return Whole(uri, counted(uri, [*recent(corpus), edit]))

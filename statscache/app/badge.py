@@ -14,7 +14,7 @@ from typing import Any
 from statscache.app import ranges, sources, summary
 from statscache.app.aggregation import Aggregation, Number
 from statscache.app.reader import Span
-from statscache.app.route import Answer, Call, Lifetime, Route
+from statscache.app.route import Answer, Call, Lifetime, Route, everybody
 from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
@@ -127,6 +127,8 @@ ROUTE = Route(
         "escaped."
     ),
     answer=answer,
+    # The newest row is somebody's; what is added up is not.
+    lists=lambda call: everybody(call) if call.dataset.schedule is None else (),
     parameters=(
         # A day is one number where windows can be merged.
         replace(ranges.START, suits=lambda dataset: isinstance(dataset.plugin, Aggregate)),

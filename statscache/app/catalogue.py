@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from sqlalchemy import Column, DateTime, Float, Integer, Numeric, inspect
 
+from statscache import people
 from statscache.app import coverage, filters, rankings, sizes, sources, values
 from statscache.app.coverage import LIVE_WITHIN, Coverage
 from statscache.app.revisions import Snapshot
-from statscache.app.route import Answer, Call, Route, Scope
+from statscache.app.route import Answer, Call, Route, Scope, nobody
 from statscache.app.sizes import Size
 from statscache.app.times import MINUTES
 from statscache.config import Settings
@@ -72,6 +73,7 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         "state": covered.state,
         "error": covered.error,
         "columns": _columns(dataset),
+        "people": _people(service.settings, dataset),
         "topics": list(plugin.topics) if isinstance(plugin, Aggregate) else ["#"],
         "counts_messages": isinstance(plugin, Aggregate) and plugin.counts_messages,
         "resolution": None if width is None else _resolution(ident, width),
@@ -91,7 +93,7 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         else {"number": revision.number, "changed_at": plain(revision.changed_at)},
         "distribution": _distribution(dataset.source),
         "links": links,
-        "example": f"{links['rows']}?start=-7d&limit=10",
+        "example": f"{links['rows']}?{_example(service.settings, dataset)}",
     }
 
 
@@ -135,6 +137,25 @@ def _columns(dataset: Dataset) -> list[dict[str, Any]]:
         "label": dataset.label,
     }
     return [column | {"filter": column["name"] in filterable} for column in (timestamp, *found)]
+
+
+def _people(settings: Settings, dataset: Dataset) -> dict[str, Any] | None:
+    """Of which columns the values are people, and whether they are listed."""
+    found = people.columns(dataset)
+    if not found:
+        return None
+    who = settings.people
+    return {
+        "columns": list(found),
+        "lists": who.lists,
+        "rankings": who.lists and who.rankings,
+    }
+
+
+def _example(settings: Settings, dataset: Dataset) -> str:
+    """A query of rows that is answered: where people are not listed it names somebody."""
+    names = () if settings.people.lists else people.columns(dataset)
+    return "".join(f"{name}=somebody&" for name in names) + "start=-7d&limit=10"
 
 
 def _columns_of_model(dataset: Dataset) -> list[dict[str, Any]]:
@@ -237,24 +258,22 @@ def _links(call: Call, dataset: Dataset) -> dict[str, str]:
             found[route.name] = root + rule
             continue
         for column in values.columns(dataset):
-            if _may_rank(call, dataset, column):
+            if rankings.may_list(call.service.settings.people, dataset, column):
                 found[f"{route.name}/{column}"] = root + rule.replace("<column>", column)
     return found
 
 
 def _leads_somewhere(call: Call, dataset: Dataset, route: Route) -> bool:
-    if route.name == "messages" and call.service.settings.datagrepper_endpoint is None:
+    settings = call.service.settings
+    if route.name == "messages" and settings.datagrepper_endpoint is None:
+        return False
+    if rankings.always_refuses(settings.people, dataset, route):
         return False
     if route.name == "top" and not any(
-        _may_rank(call, dataset, column) for column in sources.keys(dataset)
+        rankings.may_list(settings.people, dataset, column) for column in sources.keys(dataset)
     ):
         return False
     return route.applies(dataset)
-
-
-def _may_rank(call: Call, dataset: Dataset, column: str) -> bool:
-    is_allowed = call.service.settings.people_rankings
-    return is_allowed or not rankings.is_of_people(dataset, column)
 
 
 def _state(call: Call, snapshot: Snapshot) -> Any:
@@ -327,6 +346,18 @@ ENTRY_SCHEMA: dict[str, Any] = _object(
     },
     error=_or_null("string", "Why it is failing."),
     columns={"type": "array", "items": _COLUMN},
+    people=_object(
+        columns=_list(_TEXT, "Those of its keys whose values are people."),
+        lists={
+            "type": "boolean",
+            "description": "Whether they are listed: otherwise queries must name them.",
+        },
+        rankings={
+            "type": "boolean",
+            "description": "Whether they are ranked by top, and completed by values.",
+        },
+    )
+    | {"type": ["object", "null"]},
     topics=_list(_TEXT, "That it counts; * is one token, # any number of them."),
     counts_messages={
         "type": "boolean",
@@ -389,6 +420,7 @@ ROUTES = (
         description="Its columns, what it covers, how fresh it is, where to go from here. Times "
         "are UNIX seconds.",
         answer=_one,
+        lists=nobody,
         state=_state,
         clock=True,
         steps=lambda _dataset, _values: MINUTES,

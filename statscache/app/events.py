@@ -25,7 +25,7 @@ from statscache.app.listeners import Listener, Listeners, is_newer
 from statscache.app.newest import Newest, NewestRows
 from statscache.app.query import Parameter
 from statscache.app.revisions import Revision, Snapshot
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope, nobody
 
 RETRY_MILLISECONDS = (2_000, 5_000)
 """When a listener that was cut off comes back: each at another time, so that they do not come all
@@ -240,6 +240,8 @@ OF_ONE = Route(
     summary="An event for each change of one ident, as it happens.",
     description=_DESCRIPTION,
     answer=answer,
+    # The rows are those of the route that lists them.
+    lists=nobody,
     parameters=(ROWS,),
     formats=("sse",),
     scope=Scope.EVERYTHING,

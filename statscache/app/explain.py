@@ -23,7 +23,7 @@ from statscache.app import coverage, ranges
 from statscache.app.coverage import Coverage
 from statscache.app.filters import Filters
 from statscache.app.problems import Problem
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope, nobody
 from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate, Key
 from statscache.plugins.discovery import Dataset
@@ -432,6 +432,7 @@ ROUTE = Route(
     "buckets that it is made of. The archive cannot be asked everything: where ``exact`` is false, "
     "its query finds more messages than were counted, and ``narrow`` says which to leave out.",
     answer=_answer,
+    lists=nobody,
     parameters=(ranges.START, ranges.STOP, ranges.TZ),
     filterable=True,
     scope=Scope.NOTHING,

@@ -7,15 +7,18 @@ document says of an address is true for that address.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import statscache
-from statscache.app import query, values
+from statscache import people
+from statscache.app import query, rankings, values
 from statscache.app.formats import ENDLESS, FORMATS
 from statscache.app.query import Parameter
 from statscache.app.revisions import Snapshot
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope, everybody
+from statscache.people import People
 from statscache.plugins.discovery import Dataset, Installed
 
 PROBLEM_SCHEMA: Mapping[str, Any] = {
@@ -55,16 +58,19 @@ _STATUSES = {
 }
 
 
-def document(installed: Installed, routes: Iterable[Route], root: str = "") -> dict[str, Any]:
+def document(
+    installed: Installed, routes: Iterable[Route], who: People, root: str = ""
+) -> dict[str, Any]:
     """The OpenAPI document of an application with these plugins.
 
     Args:
+        who: whether people are listed.
         root: the prefix under which the service is mounted.
     """
     paths: dict[str, Any] = {}
     for route in routes:
-        for path, dataset, fixed in _addresses(route, installed):
-            paths[path] = {"get": _operation(route, dataset, fixed, path)}
+        for path, dataset, fixed in _addresses(route, installed, who):
+            paths[path] = {"get": _operation(route, dataset, fixed, who)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,29 +99,35 @@ def document(installed: Installed, routes: Iterable[Route], root: str = "") -> d
 
 
 def _addresses(
-    route: Route, installed: Installed
+    route: Route, installed: Installed, who: People
 ) -> Iterator[tuple[str, Dataset | None, str | None]]:
     """The paths of a route: with the dataset, and the column, that each has in it."""
     if "<ident>" not in route.rule:
         yield route.rule, None, None
         return
     for dataset in installed.datasets.values():
-        if not route.applies(dataset):
+        if not route.applies(dataset) or rankings.always_refuses(who, dataset, route):
             continue
         rule = route.rule.replace("<ident>", quote(dataset.ident, safe=""))
         if "<column>" not in rule:
             yield rule, dataset, None
             continue
         for column in values.columns(dataset):
+            if not rankings.may_list(who, dataset, column):
+                continue
             yield rule.replace("<column>", column), dataset, column
 
 
 def _operation(
-    route: Route, dataset: Dataset | None, column: str | None, path: str
+    route: Route, dataset: Dataset | None, column: str | None, who: People
 ) -> dict[str, Any]:
     parameters = [*route.all_parameters]
     if route.filterable and dataset is not None:
-        parameters += query.filters_of(dataset).values()
+        named = people.columns(dataset) if route.lists is everybody and not who.lists else ()
+        parameters += [
+            replace(each, is_required=True) if each.name in named else each
+            for each in query.filters_of(dataset).values()
+        ]
     schema = route.schema
     if callable(schema):
         assert dataset is not None
@@ -190,7 +202,8 @@ def _answer(call: Call) -> Answer:
     from statscache.app.routes import ROUTES
 
     root = quote(call.request.root.encode("latin-1"))
-    return Answer(document(call.installed, ROUTES, root), lifetime=Lifetime.STATIC)
+    who = call.service.settings.people
+    return Answer(document(call.installed, ROUTES, who, root), lifetime=Lifetime.STATIC)
 
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:

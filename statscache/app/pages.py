@@ -18,12 +18,13 @@ import jinja2
 import orjson
 
 import statscache
+from statscache import people
 from statscache.app import filters, query, rankings, values
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
 from statscache.app.reply import Reply
 from statscache.app.request import Request
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope, nobody
 from statscache.app.times import MINUTES
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -97,9 +98,14 @@ def _plugin(call: Call) -> Answer:
     entry = entry_of(call)
     asked = [f"{quote(n, safe='')}={quote(t, safe='')}" for n, t in _asked(call)]
     shown = "&".join(asked) or f"limit={ROWS_SHOWN}"
-    # What cannot be asked for is refused as in other formats.
-    found = _respond(call, f"/api/{quote(dataset.ident, safe='')}?{shown}")
-    rows = _rows(found.body)
+    refusal, rows = None, []
+    try:
+        rows = _rows(_respond(call, f"/api/{quote(dataset.ident, safe='')}?{shown}").body)
+    except Problem as problem:
+        # What cannot be asked for is refused as in other formats.
+        if asked:
+            raise
+        refusal = problem.detail
     examples = [_example(call, title, address) for title, address in _queries(call, dataset, rows)]
     return _page(
         call,
@@ -107,6 +113,7 @@ def _plugin(call: Call) -> Answer:
         entry=entry,
         columns=list(rows[0]) if rows else [],
         rows=rows,
+        refusal=refusal,
         asked=asked,
         examples=[example for example in examples if example is not None],
         parameters=_parameters(_rows_route(), dataset),
@@ -202,7 +209,7 @@ def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tupl
 def _is_telling(dataset: Dataset) -> bool:
     """Whether it is by the hour, and by something else than by people."""
     is_hourly = dataset.schedule is not None and dataset.schedule.interval == _HOUR
-    return is_hourly and bool(_keys(dataset)) and not _people(dataset)
+    return is_hourly and bool(_keys(dataset)) and not people.columns(dataset)
 
 
 def _is_by_category(dataset: Dataset) -> bool:
@@ -217,7 +224,11 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
     found = [("The newest rows", f"{base}?limit=3"), ("As CSV", f"{base}?limit=3&format=csv")]
     keys = _keys(dataset)
     row = next((row for row in rows if isinstance(row, dict)), None)
-    if keys and row is not None:
+    names = people.columns(dataset)
+    if names and not call.service.settings.people.lists:
+        named = "&".join(f"{name}=somebody" for name in names)
+        found.append(("Only somebody whom you know", f"{base}?{named}&limit=3"))
+    elif keys and row is not None:
         value = quote(str(row.get(keys[0])), safe="")
         found.append((f"Only one {keys[0]}", f"{base}?{keys[0]}={value}&limit=3"))
     start = "" if dataset.schedule is None else f"start={_span(dataset.schedule.interval)}"
@@ -226,7 +237,7 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
         found.append(("One number, and how it changed", f"{base}/summary?{start}&compare=previous"))
         found.append(("A badge", f"{base}/badge"))
     for key in keys:
-        if not rankings.is_of_people(dataset, key) or call.service.settings.people_rankings:
+        if rankings.may_list(call.service.settings.people, dataset, key):
             if dataset.schedule is not None:
                 found.append((f"The largest by {key}", f"{base}/top?{start}&by={key}&limit=5"))
             found.append((f"What {key} there is", f"{base}/values/{key}?limit=5"))
@@ -252,10 +263,6 @@ def _keys(dataset: Dataset) -> list[str]:
 
 def _is_text(column: Any) -> bool:
     return column.type.python_type is str
-
-
-def _people(dataset: Dataset) -> bool:
-    return any(rankings.is_of_people(dataset, key) for key in _keys(dataset))
 
 
 def _batch(*addresses: str) -> str:
@@ -387,9 +394,7 @@ def _example_of(route: Route, datasets: Iterable[Dataset]) -> str | None:
         return None
     rule = route.rule.replace("<ident>", quote(dataset.ident, safe=""))
     if "<column>" in rule:
-        names = [
-            name for name in values.columns(dataset) if not rankings.is_of_people(dataset, name)
-        ]
+        names = [name for name in values.columns(dataset) if name not in people.columns(dataset)]
         if not names:
             return None
         rule = rule.replace("<column>", names[0])
@@ -464,6 +469,7 @@ PLUGIN = Route(
     name="plugin_page",
     summary="One dataset, for people: its columns, coverage, newest rows and example queries.",
     answer=_plugin,
+    lists=nobody,
     formats=("html",),
     scope=Scope.ALL,
     state=lambda call, _snapshot: call.request.base,

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
-from statscache.app import canonical, formats, query
+from statscache.app import canonical, formats, query, rankings
 from statscache.app.cache import Links
-from statscache.app.client import Client
+from statscache.app.client import NOBODY, Client
 from statscache.app.problems import Problem, nothing_there
 from statscache.app.query import Parameter
 from statscache.app.reading import Reading
@@ -144,6 +144,7 @@ class Planner:
                 found=dataset,
             )
 
+        rankings.check_lists(call(Reading(self._service.reading), NOBODY))
         mark = "" if served is None else served.mark
         return Plan(
             call=call,

@@ -1,32 +1,58 @@
-"""Whether people may be ranked: only where the operator says so."""
+"""Whether people may be listed and ranked: only where the operator lets them."""
 
 from __future__ import annotations
 
+from statscache import people
 from statscache.app.problems import Problem
-from statscache.app.route import Call
-from statscache.plugins.aggregate import Aggregate
+from statscache.app.route import Call, Route, everybody
+from statscache.people import LISTS, RANKINGS, People
 from statscache.plugins.discovery import Dataset
 
 
-def is_of_people(dataset: Dataset, column: str) -> bool:
-    """Whether the values of ``column`` are people."""
-    plugin = dataset.plugin
-    return isinstance(plugin, Aggregate) and any(
-        key.name == column and key.role == "user" for key in plugin.keys
-    )
+def may_list(who: People, dataset: Dataset, column: str) -> bool:
+    """Whether the values of ``column`` may be ranked, and completed."""
+    return (who.lists and who.rankings) or column not in people.columns(dataset)
 
 
-def check(call: Call, column: str, parameter: str | None = None) -> None:
-    """Refuse to rank or to list the values of ``column`` if they are people.
+def always_refuses(who: People, dataset: Dataset, route: Route) -> bool:
+    """Whether ``route`` can but list the people of ``dataset``, and they are not listed."""
+    names_nobody = route.lists is everybody and not route.filterable
+    return not who.lists and names_nobody and bool(people.columns(dataset))
+
+
+def check_lists(call: Call) -> None:
+    """Refuse to say who there is, but of those whom the query names.
 
     Raises:
         Problem: a 403.
     """
-    if not call.service.settings.people_rankings and is_of_people(call.dataset, column):
+    if call.service.settings.people.lists or call.found is None:
+        return
+    named = {one.column for one in call.filters if not one.negated}
+    unnamed = [name for name in call.route.lists(call) if name not in named]
+    for column in people.columns(call.dataset):
+        if column in unnamed:
+            ident = call.dataset.ident
+            raise Problem(
+                403,
+                f"{column!r} is of people, whom this server does not list: name those whom you "
+                f"know, as in /api/{ident}?{column}=somebody; the operator may let them be listed "
+                f"by {LISTS}",
+                parameter=column,
+            )
+
+
+def check_ranking(call: Call, column: str, parameter: str | None = None) -> None:
+    """Refuse to rank or to complete the values of ``column``, where people are listed otherwise.
+
+    Raises:
+        Problem: a 403.
+    """
+    if not call.service.settings.people.rankings and column in people.columns(call.dataset):
         raise Problem(
             403,
-            f"{column!r} is of people, whom this server neither ranks nor lists: ask for those "
-            f"whom you know by name, as in /api/{call.dataset.ident}/series?{column}=somebody; "
-            "the operator may allow it by statscache.people.rankings",
+            f"{column!r} is of people, whom this server does not rank: ask for those whom you know "
+            f"by name, as in /api/{call.dataset.ident}/series?{column}=somebody; the operator may "
+            f"allow it by {RANKINGS}",
             parameter=parameter,
         )

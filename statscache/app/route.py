@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from statscache import people
 from statscache.app import query, times
 from statscache.app.client import NOBODY, Client
 from statscache.app.filters import Filters
@@ -203,6 +204,16 @@ def dataset_steps(dataset: Dataset | None, _values: Mapping[str, Any]) -> Steps:
     return times.steps_of(dataset)
 
 
+def everybody(call: Call) -> Iterable[str]:
+    """What answers list that have all the columns: all the people."""
+    return people.columns(call.dataset)
+
+
+def nobody(_call: Call) -> Iterable[str]:
+    """What answers list that have no keys in them but those that the query names."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Route:
     """A route of the API.
@@ -215,6 +226,8 @@ class Route:
         answer: from a call to its answer.
         parameters: that it takes, besides ``format``, ``csv``, ``callback`` and ``_``.
         filterable: whether it takes the filters of the dataset as well.
+        lists: of which columns the answer has the values: where people are not to be listed it is
+            refused unless the query names them.
         applies: whether a dataset has an answer at all: no document leads to a route that always
             refuses.
         formats: names of :data:`statscache.app.formats.FORMATS`, the preferred one first.
@@ -238,6 +251,7 @@ class Route:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     filterable: bool = False
+    lists: Callable[[Call], Iterable[str]] = everybody
     applies: Callable[[Dataset], bool] = lambda _dataset: True
     formats: tuple[str, ...] = ("json",)
     scope: Scope = Scope.IDENT

@@ -50,7 +50,7 @@ def answer(call: Call) -> Answer:
     if call.values["top"] is not None:
         if by is None:
             query.refuse("top", "says how many series: say by which column, with by")
-        rankings.check(call, by, "top")
+        rankings.check_ranking(call, by, "top")
     count = call.values["points"] or DEFAULT_BUCKETS
     found = ranges.of(call, lambda resolution: count * resolution.width)
     _check_cells(found, len(measures))
@@ -265,6 +265,7 @@ ROUTE = Route(
         f"and key, with the column {STATE}: {COMPLETE}, {PARTIAL} or {MISSING}."
     ),
     answer=answer,
+    lists=lambda call: (call.values["by"],),
     applies=ranges.has_buckets,
     parameters=(
         ranges.START,

@@ -9,7 +9,7 @@ from statscache.app import coverage, query, ranges, zones
 from statscache.app.aggregation import Aggregation, Number
 from statscache.app.query import Parameter
 from statscache.app.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
-from statscache.app.route import Answer, Call, Route, Table
+from statscache.app.route import Answer, Call, Route, Table, nobody
 from statscache.app.sources import Unfit
 from statscache.app.zones import Resolution
 from statscache.plugins.discovery import Dataset
@@ -141,6 +141,7 @@ ROUTE = Route(
         "complete one without saying so."
     ),
     answer=answer,
+    lists=nobody,
     applies=ranges.merges,
     parameters=(
         ranges.START,

@@ -24,7 +24,7 @@ def answer(call: Call) -> Answer:
     found = ranges.of(call, default_span)
     ranges.check_merging(call, found)
     by = call.values["by"] or _only_key(call.dataset)
-    rankings.check(call, by)
+    rankings.check_ranking(call, by)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     ranked, count = aggregation.ranking(found.whole.parts, by, call.values["limit"])
     total, state = amount(found, aggregation, measure.merge)
@@ -108,10 +108,11 @@ ROUTE = Route(
     summary="The largest keys of a range.",
     description=(
         "Those with the largest numbers in all of the range, which is the last 30 days where start "
-        "is not said; of equal ones the smaller key comes first. People are ranked only where the "
-        "operator allows it."
+        "is not said; of equal ones the smaller key comes first. People are ranked unless the "
+        "operator does not want them to be."
     ),
     answer=answer,
+    lists=lambda call: (call.values["by"],) if call.values["by"] else sources.keys(call.dataset),
     applies=lambda dataset: ranges.merges(dataset) and bool(sources.keys(dataset)),
     parameters=(
         ranges.START,

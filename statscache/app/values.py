@@ -25,7 +25,7 @@ def answer(call: Call) -> Answer:
     """The values that begin so."""
     name = call.arguments["column"]
     column = _column(call.dataset, name)
-    rankings.check(call, name)
+    rankings.check_ranking(call, name)
     found = _values(call, column, call.values["limit"] + 1)
     values = sorted(found[: call.values["limit"]], key=_by_letter)
     if call.format != "json":
@@ -133,10 +133,11 @@ ROUTE = Route(
     summary="The values that a key column has.",
     description=(
         "For fields that complete what is typed. Names in small letters, in capitals or with an "
-        "initial capital are found however they are typed. People are listed only where the "
-        "operator allows it."
+        "initial capital are found however they are typed. People are listed unless the operator "
+        "does not want them to be."
     ),
     answer=answer,
+    lists=lambda call: (call.arguments["column"],),
     applies=lambda dataset: bool(columns(dataset)),
     parameters=(
         Parameter("q", query.TEXT, "Only values that begin so.", "", example="py"),
