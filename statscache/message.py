@@ -55,8 +55,8 @@ class Message:
     raw: dict[str, Any]
     has_own_id: bool
     _digest: str | None
-    _usernames: set[str] | None
-    _packages: set[str] | None
+    _usernames: frozenset[str] | None
+    _packages: frozenset[str] | None
 
     @classmethod
     def from_fedmsg(cls, raw: dict[str, Any]) -> Message:
@@ -139,17 +139,17 @@ class Message:
         return self.id
 
     @property
-    def usernames(self) -> set[str]:
+    def usernames(self) -> frozenset[str]:
         """The names of the accounts that the message is about."""
         if self._usernames is None:
-            self._usernames = about.usernames(self.raw)
+            self._usernames = frozenset(about.usernames(self.raw))
         return self._usernames
 
     @property
-    def packages(self) -> set[str]:
+    def packages(self) -> frozenset[str]:
         """The names of the source packages that the message is about."""
         if self._packages is None:
-            self._packages = about.packages(self.raw)
+            self._packages = frozenset(about.packages(self.raw))
         return self._packages
 
     def to_json(self) -> str:

@@ -50,11 +50,13 @@ def rows_of(plugin: Aggregate, messages: Sequence[Message]) -> dict[str, list[tu
 def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) -> None:
     """See that neither the order of ``messages``, nor how they are split, changes a row.
 
-    And that a plugin which ``counts_messages`` does that.
+    And that a plugin which ``counts_messages`` does that, and that none changes a message: all
+    plugins are given the same object.
 
     Raises:
         AssertionError: it does; the text shows the first table, or message, that differs.
     """
+    _check_unchanged(plugin, messages)
     if plugin.counts_messages:
         _check_counts(plugin, messages)
     expected = rows_of(plugin, messages)
@@ -70,6 +72,18 @@ def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) 
                     f"{ident} depends on the order of the messages (or on more than each message "
                     f"alone):\n  {rows}\nis not\n  {expected[ident]}"
                 )
+
+
+def _check_unchanged(plugin: Aggregate, messages: Sequence[Message]) -> None:
+    for message in messages:
+        before = repr(message.raw)
+        if plugin.subscribes(message.topic):
+            list(plugin.rows(message))
+        if repr(message.raw) != before:
+            raise AssertionError(
+                f"{plugin.name} changes {message!r}, which other plugins are given as well:\n"
+                f"  {message.raw!r}\nwas\n  {before}"
+            )
 
 
 def _check_counts(plugin: Aggregate, messages: Sequence[Message]) -> None:

@@ -35,6 +35,9 @@ def test_attributes() -> None:
     assert found.raw is raw
     assert found.usernames == {"ralph"}
     assert found.packages == {"datanommer"}
+    # Shared by all plugins: none may add a name for the others.
+    assert isinstance(found.usernames, frozenset)
+    assert isinstance(found.packages, frozenset)
 
 
 @pytest.mark.parametrize(

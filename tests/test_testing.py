@@ -61,3 +61,20 @@ def test_a_plugin_that_says_that_it_counts_messages_and_does_not_is_found() -> N
     check_laws(Miscounting({}), [make_message("a.b.c.git", timestamp=1.0)])
     with pytest.raises(AssertionError, match="says that it counts messages"):
         check_laws(Miscounting({}), [make_message("a.b.c.bodhi", timestamp=1.0)])
+
+
+class Writing(Aggregate):
+    name, summary, description = "writing", "changes messages", "For tests."
+    keys = (Key("user"),)
+    values = (Value("volume"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message: Message) -> list[tuple[str, int]]:
+        message.msg["user"] = message.msg["user"].lower()
+        return [(message.msg["user"], 1)]
+
+
+def test_a_plugin_that_changes_messages_is_found() -> None:
+    check_laws(Writing({}), [make_message("a.b.c.d", {"user": "ralph"})])
+    with pytest.raises(AssertionError, match="writing changes <Message"):
+        check_laws(Writing({}), [make_message("a.b.c.d", {"user": "Ralph"})])
