@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from statscache.database import is_unavailable
 from statscache.definitions import redirect
+from statscache.errors import is_interrupt
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
 from statscache.rejections import Rejection
@@ -103,7 +104,7 @@ class ClassicRunner:
             with connection.begin_nested(), self._session(connection) as session:
                 self.plugin.launch(session)
                 session.commit()
-        except Exception as error:
+        except BaseException as error:
             if not blames_plugin(error):
                 raise
             log.exception("%s could not be launched", self.ident)
@@ -117,7 +118,9 @@ class ClassicRunner:
         for message in messages:
             try:
                 process(message.raw)
-            except Exception as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 rejections.append(Rejection.by_plugin(message, self.ident, error))
         return rejections
 
@@ -184,7 +187,9 @@ class ClassicRunner:
         """Let the plugin end its threads; called after its last batch."""
         try:
             self.plugin.stop()
-        except Exception:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             log.exception("%s could not be stopped", self.ident)
 
 
@@ -192,8 +197,13 @@ _CONNECTION_LOST = "8s2b"
 """SQLAlchemy's code for whoever goes on with a connection that is lost."""
 
 
-def blames_plugin(error: Exception) -> bool:
-    """Whether an exception in a plugin's writes is its own, and not the database's."""
+def blames_plugin(error: BaseException) -> bool:
+    """Whether an exception in a plugin's writes is its own, not the database's or the user's.
+
+    A plugin's ``sys.exit()`` is its own as well: it ends nothing but the plugin's turn.
+    """
+    if is_interrupt(error):
+        return False
     if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
         return False  # which the plugin may have passed over
     return not (isinstance(error, DBAPIError) and is_unavailable(error))

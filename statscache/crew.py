@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from statscache.classics import ClassicRunner, blames_plugin
 from statscache.definitions import shadow_table
+from statscache.errors import is_interrupt
 from statscache.fold import Folder, Partial
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
@@ -127,7 +128,9 @@ class Crew:
                 fold, partial = calls[number]
                 try:
                     fold(message, partial)
-                except Exception as error:
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
                     plugin = written_by(self.folders[number].idents)
                     rejections.append(Rejection.by_plugin(message, plugin, error))
         return partials
@@ -144,7 +147,7 @@ class Crew:
                         kept = self._unpruned(table, rows)
                         if self._upserts[table.ident].run(connection, kept):
                             changed.append(table.ident)
-            except Exception as error:
+            except BaseException as error:
                 _blame(written, folder.idents, error)
             else:
                 written.changed += changed
@@ -175,7 +178,7 @@ class Crew:
                 with connection.begin_nested():
                     if runner.update(connection):
                         written.changed.append(runner.ident)
-            except Exception as error:
+            except BaseException as error:
                 _blame(written, (runner.ident,), error)
                 runner.renew()
 
@@ -249,7 +252,7 @@ def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backen
     return aggregate_upsert(plugin, target, backend, is_latest=table.width is None)
 
 
-def _blame(written: Written, idents: tuple[str, ...], error: Exception) -> None:
+def _blame(written: Written, idents: tuple[str, ...], error: BaseException) -> None:
     if not blames_plugin(error):
         raise error
     text = f"{type(error).__name__}: {error}"

@@ -1,6 +1,15 @@
 """Every exception that statscache raises on purpose; each message names the cause and the cure."""
 
+import threading
 from typing import ClassVar
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a person interrupts the program: Ctrl-C comes to the main thread only."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+    )
 
 
 class StatscacheError(Exception):

@@ -40,7 +40,7 @@ class Rejection:
     plugin: str = ""
 
     @classmethod
-    def by_plugin(cls, message: Message, plugin: str, error: Exception) -> Rejection:
+    def by_plugin(cls, message: Message, plugin: str, error: BaseException) -> Rejection:
         """A message on which the code of a plugin failed."""
         try:
             text = orjson.dumps(message.raw, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()

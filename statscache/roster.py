@@ -578,7 +578,7 @@ class Roster:
         try:
             with connection.begin_nested():
                 return runner.begin(connection, since)
-        except Exception as error:
+        except BaseException as error:
             if not blames_plugin(error):
                 raise
             log.exception("%s does not tell which rows it has: it gets all messages", runner.ident)

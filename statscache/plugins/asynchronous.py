@@ -69,7 +69,7 @@ class AsyncPlugin(BasePlugin):
         while (item := self.queue.get()) is not _STOP:
             try:
                 self.work(item)
-            except Exception:
+            except BaseException:  # sys.exit() as well: the thread is needed for the next item
                 log.exception("%s could not work on %r", self.ident, item)
             finally:
                 self.queue.task_done()

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from statscache import about
-from statscache.errors import InvalidPlugin
+from statscache.errors import InvalidPlugin, is_interrupt
 from statscache.plugins import surroundings
 from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
 from statscache.plugins.base import BasePlugin, make_ident
@@ -106,7 +106,9 @@ def load(
             continue
         try:
             classes = list(_classes(get()))
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             _report(installed, source, _overwritten(source, error) or error)
             continue
         for plugin_class in classes:
@@ -116,7 +118,9 @@ def load(
                 continue
             try:
                 _add(installed, source, plugin_class, config)
-            except Exception as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 _report(installed, source, error)
     disabled.warn_of_unused()
     installed.datasets = dict(sorted(installed.datasets.items()))
@@ -148,7 +152,7 @@ _PACKAGE = "statscache_plugins"
 """The package of the bundled plugins; in 2015 a distribution of that name had one as well."""
 
 
-def _overwritten(source: Source, error: Exception) -> InvalidPlugin | None:
+def _overwritten(source: Source, error: BaseException) -> InvalidPlugin | None:
     """The sentence for a plugin that cannot be loaded since another package took its place."""
     try:
         other = Distribution.from_name(_PACKAGE)
@@ -170,7 +174,7 @@ def _overwritten(source: Source, error: Exception) -> InvalidPlugin | None:
     return None
 
 
-def _report(installed: Installed, source: Source, error: Exception) -> None:
+def _report(installed: Installed, source: Source, error: BaseException) -> None:
     text = str(error) if isinstance(error, InvalidPlugin) else f"{type(error).__name__}: {error}"
     log.error(
         "plugin %r of %s %s is not used: %s",
