@@ -8,7 +8,6 @@ It handles SIGINT and SIGHUP, without waking up the reactor, and not SIGTERM.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.intake import LONGEST_BACKOFF, Intake
 from statscache.logs import make_printable
 from statscache.plugins import discovery
+from statscache.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
     jsonify = False
 
     intake: Intake
+    supervisor: Supervisor
 
     def __init__(self, hub: Any) -> None:
         if not hub.config.get(self.config_key):
@@ -63,12 +64,15 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         about.configure(hub.config)
         self._engine = Engine.from_settings(settings, discovery.discover(hub.config))
         _open_when_reachable(self._engine)
+        self.supervisor = Supervisor(self._engine.note_end, _interrupt)
         self._stopping = threading.Event()
-        self._catching_up = _start_catching_up(self._engine, settings, hub.config, self._stopping)
+        self._catching_up = _start_catching_up(
+            self._engine, settings, hub.config, self._stopping, self.supervisor
+        )
         self.frequency = settings.frequency
         self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
         # Not in moksha's threads: what they do not take out of its own queue has no bound.
-        self.intake.start()
+        self.intake.start(self.supervisor.start)
         _stop_on_sigterm()
         # Behind the pool's threads, which shut down "during": nothing is put in after this.
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
@@ -95,11 +99,13 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
     def stop(self) -> None:
         """Called by the hub in its signal handler; what is in hand is committed later."""
+        self.supervisor.is_ending = True
         super().stop()
         # Twisted sleeps until the next message otherwise.
         reactor.wakeUp()
 
     def _close(self) -> None:
+        self.supervisor.is_ending = True
         self._stopping.set()
         self.intake.close()
         if self._catching_up is not None:
@@ -107,6 +113,11 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             self._catching_up.join(timeout=2.0)
         self._engine.close()
         log.info("statscache has stopped")
+
+    def _work_loop(self) -> None:
+        # moksha's thread that calls consume().
+        with self.supervisor.guard("of the consumer"):
+            super()._work_loop()
 
     def _guard_frames(self) -> None:
         """Keep the frames that moksha cannot decode, and would drop with a log of Twisted's."""
@@ -146,7 +157,11 @@ def _open_when_reachable(engine: Engine) -> None:
 
 
 def _start_catching_up(
-    engine: Engine, settings: Settings, config: Any, stop: threading.Event
+    engine: Engine,
+    settings: Settings,
+    config: Any,
+    stop: threading.Event,
+    supervisor: Supervisor,
 ) -> threading.Thread | None:
     """Catch up in a thread of our own: the reactor's must not wait for an archive."""
     archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
@@ -165,15 +180,21 @@ def _start_catching_up(
         audit.close()
         archive.close()
 
-    thread = threading.Thread(target=run, name="statscache-catchup", daemon=True)
-    thread.start()
-    return thread
+    return supervisor.start("statscache-catchup", run)
 
 
 def _stop_on_sigterm() -> None:
     """Let systemd's signal do what Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+
+
+def _interrupt() -> None:
+    """Do what Ctrl-C does."""
+    main = threading.main_thread().ident
+    assert main is not None
+    # Not to the process: another thread may get the signal, and the main one sleep on.
+    signal.pthread_kill(main, signal.SIGINT)
 
 
 def _make_room_for_threads(hub: Any) -> None:

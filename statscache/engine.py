@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
 
 from statscache import leases, tables
@@ -121,6 +121,7 @@ class Engine:
         self._turn = threading.RLock()
         self._is_busy = False
         self._is_alone = False
+        self._is_ending = False
         # The idents whose rows the transaction in hand has changed.
         self._revised: set[str] = set()
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
@@ -439,7 +440,7 @@ class Engine:
                 try:
                     with connection.begin_nested():
                         runner.revert(connection, first)
-                except Exception as error:
+                except BaseException as error:
                     if not blames_plugin(error):
                         raise
                     log.exception("%s cannot take back its rows: they stay", runner.ident)
@@ -470,7 +471,24 @@ class Engine:
                 is_first = lane.id not in self._beating
                 self.lanes.beat(connection, lane, crew.idents, now, is_first=is_first)
                 beating.add(lane.id)
+            if not self._is_ending:
+                connection.execute(delete(tables.hub_failure))
         self._beating = beating
+
+    def note_end(self, reason: str) -> None:
+        """Let whoever asks the API know why this process ends, until one of them listens again.
+
+        Whatever its other threads are at: it does not wait for its turn.
+
+        Raises:
+            DatabaseUnavailable: nobody will know.
+        """
+        self._is_ending = True
+        with self._database.begin() as connection:
+            connection.execute(delete(tables.hub_failure))
+            connection.execute(
+                insert(tables.hub_failure).values(id=1, failed_at=time.time(), reason=reason)
+            )
 
     def waits(self, number: int) -> bool:
         """Whether the classic plugins of a lane get no live messages yet."""
@@ -680,7 +698,7 @@ class Engine:
                     crew = self._crew_of(ident)
                     if crew is not None and reason is None:
                         reason = crew.count_again(connection, ident, message)
-            except Exception as error:
+            except BaseException as error:
                 if not blames_plugin(error):
                     raise
                 reason = f"{type(error).__name__}: {error}"

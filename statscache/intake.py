@@ -18,6 +18,7 @@ from statscache.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage
 from statscache.message import Message, decode
 from statscache.rejections import Rejection
+from statscache.supervision import StartThread, daemon
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Intake:
         engine: opened.
         batch_size: messages in one transaction at most.
         buffer_size: messages in memory at most, of 4 KiB on average. While the database is away
-            or too slow, more are dropped and counted: the archive has them.
+            or too slow, more are dropped and counted: only an archive gives them again.
     """
 
     def __init__(self, engine: Engine, batch_size: int, buffer_size: int) -> None:
@@ -140,10 +141,9 @@ class Intake:
         """Whether there is a whole batch to commit."""
         return len(self._texts) >= self._batch_size
 
-    def start(self) -> None:
+    def start(self, start_thread: StartThread = daemon) -> None:
         """Flush in a thread of our own from now on, whenever :meth:`wake` asks for it."""
-        self._flusher = threading.Thread(target=self._run, name="statscache-intake", daemon=True)
-        self._flusher.start()
+        self._flusher = start_thread("statscache-intake", self._run)
 
     def wake(self) -> None:
         """Let the thread that :meth:`start` has started flush; from any thread, at once."""
@@ -170,17 +170,15 @@ class Intake:
     def close(self, timeout: float = 5.0) -> None:
         """Commit what is left, trying again for ``timeout`` seconds; nothing is put in any more."""
         self._deadline = time.monotonic() + timeout
-        if self._flusher is None:
+        if self._flusher is None or not self._flusher.is_alive():
             self._flush_until(self._deadline)
         else:
             self._wanted.set()
             # It may be waiting for the database for longer than whoever stops us would.
             self._flusher.join(timeout)
         if len(self):
-            log.error(
-                "stopped with %d messages that could not be committed; the archive has them",
-                len(self),
-            )
+            left = "the archive has them" if self._engine.has_history else "they are lost"
+            log.error("stopped with %d messages that could not be committed; %s", len(self), left)
 
     def _run(self) -> None:
         while self._deadline is None:

@@ -35,12 +35,18 @@ class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
             log.info("the consumer is disabled: nothing to flush")
             return
         self._intake = consumer.intake
+        self._supervisor = consumer.supervisor
         self.frequency = consumer.frequency
         super().__init__(hub)
 
     def poll(self) -> None:
         """Wake the intake; an exception would end moksha's loop for good, so there is none."""
         self._intake.wake()
+
+    def _work(self) -> None:
+        # moksha's thread that calls poll().
+        with self._supervisor.guard("of the producer"):
+            super()._work()
 
 
 def consumer_of(hub: Any) -> Any:

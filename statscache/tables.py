@@ -174,6 +174,15 @@ revision = Table(
     comment="How often the rows behind an ident have changed.",
 )
 
+hub_failure = Table(
+    "statscache_hub_failure",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("failed_at", Double, nullable=False),
+    Column("reason", PLAIN_TEXT, nullable=False),
+    comment="Why a hub had to end, until one listens again: one row at most.",
+)
+
 rejected = Table(
     "statscache_rejected",
     metadata,

@@ -27,9 +27,9 @@ def lines(count: int) -> str:
 
 def test_upgrade_says_what_it_did(tmp_path: Path, database_uri: str) -> None:
     first = run(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (first.returncode, first.stdout) == (0, "The schema is now 0004 (it was empty).\n")
+    assert (first.returncode, first.stdout) == (0, "The schema is now 0006 (it was empty).\n")
     second = call(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (second.returncode, second.stdout) == (0, "The schema is 0004 already.\n")
+    assert (second.returncode, second.stdout) == (0, "The schema is 0006 already.\n")
 
 
 def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: str) -> None:

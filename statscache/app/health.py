@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy import select
+
 from statscache.app import query
 from statscache.app.coverage import LIVE_WITHIN
 from statscache.app.query import Parameter
@@ -11,6 +13,7 @@ from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.app.times import Every
 from statscache.errors import Unavailable
 from statscache.plugins.models import plain
+from statscache.tables import hub_failure
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ def _ready(call: Call) -> Answer:
     try:
         call.service.check_access(call.connection)
         lanes = call.snapshot.lanes.values()
+        failure = call.connection.execute(select(hub_failure)).one_or_none()
     except Unavailable as error:
         log.error("not ready: %s", error)
         checks["database"] = error.public
@@ -41,6 +45,8 @@ def _ready(call: Call) -> Answer:
         within = max(LIVE_WITHIN, 2 * call.service.settings.frequency.total_seconds())
         if beat is None:
             checks["hub"] = "it has never run on this database: start fedmsg-hub"
+        elif failure is not None:
+            checks["hub"] = f"it ended {call.now - failure.failed_at:.0f} s ago: {failure.reason}"
         elif call.now - beat > within:
             checks["hub"] = f"silent for {call.now - beat:.0f} s: see whether fedmsg-hub runs"
     required = call.values["require"] or ("database", "hub")

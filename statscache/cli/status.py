@@ -30,6 +30,7 @@ def status(context: Context) -> None:
         audit = connection.execute(select(tables.audit)).first()
         waiting = _by_lane(connection, tables.late, func.count())
         missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
+        failure = connection.execute(select(tables.hub_failure)).one_or_none()
         rejections = connection.scalar(select(func.sum(tables.rejected.c.times))) or 0
     database.dispose()
     for lane in lanes:
@@ -37,6 +38,8 @@ def status(context: Context) -> None:
         _show_lane(lane, members, waiting.get(lane.id, 0), missing.get(lane.id, 0))
     if not lanes:
         echo("Nothing has been counted yet.")
+    if failure is not None:
+        echo(f"the hub ended {_age(failure.failed_at)}: {failure.reason}")
     for broken in context.installed.broken:
         echo(f"broken: {broken.source.entry_point}: {broken.error}")
     _show_audit(audit, plugins)

@@ -1,0 +1,148 @@
+"""Plugins and threads that fail in the real hub: they are named, and hurt nobody else."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statscache.app import create_app
+from tests.commands import call
+from tests.conftest import table
+from tests.distributions import distribute
+from tests.hub import Hub, wait_until
+
+FAULTY = '''
+import ctypes
+import sys
+import threading
+import time
+
+import sqlalchemy as sa
+
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value
+
+
+class Leaving(Aggregate):
+    name, summary, description = "leaving", "leaves", "Ends the program, as it believes."
+    values = (Value("seen"),)
+
+    def rows(self, message):
+        if message.msg.get("leave"):
+            sys.exit("I want to go home")
+        return [(1,)]
+
+    resolutions = (__import__("datetime").timedelta(days=1),)
+
+
+class KillingModel(BaseModel):
+    __tablename__ = "data_killing"
+
+
+class Killing(BasePlugin):
+    """Ends the thread that a message names, as nothing but a bug could."""
+
+    name, summary, description = "killing", "kills", "For tests."
+    model = KillingModel
+
+    def process(self, message):
+        if message["msg"].get("kill"):
+            threading.Thread(target=kill, args=(message["msg"]["kill"],), daemon=True).start()
+        if message["msg"].get("leave"):
+            raise KeyboardInterrupt
+
+    def update(self, session):
+        pass
+
+
+def kill(name):
+    found = [thread for thread in threading.enumerate() if name in thread.name]
+    while any(thread.is_alive() for thread in found):
+        for thread in found:
+            frame = sys._current_frames().get(thread.ident)
+            # Where it waits for work: elsewhere it may be about to take a lock.
+            if frame is not None and frame.f_code.co_name in ("wait", "get", "_work"):
+                error = ctypes.py_object(SystemExit)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
+        time.sleep(0.05)
+
+
+PLUGINS = [Leaving, Killing]
+'''
+
+LEAVES_WHEN_IMPORTED = "import sys\nsys.exit('not with me')\n"
+
+
+def raw(topic: str = "org.fedoraproject.prod.git.receive", **msg: Any) -> dict[str, Any]:
+    return {
+        "topic": topic,
+        "timestamp": time.time(),
+        "msg_id": f"2026-{uuid.uuid4()}",
+        "msg": msg,
+    }
+
+
+def counted(uri: str, name: str = "volume_1d") -> int:
+    return sum(row[-1] for row in table(uri, name))
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "thread",
+    [
+        "statscache-intake",
+        pytest.param("statscache-catchup", marks=pytest.mark.long),
+        pytest.param("PoolThread", marks=pytest.mark.long),
+    ],
+)
+def test_a_thread_that_ends(tmp_path: Path, migrated_uri: str, thread: str) -> None:
+    (tmp_path / "archive").mkdir()
+    config = {
+        "statscache.archive.files": [str(tmp_path / "archive")],
+        "statscache.archive.interval": timedelta(seconds=1),
+        "statscache.producer.frequency": timedelta(seconds=0.1),
+    }
+    with Hub(tmp_path, migrated_uri, **config) as hub:
+        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
+        distribute(folder, "leaving", LEAVES_WHEN_IMPORTED, leaving="PLUGINS")
+        hub.environment["PYTHONPATH"] = str(folder)
+        hub.start()
+        client = create_app(hub.config).test_client()
+        # What a plugin raises, whatever it is, rejects a message for that plugin.
+        hub.publish(raw())
+        hub.publish(raw(leave=True))
+        wait_until(lambda: counted(migrated_uri) == 2, "two are counted", hub.log)
+        assert counted(migrated_uri, "leaving_1d") == 1
+        reasons = {row[1]: row[2] for row in table(migrated_uri, "statscache_rejected")}
+        assert reasons == {
+            "leaving-1d": "SystemExit: I want to go home",
+            "killing": "KeyboardInterrupt: ",
+        }
+        assert "'leaving = leaving:PLUGINS' of leaving 1.0 is not used" in hub.log.read_text()
+        wait_until(lambda: client.get("/readyz").status_code == 200, "it is ready", hub.log)
+        hub.publish(raw(kill=thread))
+        assert hub.process is not None
+        deadline = time.monotonic() + 20
+        while hub.process.poll() is None and time.monotonic() < deadline:
+            hub.publish(raw())
+            time.sleep(0.1)
+        assert hub.process.returncode == 1
+        log = hub.log.read_text()
+        assert "statscache cannot go on: the thread" in log
+        assert "has ended with SystemExit" in log
+        assert "Traceback" in log
+        ended = client.get("/readyz")
+        assert ended.status_code == 503
+        assert "has ended with SystemExit" in ended.json["checks"]["hub"]
+        assert "s ago: the thread" in ended.json["checks"]["hub"]
+        assert "the hub ended" in call(tmp_path, "status", uri=migrated_uri).stdout
+        # The supervisor restarts it.
+        hub.start()
+        wait_until(lambda: client.get("/readyz").status_code == 200, "it is ready", hub.log)
+        assert hub.stop(signal.SIGTERM) < 10
+        assert hub.process.returncode == 0
