@@ -36,6 +36,8 @@ config = {
     # Plugins that come with statscache and are not wanted: names, idents, or patterns of them, such
     # as "volume-by-*"; "distribution:pattern" for plugins of others.
     "statscache.plugins.disabled": [],
+    # How many bytes are kept of messages that could not be counted; the others are counted only.
+    "statscache.rejected.bytes": 64 * 1024 * 1024,
     # Names that appear nowhere: not stored, not served, history included.
     "statscache.people.hidden": [],
     # Accounts that the statistics about people leave out.

@@ -20,6 +20,9 @@ from statscache.people import People
 URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
 """The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
 
+REJECTED_BYTES = 64 * 1024 * 1024
+"""How much is kept of what could not be counted, unless the configuration says otherwise."""
+
 ABOUT_SOURCES = ("tables", "fedmsg.meta")
 
 
@@ -72,6 +75,8 @@ class Settings:
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
+    rejected_bytes: int
+    """``statscache.rejected.bytes``: how much is kept of what could not be counted."""
     people: People
     """``statscache.people.hidden``, ``statscache.people.bots``: who is left out;
     ``statscache.people.lists``, ``statscache.people.rankings``: whether the others are listed."""
@@ -116,6 +121,7 @@ class Settings:
             maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
             heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
             retention=_retention(config),
+            rejected_bytes=_natural(config, "statscache.rejected.bytes", REJECTED_BYTES),
             people=People.from_config(config),
             about=_choice(config, "statscache.about", ABOUT_SOURCES),
         )

@@ -81,14 +81,14 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
     def validate(self, message: Any) -> None:
         """Check the signature, when the configuration of fedmsg asks for it.
 
-        moksha calls this twice per message, in the threads of the reactor and of the worker.
+        moksha calls this twice per message, in the threads of the reactor and of the worker, which
+        gets no message that was refused before. The bus may bring it more than once all the same.
         """
         if self.validate_signatures:
             try:
                 super().validate(message)
             except Exception as error:
-                if threading.current_thread() is threading.main_thread():
-                    self.intake.reject(_body(message), f"signature: {error}")
+                self.intake.reject(_body(message), f"signature: {error}", once=True)
                 raise RuntimeWarning(str(error)) from error
 
     def consume(self, message: Any) -> None:

@@ -22,7 +22,7 @@ from statscache import leases, tables
 from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
-from statscache.config import Settings
+from statscache.config import REJECTED_BYTES, Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
 from statscache.errors import InvalidMessage
@@ -87,6 +87,7 @@ class Engine:
             what the plugins declare.
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive that gives what was missed.
+        rejected_bytes: how much is kept of what cannot be counted.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Engine:
         epoch: datetime | None = None,
         *,
         has_history: bool = False,
+        rejected_bytes: int = REJECTED_BYTES,
     ) -> None:
         self._database = database
         self.installed = installed
@@ -105,7 +107,7 @@ class Engine:
         backend = database.backend
         self.lanes = Lanes(backend)
         self.roster = Roster(installed, self.lanes, epoch, has_history=has_history)
-        self._rejections = RejectionLog(backend)
+        self._rejections = RejectionLog(backend, rejected_bytes)
         self._late = Upsert(tables.late, backend, {})
         self._revisions = Upsert(
             tables.revision,
@@ -139,6 +141,7 @@ class Engine:
             settings.retention,
             settings.epoch,
             has_history=settings.has_archive,
+            rejected_bytes=settings.rejected_bytes,
         )
 
     def open(self) -> None:

@@ -19,10 +19,13 @@ from statscache import tables
 from statscache.errors import InvalidMessage
 from statscache.lanes import claim_digest, content_digests
 from statscache.message import Message, decode
-from statscache.rejections import MOST_KEPT, Rejection
+from statscache.rejections import Rejection
 
 _DIGEST = 16
 """Bytes of a name."""
+
+_MOST_NOTED = 100_000
+"""Messages of one ident."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class Refusals:
         self._found: dict[str, dict[bytes, _Refusal]] = {ident: {} for ident in idents}
 
     def note(self, rejections: Iterable[Rejection]) -> None:
-        """Keep them; no more than there can be in the log."""
+        """Keep them, as many as a person could look at."""
         for rejection in rejections:
             refusal = _refusal(rejection.content, rejection.reason)
             for ident in rejection.plugin.split():
                 found = self._found.get(ident)
-                if refusal is not None and found is not None and len(found) <= MOST_KEPT:
+                if refusal is not None and found is not None and len(found) <= _MOST_NOTED:
                     found[refusal.name] = refusal
 
     def objection(self, connection: Connection, ident: str) -> str:

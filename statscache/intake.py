@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from statscache.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage
@@ -126,9 +127,12 @@ class Intake:
         if self._has_room(len(text)):
             self._texts.append(text)
 
-    def reject(self, content: Text, reason: str) -> None:
-        """Take in something that is not a message; from any thread, at once."""
-        rejection = Rejection.of_frame(content, reason)
+    def reject(self, content: Text, reason: str, *, once: bool = False) -> None:
+        """Take in something that is not a message; from any thread, at once.
+
+        ``once``: however often the same comes, it is counted as one.
+        """
+        rejection = Rejection.of_frame(content, reason, once=once)
         if self._has_room(len(rejection.content)):
             self._rejections.append(rejection)
 
@@ -245,7 +249,7 @@ class Intake:
             text = self._texts.popleft()
             self._in_hand.append(text)
             size += len(text)
-        rejections = list(self._rejections)
+        rejections = list(islice(self._rejections, self._batch_size))
         dropped = self._dropped
         self._waits_since = time.monotonic()
         try:
@@ -270,6 +274,7 @@ class Intake:
         return Rejection.of_frame(
             f"{dropped} messages that arrived from {since} UTC on",
             "dropped: the buffer was full, because the database was away or too slow",
+            times=dropped,
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest revision among the migrations."""
 
 REVISIONS = "alembic_version"
@@ -35,9 +35,9 @@ def upgrade(connection: Connection) -> tuple[str | None, str]:
     from alembic import command
 
     before = revision_of(connection)
-    configuration = _configuration()
-    configuration.attributes["connection"] = connection
-    command.upgrade(configuration, "head")
+    settings = configuration()
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, "head")
     return before, HEAD
 
 
@@ -53,7 +53,7 @@ def scripts() -> ScriptDirectory:
     """The installed migrations."""
     from alembic.script import ScriptDirectory
 
-    return ScriptDirectory.from_config(_configuration())
+    return ScriptDirectory.from_config(configuration())
 
 
 def is_known(revision: str) -> bool:
@@ -86,11 +86,12 @@ def is_ours(name: str | None, kind: str, parents: object) -> bool:
     return kind != "table" or name in target_metadata().tables
 
 
-def _configuration() -> Config:
+def configuration() -> Config:
+    """How Alembic finds the installed migrations."""
     from alembic.config import Config
 
-    configuration = Config()
+    made = Config()
     folder = Path(statscache_migrations.__path__[0])
-    configuration.set_main_option("script_location", str(folder).replace("%", "%%"))
-    configuration.set_main_option("path_separator", "os")
-    return configuration
+    made.set_main_option("script_location", str(folder).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    return made

@@ -186,7 +186,7 @@ hub_failure = Table(
 rejected = Table(
     "statscache_rejected",
     metadata,
-    # Of the plugin, the reason's first word and the content: the same refusal is one row.
+    # Of the plugin and the content: the same refusal is one row.
     Column("digest", PLAIN_TEXT, primary_key=True),
     # The plugin that could not take the message; empty when it was no message at all.
     Column("plugin", PLAIN_TEXT, nullable=False),
@@ -194,7 +194,26 @@ rejected = Table(
     Column("content", PLAIN_TEXT, nullable=False),
     Column("first_seen", Double, nullable=False),
     Column("last_seen", Double, nullable=False),
+    # How many messages these were; one that is retried is the same one.
     Column("times", BigInteger, nullable=False),
+    # The digest of the row of `statscache_rejected_total` that counts it.
+    Column("kind", PLAIN_TEXT, nullable=False, default="", server_default=""),
+    # Bytes.
+    Column("size", BigInteger, nullable=False, default=0, server_default="0"),
     Index("ix_statscache_rejected_last_seen", "last_seen"),
+    # The size as well: what is kept is added up without reading the contents.
+    Index("ix_statscache_rejected_kind", "kind", "last_seen", "size"),
     comment="What came in and could not be counted, with the reason.",
+)
+
+rejected_total = Table(
+    "statscache_rejected_total",
+    metadata,
+    # Of the plugin and the cause.
+    Column("digest", PLAIN_TEXT, primary_key=True),
+    Column("plugin", PLAIN_TEXT, nullable=False),
+    # The beginning of the reasons: there are few.
+    Column("cause", PLAIN_TEXT, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    comment="How many messages could not be counted, whether they are kept or not.",
 )

@@ -14,6 +14,7 @@ import pytest
 
 from statscache import __version__
 from statscache.config import URI_VARIABLE
+from statscache.migrations import HEAD
 from tests.commands import call, run
 from tests.conftest import NOON, table
 from tests.hub import DISTRIBUTION, PROGRAMS, wait_until
@@ -27,9 +28,9 @@ def lines(count: int) -> str:
 
 def test_upgrade_says_what_it_did(tmp_path: Path, database_uri: str) -> None:
     first = run(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (first.returncode, first.stdout) == (0, "The schema is now 0006 (it was empty).\n")
+    assert (first.returncode, first.stdout) == (0, f"The schema is now {HEAD} (it was empty).\n")
     second = call(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (second.returncode, second.stdout) == (0, "The schema is 0006 already.\n")
+    assert (second.returncode, second.stdout) == (0, f"The schema is {HEAD} already.\n")
 
 
 def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: str) -> None:

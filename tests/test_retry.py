@@ -84,10 +84,10 @@ def test_a_message_is_counted_for_the_plugin_alone_that_rejected_it(
     engine.count([at(NOON), at(NOON + 1, "good")])
     assert list(rejected(world)) == ["picky-1h picky-1d"]
     (digest,) = rejected(world).values()
-    # The cause is still there: it is rejected again, which is noted.
+    # The cause is still there, and it is the same message.
     assert engine.retry(digest) == "ValueError: no idea what that is"
     (row,) = world.rows("statscache_rejected")
-    assert (row[0], row[6]) == (digest, 2)
+    assert (row[0], row[6]) == (digest, 1)
     assert world.total("picky_1d") == 1
     monkeypatch.setattr(Picky, "cannot", "")
     assert engine.retry(digest) is None

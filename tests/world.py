@@ -103,12 +103,12 @@ class World:
         write(self.path, found)
         return FileArchive([str(self.path)])
 
-    def open(self, *classes: type, days: int = 2, has_history: bool = True) -> Engine:
+    def open(self, *classes: type, days: int = 2, has_history: bool = True, **more: Any) -> Engine:
         source = Source("test", "test-distribution", "1.0")
         installed = discovery.load([(source, lambda: classes)], {})
         assert not installed.broken
         epoch = datetime.fromtimestamp(TODAY - days * 86_400, UTC)
-        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history)
+        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history, **more)
         engine.open()
         self.engines.append(engine)
         return engine

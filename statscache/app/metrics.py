@@ -200,7 +200,12 @@ def _counts(connection: Connection) -> Iterator[Metric]:
         (
             "statscache_rejected_total",
             "Messages that could not be counted.",
-            select(func.coalesce(func.sum(tables.rejected.c.times), 0)),
+            select(func.coalesce(func.sum(tables.rejected_total.c.messages), 0)),
+        ),
+        (
+            "statscache_rejected_bytes",
+            "What is kept of them.",
+            select(func.coalesce(func.sum(tables.rejected.c.size), 0)),
         ),
         (
             "statscache_late_messages",
@@ -217,6 +222,17 @@ def _counts(connection: Connection) -> Iterator[Metric]:
         metric = _family(name, text, [])
         metric.add_metric([], float(connection.scalar(statement) or 0))
         yield metric
+    rejected: Any = CounterMetricFamily(
+        "statscache_rejected_by_cause",
+        "The same, by the plugin that could not count them (none: nobody could) and the cause.",
+        labels=["plugin", "cause"],
+    )
+    total = tables.rejected_total.c
+    for plugin, cause, messages in connection.execute(
+        select(total.plugin, total.cause, total.messages).order_by(total.plugin, total.cause)
+    ):
+        rejected.add_metric([plugin, cause], float(messages))
+    yield rejected
     audit = connection.execute(select(tables.audit)).first()
     for name, text, column in (
         ("statscache_audit_sweeps_total", "How often all was compared.", "sweeps"),

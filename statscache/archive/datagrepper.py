@@ -194,7 +194,8 @@ class DatagrepperArchive(Archive):
             try:
                 message = message_of(row)
             except InvalidMessage as error:
-                rejected.append(Rejection(json.dumps(row), f"{self.describe()}: {error}"))
+                reason = f"{self.describe()}: {error}"
+                rejected.append(Rejection.of_archive(json.dumps(row), reason))
                 continue
             if not wanted(message.topic):
                 continue
@@ -202,7 +203,7 @@ class DatagrepperArchive(Archive):
                 found.append(message)
             elif not window.whole.start <= message.timestamp < window.whole.stop:
                 reason = f"{self.describe()} has it at another time, near {iso(window.start)}"
-                rejected.append(Rejection(message.to_json(), reason))
+                rejected.append(Rejection.of_archive(message.to_json(), reason))
         return Slice(window, distinct(found), rejected, missing)
 
     def _complete(self, window: Window, filters: list[tuple[str, str]]) -> tuple[list[Any], int]:

@@ -83,7 +83,7 @@ class FileArchive(Archive):
             (window.start, window.stop),
         ):
             if problem is not None:
-                rejected.append(Rejection.of_frame(line, problem))
+                rejected.append(Rejection.of_archive(line, problem))
                 continue
             message = message_of(orjson.loads(line))
             if wanted(message.topic):

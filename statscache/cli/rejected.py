@@ -18,6 +18,9 @@ from statscache.printable import printable
 SHOWN_DIGITS = 12
 """Of a digest: enough to tell rejections apart."""
 
+NOBODY = "not a message"
+"""In place of a plugin."""
+
 SHOWN_CONTENT = 300
 """Characters of what was rejected."""
 
@@ -31,7 +34,10 @@ def rejected() -> None:
 @click.option("--limit", default=20, show_default=True, help="How many to show.")
 @click.pass_obj
 def list_(context: Context, limit: int) -> None:
-    """Show the newest rejections: which, when, how often, by whom, why, and the content."""
+    """Show the newest rejections: which, when, how often, by whom, why, and the content.
+
+    Below them is how many there were in all, by whom and why: not all of them are kept.
+    """
     database = context.database(read_only=True)
     database.check_schema()
     table = tables.rejected
@@ -40,14 +46,20 @@ def list_(context: Context, limit: int) -> None:
         rows = connection.execute(
             select(table).order_by(table.c.last_seen.desc(), table.c.digest).limit(limit)
         ).all()
+        counts = tables.rejected_total
+        totals = connection.execute(select(counts).order_by(counts.c.messages.desc())).all()
     database.dispose()
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.last_seen))
-        who = row.plugin or "not a message"
+        who = row.plugin or NOBODY
         why = printable(row.reason)
         echo(f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {why}")
         echo(f"    {printable(row.content[:SHOWN_CONTENT])}")
     echo(f"{total} kept, {len(rows)} shown.")
+    if totals:
+        echo("All that was rejected, kept or not:")
+    for row in totals:
+        echo(f"    {row.messages:,}x  {row.plugin or NOBODY}: {printable(row.cause)}")
 
 
 @rejected.command()

@@ -31,7 +31,7 @@ def status(context: Context) -> None:
         waiting = _by_lane(connection, tables.late, func.count())
         missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
         failure = connection.execute(select(tables.hub_failure)).one_or_none()
-        rejections = connection.scalar(select(func.sum(tables.rejected.c.times))) or 0
+        rejections = connection.scalar(select(func.sum(tables.rejected_total.c.messages))) or 0
     database.dispose()
     for lane in lanes:
         members = [plugin for plugin in plugins if plugin.lane == lane.id]

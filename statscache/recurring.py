@@ -1,0 +1,61 @@
+"""What happens over and over is told of at once, and then at growing intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+SHORTEST = 60.0
+LONGEST = 3600.0
+"""Seconds between two lines of the log about the same thing."""
+
+_MOST_REMEMBERED = 1_000
+
+
+@dataclass
+class _Course:
+    due: float
+    interval: float
+    untold: int = 0
+
+
+class Recurring:
+    """Knows what has been told of, and when it is to be told of again.
+
+    Args:
+        shortest: seconds between the first two times; each interval is twice the one before.
+        longest: seconds that they grow to. What has not happened for so long is new.
+        clock: gives the time in seconds.
+    """
+
+    def __init__(
+        self,
+        shortest: float = SHORTEST,
+        longest: float = LONGEST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self._clock = clock
+        self._courses: dict[Hashable, _Course] = {}
+
+    def happened(self, what: Hashable, times: int = 1) -> int:
+        """How often it has happened since it was last told of; 0: it is not to be told of now."""
+        now = self._clock()
+        course = self._courses.get(what)
+        if course is None or now > course.due + self._longest:
+            if len(self._courses) >= _MOST_REMEMBERED:
+                self._courses.clear()
+            course = self._courses[what] = _Course(now, self._shortest / 2)
+        course.untold += times
+        if now < course.due:
+            return 0
+        course.interval = min(2 * course.interval, self._longest)
+        course.due = now + course.interval
+        untold, course.untold = course.untold, 0
+        return untold
+
+    def ended(self, what: Hashable) -> bool:
+        """Whether it had happened; it is told of at once when it does again."""
+        return self._courses.pop(what, None) is not None
