@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 
 FILES = ("fedmsg.d/base.py", "fedmsg.d/statscache.py", "statscache.wsgi")
@@ -41,12 +42,12 @@ def config(folder: Path, names: tuple[str, ...], force: bool) -> None:
                 target.write_text(text)
             except OSError as error:
                 raise StatscacheError(f"cannot write {target}: {error.strerror}") from error
-            click.echo(f"wrote {target}")
+            echo(f"wrote {target}")
         elif target.read_text() == text:
-            click.echo(f"{target} is there already")
+            echo(f"{target} is there already")
         else:
             kept += 1
-            click.echo(f"{target} differs: left alone (--force replaces it)", err=True)
+            echo(f"{target} differs: left alone (--force replaces it)", err=True)
     if kept:
         sys.exit(1)
 
