@@ -46,6 +46,11 @@ class ClassicRunner:
             self.renew()
         self._table, self._shadow = table, shadow
 
+    @property
+    def is_redirected(self) -> bool:
+        """Whether it fills a shadow of its table."""
+        return self._shadow is not None
+
     def begin(self, connection: Connection, since: float) -> float:
         """Ask it up to when its rows are there, and revert what may be incomplete.
 

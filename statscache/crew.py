@@ -94,6 +94,13 @@ class Crew:
         return len(self.folders) + len(self.runners)
 
     @property
+    def served(self) -> list[str]:
+        """The idents whose served tables are written, and not shadows of them."""
+        filled = {ident for ident, seat in self.seats.items() if seat.shadow is not None}
+        filled |= {runner.ident for runner in self.runners if runner.is_redirected}
+        return [ident for ident in self.idents if ident not in filled]
+
+    @property
     def topics(self) -> tuple[str, ...]:
         """The topics that at least one of them subscribes to."""
         if self.runners:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
 
-from statscache import leases, tables
+from statscache import leases, replayed, tables
 from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
@@ -73,6 +73,10 @@ class Outcome:
     """Ident to error of the plugins whose rows of this batch could not be written."""
     changed: set[str] = field(default_factory=set)
     """The idents whose rows changed."""
+    span: tuple[float, float] | None = None
+    """The first and the last time of the messages, UNIX seconds; None where there are none."""
+    lanes: dict[str, int] = field(default_factory=dict)
+    """Name of a lane to the messages that it counted, of those that came live or from a file."""
 
 
 class Engine:
@@ -230,6 +234,21 @@ class Engine:
             # From the beginning: two that waited for each other to leave would dead-lock.
             with self.transaction(alone=True) as connection:
                 return self._count(connection, messages, rejections)
+
+    def cover(self, start: float, stop: float) -> None:
+        """Note that a file had all messages from ``start`` to ``stop``, which have been counted.
+
+        Raises:
+            DatabaseUnavailable: nothing was noted; the same call may be made again.
+        """
+        with self.transaction(alone=True) as connection:
+            idents: list[str] = []
+            for lane in self.lanes.all(connection):
+                crew = self._crews.get(lane.id)
+                if crew is not None and not self._rests(lane):
+                    idents += crew.served
+            failing = self.roster.failing(idents)
+            replayed.note(connection, {*idents} - {*failing}, start, stop)
 
     def count_slice(self, lanes: Iterable[int], piece: Slice, *, is_last: bool = False) -> Outcome:
         """Count what the archive has of a time, for those of ``lanes`` that have come so far.
@@ -453,6 +472,7 @@ class Engine:
                     forget(connection, runner.ident, first)
             self.note_changes(connection, [runner.ident for runner in crew.runners])
             self.lanes.forget(connection, lane, start)
+            replayed.forget(connection, crew.idents, start)
         self._flowing.discard(number)
 
     def beat(self, now: float) -> None:
@@ -654,6 +674,7 @@ class Engine:
         if not is_settled:
             self._rest(connection, lane)
         elif lane.name in PERMANENT:
+            outcome.lanes[lane.name] = len(new)
             self._note(outcome, len(timely), len(new))
 
     def _count_archived(

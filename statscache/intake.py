@@ -10,7 +10,7 @@ import gc
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -57,7 +57,11 @@ def count_texts(
                 messages.append(decode(text))
             except InvalidMessage as error:
                 refused.append(Rejection.of_frame(text, str(error)))
-        return count_messages(engine, messages, refused)
+        outcome = count_messages(engine, messages, refused)
+        if messages:
+            times = [message.timestamp for message in messages]
+            outcome.span = min(times), max(times)
+        return outcome
 
 
 def count_messages(
@@ -87,6 +91,7 @@ def count_messages(
         duplicates=first.duplicates + second.duplicates,
         rejections=first.rejections + second.rejections,
         failing=first.failing | second.failing,
+        lanes=dict(Counter(first.lanes) + Counter(second.lanes)),
     )
 
 

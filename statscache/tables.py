@@ -111,6 +111,15 @@ plugin = Table(
     comment="What the hub knows of each plugin, for the API and the command line.",
 )
 
+replayed = Table(
+    "statscache_replayed",
+    metadata,
+    Column("ident", PLAIN_TEXT, primary_key=True),
+    Column("start", Double, primary_key=True),
+    Column("stop", Double, nullable=False),
+    comment="Times of which an ident has counted all that a file has; UNIX seconds.",
+)
+
 counted = Table(
     "statscache_counted",
     metadata,

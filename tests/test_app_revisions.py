@@ -32,7 +32,13 @@ from tests.servers import Server, get
 
 IDENT = "volume-1m"
 
-TABLES = ("statscache_revision", "statscache_plugin", "statscache_lane", "statscache_gap")
+TABLES = (
+    "statscache_revision",
+    "statscache_plugin",
+    "statscache_lane",
+    "statscache_gap",
+    "statscache_replayed",
+)
 
 
 @pytest.fixture

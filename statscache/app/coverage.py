@@ -5,7 +5,8 @@ covered, nobody knows.
 
 With an archive a dataset covers its history up to the watermark of its lane, and what the hub has
 heard since it began to listen, as far as that goes. Without an archive it covers what the hub has
-heard. The table of a dataset may be there before the hub has seen it: it covers nothing then.
+heard. What was replayed from a file is covered in either case, from its first message to its last.
+The table of a dataset may be there before the hub has seen it: it covers nothing then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from statscache.app.revisions import MOST_GAPS, Snapshot
@@ -22,6 +24,9 @@ from statscache.plugins.models import plain
 
 if TYPE_CHECKING:
     from statscache.app.route import Call
+
+Span = tuple[float, float]
+"""Start and stop, UNIX seconds."""
 
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
@@ -170,7 +175,8 @@ def of(snapshot: Snapshot, ident: str) -> Coverage:
     if len(snapshot.gaps) == MOST_GAPS:
         # What was before is not told.
         gaps.append((-math.inf, snapshot.gaps[-1].start, 1))
-    return _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps)
+    files = snapshot.replayed.get(ident, [])
+    return _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps, files)
 
 
 def of_call(call: Call, snapshot: Snapshot | None = None) -> Coverage:
@@ -183,38 +189,38 @@ def of_call(call: Call, snapshot: Snapshot | None = None) -> Coverage:
     return found.floored(steps_of(call.dataset))
 
 
-def _coverage(row: Any, lane: Any, gaps: list[tuple[float, float, int]]) -> Coverage:
-    since, live = row.since, _live(row, lane)
-    until = reconciled = None if lane is None else lane.watermark
+def _coverage(
+    row: Any, lane: Any, gaps: list[tuple[float, float, int]], files: list[Span]
+) -> Coverage:
+    live = _live(row, lane)
+    reconciled = None if lane is None else lane.watermark
     if row.shadow is not None:
         # The lane counts into the shadow; what is served is as it was left.
-        until = reconciled = row.served_until
+        reconciled = row.served_until
         live = None
-    holes = []
+    spans = list(files)
     if reconciled is None:
         # Without archive what counts is when somebody listened, and when nobody did.
-        since, until = live or (None, None)
-        holes = [(start, stop) for start, stop, _ in gaps]
-    else:
-        holes = [(start, stop) for start, stop, missing in gaps if missing]
+        if live is not None:
+            spans += _without(live, [(start, stop) for start, stop, _ in gaps])
+    elif row.since is not None:
+        archived = (row.since, max(row.since, reconciled))
+        spans += _without(archived, [(start, stop) for start, stop, missing in gaps if missing])
         if live is not None and live[1] > reconciled:
-            until = live[1]
-            if live[0] > reconciled:
-                holes.append((reconciled, live[0]))
-    if since is not None and row.pruned_until is not None:
-        since = max(since, row.pruned_until)
-    if since is None or until is None or until < since:
-        until = since
+            spans.append((max(live[0], row.since), live[1]))
+    if row.pruned_until is not None:
+        kept = row.pruned_until
+        spans = [(max(start, kept), max(stop, kept)) for start, stop in spans]
+    spans = _union(spans)
     return Coverage(
         state=row.state,
-        since=since,
-        until=until,
+        since=spans[0][0] if spans else None,
+        until=spans[-1][1] if spans else None,
         reconciled_until=reconciled,
-        gaps=() if since is None or until is None else _merged(holes, since, until),
+        gaps=tuple((before[1], after[0]) for before, after in pairwise(spans)),
         listens_until=None if live is None else live[1],
         newest=None if lane is None else lane.newest,
-        # The lines that follow have the statement, with its rows: they are for the operator.
-        error=None if row.error is None else row.error.partition("\n")[0],
+        error=row.error,
         failed_at=row.failed_at,
         missed=row.missed,
         pruned_until=row.pruned_until,
@@ -233,17 +239,24 @@ def _live(row: Any, lane: Any) -> tuple[float, float] | None:
     return max(row.live_since, lane.live_since), lane.beat_at
 
 
-def _merged(
-    holes: list[tuple[float, float]], since: float, until: float
-) -> tuple[tuple[float, float], ...]:
-    """The parts of ``holes`` between ``since`` and ``until``, oldest first, none overlapping."""
-    merged: list[tuple[float, float]] = []
+def _without(span: Span, holes: list[Span]) -> list[Span]:
+    """The parts of ``span`` outside of ``holes``; with its ends, even where nothing is between."""
+    position, last = span
+    parts: list[Span] = []
     for start, stop in sorted(holes):
-        start, stop = max(start, since), min(stop, until)
-        if start >= stop:
-            continue
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        if stop > position and start < last:
+            if start > position or not parts:
+                parts.append((position, max(start, position)))
+            position = stop
+    return [*parts, (min(position, last), last)]
+
+
+def _union(spans: list[Span]) -> list[Span]:
+    """The same times, oldest first, apart from each other."""
+    union: list[Span] = []
+    for start, stop in sorted(spans):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(union[-1][1], stop))
         else:
-            merged.append((start, stop))
-    return tuple(merged)
+            union.append((start, stop))
+    return union

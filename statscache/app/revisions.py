@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 MOST_GAPS = 1_000
 """Gaps that are read; what lies before the oldest of so many is taken to be one."""
 
+MOST_SPANS = 10_000
+"""Times of replayed files that are read, the newest ones."""
+
 
 class Revision(NamedTuple):
     """Of the rows of one ident.
@@ -73,6 +76,16 @@ class Snapshot:
         )
         return gaps
 
+    @cached_property
+    def replayed(self) -> Mapping[str, list[tuple[float, float]]]:
+        """Of each ident, starts and stops of the times of which it has counted all of a file."""
+        table = tables.replayed
+        newest_first = table.c.start.desc(), table.c.ident
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for row in self._execute(select(table).order_by(*newest_first).limit(MOST_SPANS)):
+            spans.setdefault(row.ident, []).append((row.start, row.stop))
+        return spans
+
     def load(self) -> Snapshot:
         """Read all of it now; the connection is not needed any more."""
         _ = self._all
@@ -85,7 +98,7 @@ class Snapshot:
 
     @property
     def _all(self) -> tuple[Any, ...]:
-        return self.revisions, self.plugins, self.lanes, self.gaps
+        return self.revisions, self.plugins, self.lanes, self.gaps, self.replayed
 
     def _execute(self, statement: Any) -> Any:
         assert self._connection is not None, "the snapshot was not loaded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
+from statscache.engine import Outcome
 from statscache.errors import ArchiveUnavailable
 from statscache.intake import count_texts
 
@@ -28,29 +30,62 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
     or compressed (gzip, zstandard).
 
     "-" is standard input. What was counted before, by whichever way it came, is not counted
-    again, so that an interrupted replay can simply be repeated.
+    again, so that an interrupted replay can simply be repeated. A file is taken to be complete from
+    its first message to its last: where it has none in between, there were none.
     """
     engine = context.engine()
     # What is replayed is for classic plugins too, wherever their history stands.
     engine.flow()
-    counted = duplicates = rejected = 0
+    tally = _Tally()
     try:
         with _Progress(files) as progress:
-            lines = progress.lines()
-            for batch in _batches(lines, batch_size):
-                outcome = count_texts(engine, batch)
-                counted += outcome.counted
-                duplicates += outcome.duplicates
-                rejected += len(outcome.rejections)
-                progress.show()
+            for name in files:
+                span: list[float] = []
+                for batch in _batches(progress.lines(name), batch_size):
+                    outcome = count_texts(engine, batch)
+                    tally.add(outcome)
+                    span = _extended(span, outcome)
+                    progress.show()
+                if span:
+                    engine.cover(*span)
     except KeyboardInterrupt:
         echo("Interrupted: what is said below is committed; repeat the command to go on.")
         raise
     finally:
         engine.close()
-        echo(f"{counted} counted, {duplicates} counted before, {rejected} rejected.")
-        if rejected:
+        tally.show()
+
+
+class _Tally:
+    """What became of the messages."""
+
+    def __init__(self) -> None:
+        self._counted = self._duplicates = self._rejected = 0
+        self._by_lane: Counter[str] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self._counted += outcome.counted
+        self._duplicates += outcome.duplicates
+        self._rejected += len(outcome.rejections)
+        self._by_lane.update(outcome.lanes)
+
+    def show(self) -> None:
+        echo(
+            f"{self._counted} counted, {self._duplicates} counted before, "
+            f"{self._rejected} rejected."
+        )
+        if len({*self._by_lane.values()}) > 1:
+            # Some plugins had less before than others.
+            for lane, counted in self._by_lane.items():
+                echo(f"  by the lane {lane}: {counted}")
+        if self._rejected:
             echo("'statscache rejected list' shows what was rejected, and why.")
+
+
+def _extended(span: list[float], outcome: Outcome) -> list[float]:
+    """The first and the last time of the messages of ``span`` and of a batch."""
+    times = [*span, *(outcome.span or ())]
+    return [min(times), max(times)] if times else []
 
 
 def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
@@ -88,16 +123,15 @@ class _Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.render_finish()
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines of all the files, without the empty ones."""
-        for name in self._files:
-            with opened(name) as binary:
-                self._position = binary.tell if binary.seekable() else _nowhere
-                try:
-                    yield from lines(binary, name)
-                finally:
-                    self._done += self._position()
-                    self._position = _nowhere
+    def lines(self, name: str) -> Iterator[bytes]:
+        """The lines of a file, without the empty ones."""
+        with opened(name) as binary:
+            self._position = binary.tell if binary.seekable() else _nowhere
+            try:
+                yield from lines(binary, name)
+            finally:
+                self._done += self._position()
+                self._position = _nowhere
 
     def show(self) -> None:
         """Draw the bar anew."""

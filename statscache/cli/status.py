@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 from sqlalchemy import Connection, func, select
 
 from statscache import tables
+from statscache.app import coverage
+from statscache.app.coverage import Coverage
+from statscache.app.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 
@@ -31,11 +34,13 @@ def status(context: Context) -> None:
         waiting = _by_lane(connection, tables.late, func.count())
         missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
         failure = connection.execute(select(tables.hub_failure)).one_or_none()
+        snapshot = Snapshot(connection)
+        coverages = {plugin.ident: coverage.of(snapshot, plugin.ident) for plugin in plugins}
         rejections = connection.scalar(select(func.sum(tables.rejected_total.c.messages))) or 0
     database.dispose()
     for lane in lanes:
         members = [plugin for plugin in plugins if plugin.lane == lane.id]
-        _show_lane(lane, members, waiting.get(lane.id, 0), missing.get(lane.id, 0))
+        _show_lane(lane, members, coverages, waiting.get(lane.id, 0), missing.get(lane.id, 0))
     if not lanes:
         echo("Nothing has been counted yet.")
     if failure is not None:
@@ -51,7 +56,13 @@ def _by_lane(connection: Connection, table: Any, value: Any) -> dict[int, int]:
     return {lane: int(number) for lane, number in connection.execute(query)}
 
 
-def _show_lane(lane: Any, members: Sequence[Any], waiting: int, missing: int) -> None:
+def _show_lane(
+    lane: Any,
+    members: Sequence[Any],
+    coverages: Mapping[str, Coverage],
+    waiting: int,
+    missing: int,
+) -> None:
     joins = f" (joins {lane.joins})" if lane.joins else ""
     echo(f"lane {lane.name}{joins}: {lane.messages} messages in {lane.batches} batches")
     echo(f"  newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}")
@@ -67,17 +78,28 @@ def _show_lane(lane: Any, members: Sequence[Any], waiting: int, missing: int) ->
     if missing:
         echo(f"  the archive did not give {missing} messages that it says it has")
     width = max((len(plugin.ident) for plugin in members), default=0)
+    if lane.joins and lane.watermark is None:
+        echo(
+            f"  {lane.joins} has counted messages that this lane has not: 'statscache replay "
+            "FILE...' of those messages fills it in"
+        )
     for plugin in members:
-        since = "all there is" if not plugin.since else f"since {_moment(plugin.since)}"
-        if plugin.pruned_until:
-            since += f", kept since {_moment(plugin.pruned_until)}"
         anew = ", being counted anew" if plugin.shadow else ""
-        echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {since}")
+        covers = _span(coverages[plugin.ident])
+        echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {covers}")
         if plugin.error:
             echo(
                 f"    failed {_age(plugin.failed_at)}, {plugin.missed} messages missed: "
                 f"{plugin.error}"
             )
+
+
+def _span(found: Coverage) -> str:
+    """Of which times everything has been counted, as a person says it."""
+    if found.since is None or found.until is None:
+        return "complete for no time yet"
+    span = f"complete from {_moment(found.since)} to {_moment(found.until)}"
+    return f"{span}, but for {len(found.gaps)} holes" if found.gaps else span
 
 
 def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
