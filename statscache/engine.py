@@ -172,6 +172,7 @@ class Engine:
             for crew in self._crews.values():
                 for runner in crew.runners:
                     runner.launch(connection)
+        self.join_complete()
 
     def close(self) -> None:
         """Stop the plugins and close the connections."""
@@ -551,6 +552,16 @@ class Engine:
         self._held.pop(number, None)
         return joined
 
+    def join_complete(self) -> list[str]:
+        """Let plugins that no archive fills in join the others, where files have given them all.
+
+        Gives the idents that joined. Where there is an archive, :class:`CatchUp` sees to it.
+        """
+        with self.transaction() as connection:
+            lanes = self.lanes.all(connection)
+        apart = [lane.id for lane in lanes if lane.joins is not None and lane.watermark is None]
+        return [ident for number in apart for ident in self.join(number)]
+
     def prune(self) -> None:
         """Delete the rows that are older than their retention, and the oldest rejections."""
         aged = self._note_ages()
@@ -673,9 +684,10 @@ class Engine:
                 savepoint.rollback()
         if not is_settled:
             self._rest(connection, lane)
-        elif lane.name in PERMANENT:
+        else:
             outcome.lanes[lane.name] = len(new)
-            self._note(outcome, len(timely), len(new))
+            if lane.name in PERMANENT or lane.watermark is None:
+                self._note(outcome, len(timely), len(new))
 
     def _count_archived(
         self,

@@ -267,7 +267,7 @@ class Lanes:
 
     def can_join(self, connection: Connection, lane: Lane, other: Lane) -> bool:
         """Whether both have counted the same, of what they still remember by claims."""
-        if lane.watermark is None or lane.watermark != other.watermark:
+        if lane.watermark != other.watermark:
             return False
         # What waits in one of them the other may have counted already.
         if self._has_late(connection, lane, other):

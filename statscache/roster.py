@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from statscache import guards, tables
+from statscache import guards, replayed, tables
 from statscache.classics import ClassicRunner, blames_plugin
 from statscache.crew import Crew, Seat
 from statscache.definitions import (
@@ -92,7 +92,10 @@ class Roster:
             else:
                 self._welcome(connection, dataset, row, newcomers, back)
         for home, datasets in newcomers.items():
-            self._seat_apart(connection, home, datasets)
+            if self.has_history:
+                self._seat_apart(connection, home, datasets)
+            else:
+                self._seat_beside(connection, home, datasets)
         self._divide(connection, back)
 
     def _open_lanes(self, connection: Connection) -> None:
@@ -110,27 +113,32 @@ class Roster:
             )
             if lane.since is None and start is not None:
                 # The archive was configured later: what was counted until now is claimed.
-                row = tables.lane
-                connection.execute(
-                    update(row).where(row.c.id == lane.id).values(since=start, watermark=start)
-                )
-                connection.execute(
-                    update(tables.plugin)
-                    .where(tables.plugin.c.lane == lane.id, tables.plugin.c.since.is_(None))
-                    .values(since=start)
-                )
-                self._lanes.touch(connection)
+                for each in self._lanes.all(connection):
+                    if each.id == lane.id or (each.joins == name and each.since is None):
+                        self._begin_history(connection, each, start)
+
+    def _begin_history(self, connection: Connection, lane: Lane, start: float) -> None:
+        row = tables.lane
+        connection.execute(
+            update(row).where(row.c.id == lane.id).values(since=start, watermark=start)
+        )
+        connection.execute(
+            update(tables.plugin)
+            .where(tables.plugin.c.lane == lane.id, tables.plugin.c.since.is_(None))
+            .values(since=start)
+        )
+        self._lanes.touch(connection)
 
     def _is_beginning(self, connection: Connection, dataset: Dataset) -> bool:
         """Whether a new plugin has missed nothing that others have counted."""
-        if not self.has_history:
-            return True
         lane = self._home(connection, dataset)
-        if lane.since is not None and self.since(dataset) < lane.since:
-            return False
         batches = connection.scalar(
             select(tables.lane.c.batches).where(tables.lane.c.id == lane.id)
         )
+        if not self.has_history:
+            return batches == 0
+        if lane.since is not None and self.since(dataset) < lane.since:
+            return False
         return batches == 0 and lane.watermark == lane.since
 
     def _seat_at_home(self, connection: Connection, dataset: Dataset) -> None:
@@ -314,6 +322,27 @@ class Roster:
         )
         return lane
 
+    def _seat_beside(self, connection: Connection, home: str, datasets: list[Dataset]) -> None:
+        """Put new plugins, for which there is no archive, where it is remembered what they count.
+
+        The others have counted messages before, which a file may have still: in the lane of the
+        others they would be taken for counted.
+        """
+        idents = ", ".join(dataset.ident for dataset in datasets)
+        lane = self._lanes.open(
+            connection,
+            self._vacant_name(connection, f"new {datasets[0].ident}"),
+            joins=home,
+            ordered=home == ORDERED,
+        )
+        for dataset in datasets:
+            self._seat(connection, dataset, lane, ACTIVE)
+        log.warning(
+            "%s: the other plugins have counted messages before, and no archive is configured "
+            "that has them: 'statscache replay FILE...' of those messages fills it in",
+            idents,
+        )
+
     def rebuild(self, connection: Connection, idents: Iterable[str]) -> list[str]:
         """Let plugins be counted anew, each into a shadow of its table; gives those that begin.
 
@@ -447,6 +476,8 @@ class Roster:
             dataset = self.installed.datasets[member.ident]
             if member.shadow:
                 swap(connection, dataset.model.__table__, member.shadow)
+                # The archive has filled it, and not the files.
+                replayed.forget(connection, [member.ident])
             self._update(
                 connection,
                 member.ident,

@@ -100,3 +100,32 @@ def test_a_file_whose_messages_were_all_counted_before_is_covered_too(
     assert "3 counted, 2 counted before" in replay(text).stdout
     coverage = get(migrated_uri, "/api/plugins/volume-1d")["coverage"]
     assert (coverage["since"], coverage["until"]) == (MIDNIGHT, MIDNIGHT + 2 * HOUR)
+
+
+def test_a_plugin_that_comes_later_is_filled_from_the_same_file(
+    replay: Replay, migrated_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = lines(MIDNIGHT, MIDNIGHT + 4 * HOUR)
+    replay(text)
+    monkeypatch.syspath_prepend(CHANGING)
+    ident = "senders-1d"
+    # It is given a part: what it lacks is said, and what to do.
+    done = replay("".join(text.splitlines(keepends=True)[:5]))
+    assert "5 counted, 0 counted before" in done.stdout
+    assert "by the lane new senders-1d: 5" in done.stdout
+    assert "by the lane main: 0" in done.stdout
+    status = call(tmp_path, "status", uri=migrated_uri).stdout
+    assert "lane new senders-1d (joins main): 5 messages" in status
+    assert "main has counted messages that this lane has not: 'statscache replay" in status
+    assert get(migrated_uri, f"/api/plugins/{ident}")["coverage"]["until"] == MIDNIGHT + 2 * HOUR
+    # It is given all: it has what the others have, and goes on with them.
+    done = replay(text)
+    assert "4 counted, 5 counted before" in done.stdout
+    assert f"{ident} has all that the others have" in done.stdout
+    status = call(tmp_path, "status", uri=migrated_uri).stdout
+    assert "lane new" not in status
+    assert get(migrated_uri, f"/api/plugins/{ident}")["coverage"]["until"] == MIDNIGHT + 4 * HOUR
+    rows = get(migrated_uri, f"/api/{ident}")
+    assert rows
+    assert "0 counted, 9 counted before" in replay(text).stdout
+    assert get(migrated_uri, f"/api/{ident}") == rows

@@ -48,6 +48,8 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
                     progress.show()
                 if span:
                     engine.cover(*span)
+        for ident in engine.join_complete():
+            echo(f"{ident} has all that the others have")
     except KeyboardInterrupt:
         echo("Interrupted: what is said below is committed; repeat the command to go on.")
         raise
