@@ -56,8 +56,12 @@ config = {
     # Of JSON; downloads (CSV and newline-delimited JSON) have no maximum.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,
-    # How long one query may run.
+    # How long the statements of one request may run, all of them together; each piece of a download
+    # may as long.
     "statscache.app.statement_timeout": datetime.timedelta(seconds=10),
+    # How long a request may take, whatever it consists of: a download that takes longer, or whose
+    # client does not read, is cut off.
+    "statscache.app.request_timeout": datetime.timedelta(minutes=10),
     # Memory for answers that are kept, in each process.
     "statscache.app.cache_bytes": 64 * 1024 * 1024,
     # Clients that may wait for changes in each process of the API; None: half of its threads.

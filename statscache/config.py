@@ -64,7 +64,11 @@ class Settings:
     maximum_rows_per_page: int
     """``statscache.app.maximum_rows_per_page``."""
     statement_timeout: timedelta
-    """``statscache.app.statement_timeout``: how long one query of the API may run."""
+    """``statscache.app.statement_timeout``: how long the statements of one request may run, all of
+    them together; of a download each piece."""
+    request_timeout: timedelta
+    """``statscache.app.request_timeout``: how long a request may take, with all that is sent; but
+    who waits for changes may wait."""
     cache_bytes: int
     """``statscache.app.cache_bytes``: memory for answers that are kept, in each process."""
     maximum_listeners: int | None
@@ -116,6 +120,9 @@ class Settings:
             maximum_rows_per_page=maximum_rows,
             statement_timeout=_duration(
                 config, "statscache.app.statement_timeout", timedelta(seconds=10)
+            ),
+            request_timeout=_duration(
+                config, "statscache.app.request_timeout", timedelta(minutes=10)
             ),
             cache_bytes=_natural(config, "statscache.app.cache_bytes", 64 * 1024 * 1024),
             maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),

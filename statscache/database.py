@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ For SQLite the URI may say otherwise: ``sqlite:///statscache.db?timeout=5``.
 _INSTRUCTIONS_BETWEEN_LOOKS = 10_000
 """Of SQLite's virtual machine, between two looks at the clock: less than a millisecond."""
 
+_UNTOLD = 0.1
+"""Seconds by which PostgreSQL may end a statement too late: to tell it the limit takes a statement
+of its own."""
+
 _QUERY_CANCELED = "57014"
 """PostgreSQL's code for a statement that ran into its timeout."""
 
@@ -53,7 +57,8 @@ class Database:
     Args:
         uri: as SQLAlchemy writes it, of SQLite or PostgreSQL.
         read_only: whether the database itself is to refuse every write.
-        statement_timeout: the longest that one statement may run; None is unlimited.
+        statement_timeout: the longest that one statement may run; None is unlimited. What several
+            may take together is said with :func:`limit`.
     """
 
     def __init__(
@@ -219,41 +224,93 @@ def _first_line(error: DBAPIError) -> str:
 
 
 class _Deadline:
-    """When the present statement of a connection has run long enough."""
+    """When the present statement of a connection has run long enough, and its transaction.
+
+    Args:
+        seconds: that a statement may run.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._at = math.inf
+        self.begin()
+
+    def begin(self) -> None:
+        """Count for another transaction."""
+        self._at = self.until = math.inf
+        # What PostgreSQL allows each statement, in seconds.
+        self._told = self._seconds
 
     def extend(self) -> None:
-        """Count from now."""
-        self._at = time.monotonic() + self._seconds
+        """Count from now, for a statement or the next of its rows.
+
+        Raises:
+            StatementTimeout: there is no time left.
+        """
+        now = time.monotonic()
+        if now >= self.until:
+            raise StatementTimeout("there is no time left for another statement")
+        self._at = min(now + self._seconds, self.until)
 
     def is_over(self) -> bool:
         """Whether SQLite is to stop."""
         return time.monotonic() > self._at
 
+    def to_tell(self) -> int | None:
+        """Milliseconds that PostgreSQL has to be told of, if it does not know them, or almost."""
+        remaining = self._at - time.monotonic()
+        if abs(remaining - self._told) <= _UNTOLD:
+            return None
+        self._told = remaining
+        return max(1, math.ceil(remaining * 1000))
+
+
+def limit(connection: Connection, until: float) -> None:
+    """Let no statement of a transaction run beyond ``until``, by :func:`time.monotonic`.
+
+    Where the database was opened without a limit for statements, there is none.
+    """
+    deadline = connection.info.get(_DEADLINE)
+    if deadline is not None:
+        deadline.until = until
+
 
 def extend_deadline(connection: Connection) -> None:
-    """Allow a statement as much time again for the next of its rows.
+    """Allow a statement as much time again for the next of its rows, if there is so much left.
 
-    PostgreSQL does so by itself: there each portion of a cursor is a statement.
+    Raises:
+        StatementTimeout: there is none.
     """
     deadline = connection.info.get(_DEADLINE)
     if deadline is not None:
         deadline.extend()
+        _tell(connection, deadline)
+
+
+def _tell(connection: Connection, deadline: _Deadline) -> None:
+    """Let PostgreSQL know how long the next statement may run; SQLite asks."""
+    if connection.dialect.name != "postgresql":
+        return
+    milliseconds = deadline.to_tell()
+    if milliseconds is not None:
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {milliseconds}")
 
 
 def _limit_statements(engine: Engine, seconds: float) -> None:
-    """End statements of SQLite, and the reading of what they find, after ``seconds``."""
+    """End statements, and the reading of what they find, after ``seconds``, or when it is time."""
 
     @event.listens_for(engine, "connect")
     def watch(connection: Any, record: Any) -> None:
         deadline = record.info[_DEADLINE] = _Deadline(seconds)
-        connection.set_progress_handler(deadline.is_over, _INSTRUCTIONS_BETWEEN_LOOKS)
+        if isinstance(connection, sqlite3.Connection):
+            connection.set_progress_handler(deadline.is_over, _INSTRUCTIONS_BETWEEN_LOOKS)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.info[_DEADLINE].begin()
 
     @event.listens_for(engine, "before_cursor_execute")
-    def begin(connection: Connection, *_statement: Any) -> None:
+    def execute(connection: Connection, *_statement: Any) -> None:
         extend_deadline(connection)
 
 
@@ -262,6 +319,9 @@ def _sqlite_engine(uri: str, read_only: bool, statement_timeout: timedelta | Non
         {} if "timeout" in make_url(uri).query else {"timeout": LOCK_TIMEOUT.total_seconds()}
     )
     engine = create_engine(uri, connect_args=arguments)
+    if statement_timeout is not None:
+        # First, for BEGIN is a statement too.
+        _limit_statements(engine, statement_timeout.total_seconds())
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -294,8 +354,6 @@ def _sqlite_engine(uri: str, read_only: bool, statement_timeout: timedelta | Non
         # A writer takes its lock at once: two that upgraded a read lock would dead-lock.
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
-    if statement_timeout is not None:
-        _limit_statements(engine, statement_timeout.total_seconds())
     return engine
 
 
@@ -317,13 +375,16 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
     if url.drivername == "postgresql":
         # What SQLAlchemy takes for a URI without a driver depends on its version.
         url = url.set(drivername="postgresql+psycopg2")
-    return create_engine(
+    engine = create_engine(
         url,
         pool_pre_ping=True,
         # All that a reader reads in one transaction is of one moment.
         isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
         connect_args={"options": options, "connect_timeout": 10, **_KEEPALIVES},
     )
+    if statement_timeout is not None:
+        _limit_statements(engine, statement_timeout.total_seconds())
+    return engine
 
 
 def _milliseconds(duration: timedelta) -> int:

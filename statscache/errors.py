@@ -79,6 +79,10 @@ class StatementTimeout(Unavailable):
     public = "the database takes longer to answer than it may; try again in a moment"
 
 
+class RequestTimeout(StatscacheError):
+    """An answer could not be sent in the time that a request may take: it ends in the midst."""
+
+
 class ArchiveUnavailable(StatscacheError):
     """The archive of the bus cannot give what it has now; it can be asked again."""
 

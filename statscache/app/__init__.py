@@ -50,7 +50,7 @@ def build_app(
     service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
     service.listeners.before_waking = service.newest.refresh
     routes.register(app, dispatcher)
-    front = Front(app.wsgi_app, dispatcher)
+    front = Front(app.wsgi_app, dispatcher, settings.request_timeout.total_seconds())
     app.wsgi_app = service.measured = Measured(front, dispatcher)  # type: ignore[method-assign]
     app.after_request(_allow_other_origins)
     problems.register(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,10 +17,11 @@ from typing import Any
 
 import flask
 
-from statscache.app.client import DEFERRED
+from statscache.app.client import DEFERRED, SEND_UNTIL
 from statscache.app.events import HEARTBEAT, Stream
 from statscache.app.hold import Hold
 from statscache.app.listeners import Listener
+from statscache.errors import RequestTimeout
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -67,13 +69,14 @@ class AsgiApplication:
                 await _hold(answer.deferred, gone)
                 answer = await self._ask(scope, answer.deferred)
             try:
-                await send(answer.start)
+                await answer.send(send, answer.start)
                 if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
                     await _stream(answer.deferred, send, gone)
                 elif not answer.is_whole:
                     while (chunk := await self._in_thread(answer.read)) and not gone.done():
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": answer.whole})
+                        event = {"type": "http.response.body", "body": chunk, "more_body": True}
+                        await answer.send(send, event)
+                await answer.send(send, {"type": "http.response.body", "body": answer.whole})
             finally:
                 if not answer.is_whole:
                     await self._in_thread(answer.finish)
@@ -112,7 +115,9 @@ class _Answer:
     ) -> None:
         self.start: dict[str, Any] = {"type": "http.response.start"}
         deferred: list[Any] = [] if waited is None else [waited]
-        self._body = app(environ_of(scope) | {DEFERRED: deferred}, self._start)
+        self._until: float | None = None
+        more = {DEFERRED: deferred, SEND_UNTIL: self._send_until}
+        self._body = app(environ_of(scope) | more, self._start)
         self._chunks = iter(self._body)
         self.deferred = deferred[0] if deferred and waited is None else None
         self.is_whole = any(name == b"content-length" for name, _ in self.start["headers"])
@@ -128,6 +133,22 @@ class _Answer:
         self.start["headers"] = [
             (name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers
         ]
+
+    def _send_until(self, at: float) -> None:
+        self._until = at
+
+    async def send(self, send: Send, event: Event) -> None:
+        """Send an event while there is time.
+
+        Raises:
+            RequestTimeout: there is none: the server closes the connection.
+        """
+        remaining = None if self._until is None else self._until - time.monotonic()
+        try:
+            async with asyncio.timeout(remaining):
+                await send(event)
+        except TimeoutError:
+            raise RequestTimeout("a client took longer to read an answer than it may") from None
 
     def read(self) -> bytes:
         """The next piece of the body; nothing at the end."""

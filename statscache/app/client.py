@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 DEFERRED = "statscache.deferred"
 """The key of the WSGI environment where a server leaves a list for :attr:`Client.deferred`."""
 
 
+SEND_UNTIL = "statscache.send_until"
+"""The key of the WSGI environment where a server leaves :attr:`Client.send_until`."""
+
+
 def _is_there() -> bool:
     return False
+
+
+def _has_time(_at: float) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -24,12 +35,15 @@ class Client:
         may_wait: whether it can be kept waiting without everybody else.
         is_gone: whether it has hung up, as far as the server can tell.
         deferred: of servers that wait without threads: what to wait for is put here.
+        send_until: tells the server by when, by :func:`time.monotonic`, all must have been sent:
+            then it breaks off, however slowly the client reads. May be called again and again.
     """
 
     last_event_id: str | None = None
     may_wait: bool = False
     is_gone: Callable[[], bool] = _is_there
     deferred: list[Any] | None = None
+    send_until: Callable[[float], None] = _has_time
 
 
 NOBODY = Client()
@@ -43,7 +57,29 @@ def client_of(environ: Mapping[str, Any]) -> Client:
         bool(environ.get("wsgi.multithread")),
         _is_gone(environ),
         environ.get(DEFERRED),
+        send_until_of(environ),
     )
+
+
+def send_until_of(environ: Mapping[str, Any]) -> Callable[[float], None]:
+    """:attr:`Client.send_until` of a WSGI environment."""
+    if SEND_UNTIL in environ:
+        send_until: Callable[[float], None] = environ[SEND_UNTIL]
+        return send_until
+    if "gunicorn.socket" in environ:
+        return partial(_send_until, environ["gunicorn.socket"])
+    return _has_time
+
+
+def _send_until(connection: socket.socket, at: float) -> None:
+    remaining = at - time.monotonic()
+    with suppress(OSError):
+        if remaining > 0:
+            # Of each sendall() as a whole, which then fails.
+            connection.settimeout(remaining)
+        else:
+            # gunicorn would keep its other clients waiting for the last words of this one.
+            connection.shutdown(socket.SHUT_RD)
 
 
 def _is_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:

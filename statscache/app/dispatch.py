@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
@@ -86,9 +87,10 @@ class Dispatcher:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded.
         """
+        began = time.monotonic()
         while True:
             try:
-                return self._respond(request, if_none_match, reading, client)
+                return self._respond(request, if_none_match, reading, client, began)
             except Outdated:
                 log.info("the definition of a table changed meanwhile: once more")
                 self.confirm()
@@ -99,6 +101,7 @@ class Dispatcher:
         if_none_match: str | None,
         reading: Reading | None,
         client: Client,
+        began: float,
     ) -> Reply | StreamReply:
         plan = self._plan(
             request, self._service.served if reading is None else partial(self._served_in, reading)
@@ -109,7 +112,7 @@ class Dispatcher:
             return kept
 
         def compute() -> Entry | StreamReply:
-            return self._compute(plan, client, reading)
+            return self._compute(plan, client, reading, began)
 
         # What is read in a transaction of the caller may be older than what others ask for.
         alone = mark is None or reading is not None
@@ -231,21 +234,25 @@ class Dispatcher:
         if plan.served is not None and plan.served is not self._service.stored.at(snapshot):
             raise Outdated
 
-    def _compute(self, plan: Plan, client: Client, shared: Reading | None) -> Entry | StreamReply:
+    def _compute(
+        self, plan: Plan, client: Client, shared: Reading | None, began: float
+    ) -> Entry | StreamReply:
         if shared is not None:
-            return self._answer(plan, client, shared)
+            return self._answer(plan, client, shared, began)
+        seconds = self._service.settings.statement_timeout.total_seconds()
         try:
             while True:
                 try:
-                    with Reading(self._service.reading) as reading:
-                        return self._answer(plan, client, reading)
+                    with Reading(self._service.reading, began + seconds) as reading:
+                        return self._answer(plan, client, reading, began)
                 except Torn:
                     log.info("a table was replaced while it was read: once more")
         except StatementTimeout as error:
-            seconds = self._service.settings.statement_timeout.total_seconds()
             raise too_much(seconds) from error
 
-    def _answer(self, plan: Plan, client: Client, reading: Reading) -> Entry | StreamReply:
+    def _answer(
+        self, plan: Plan, client: Client, reading: Reading, began: float
+    ) -> Entry | StreamReply:
         if plan.dataset is not None:
             self._check(plan, reading.snapshot)
         call = plan.call(reading, client)
@@ -262,7 +269,12 @@ class Dispatcher:
         headers = _headers(plan, answer, mark)
         links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         if answer.chunks is not None:
-            stream = Stream(answer.chunks, reading, compressed=plan.compressed)
+            is_finite = plan.format != formats.ENDLESS
+            seconds = self._service.settings.request_timeout.total_seconds()
+            until = began + seconds if is_finite else math.inf
+            stream = Stream(
+                answer.chunks, reading, compressed=plan.compressed, until=until, client=client
+            )
             try:
                 # What has been read so far; the statement holds the table until its end.
                 _check_rows(plan, reading)
@@ -270,7 +282,7 @@ class Dispatcher:
                 # Nobody else knows of it yet.
                 stream.close()
                 raise
-            reading.keep_open()
+            reading.keep_open(until)
             if plan.compressed:
                 headers.append(GZIPPED)
             if links:

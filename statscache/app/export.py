@@ -7,7 +7,6 @@ read: such a download takes a thread and a connection until its end, so few run 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -26,9 +25,6 @@ FEWEST_AT_A_TIME = 3
 
 MOST_AT_A_TIME = 10
 """However many threads there are: each takes one of the fifteen connections to the database."""
-
-LONGEST_SECONDS = 600.0
-"""After which a download is broken off: its transaction keeps the database from tidying up."""
 
 RETRY_AFTER = 30
 
@@ -100,15 +96,11 @@ class Export:
         self._release = release
         self._lock = threading.Lock()
         self._is_over = False
-        self._begun = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if time.monotonic() - self._begun > LONGEST_SECONDS:
-            # The client sees that the end is missing.
-            raise TimeoutError(f"a download took longer than {LONGEST_SECONDS:g} seconds")
         return next(self._chunks)
 
     def close(self) -> None:

@@ -6,10 +6,12 @@ needs more than that goes on to Flask.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from statscache.app.client import send_until_of
 from statscache.app.dispatch import Dispatcher
 from statscache.app.request import Request
 
@@ -22,11 +24,15 @@ class Front:
     Args:
         app: that answers what is not kept.
         dispatcher: that knows what is.
+        seconds: that it may take to send it.
     """
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, app: Callable[..., Iterable[bytes]], dispatcher: Dispatcher, seconds: float
+    ) -> None:
         self._app = app
         self._dispatcher = dispatcher
+        self._seconds = seconds
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -38,6 +44,7 @@ class Front:
         if method in ("GET", "HEAD"):
             reply = self._dispatcher.kept(Request.of(environ), environ.get("HTTP_IF_NONE_MATCH"))
             if reply is not None:
+                send_until_of(environ)(time.monotonic() + self._seconds)
                 start_response(_STATUS_LINES[reply.status], reply.headers)
                 return (reply.body,) if method == "GET" else ()
         return self._app(environ, start_response)

@@ -75,8 +75,8 @@ def too_much(seconds: float) -> Problem:
     """What is said of a query that takes longer than it may."""
     return Problem(
         422,
-        f"this takes longer than the {seconds:g} seconds that a query may: narrow the range of "
-        "time, ask for fewer rows, or filter by a key",
+        f"this takes longer than the {seconds:g} seconds that a request may: narrow the range of "
+        "time, ask for fewer rows, for less at once, or filter by a key",
     )
 
 

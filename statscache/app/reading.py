@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -9,6 +10,7 @@ from types import TracebackType
 from sqlalchemy import Connection, Table, text
 
 from statscache.app.revisions import Snapshot
+from statscache.database import limit
 
 _ARE_OF_OLD = text("""
     SELECT coalesce(bool_and(coalesce(seen.relname = found.name, false)), true)
@@ -37,10 +39,14 @@ class Reading:
 
     Args:
         begin: a transaction that only reads.
+        until: when it must have been read, by :func:`time.monotonic`.
     """
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(
+        self, begin: Callable[[], AbstractContextManager[Connection]], until: float = math.inf
+    ) -> None:
         self._begin = begin
+        self._until = until
         self._open = ExitStack()
         self._connection: Connection | None = None
         self._snapshot: Snapshot | None = None
@@ -56,6 +62,7 @@ class Reading:
         """
         if self._connection is None:
             self._connection = self._open.enter_context(self._begin())
+            limit(self._connection, self._until)
         return self._connection
 
     @property
@@ -85,9 +92,16 @@ class Reading:
         if not self._connection.scalar(_ARE_OF_OLD, {"names": names}):
             raise Torn
 
-    def keep_open(self) -> None:
-        """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`."""
+    def keep_open(self, until: float) -> None:
+        """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`.
+
+        Args:
+            until: when all must have been read, instead of what was said before.
+        """
         self._stays_open = True
+        self._until = until
+        if self._connection is not None:
+            limit(self._connection, until)
 
     def close(self) -> None:
         """End the transaction, if there is one."""

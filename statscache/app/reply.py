@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ from werkzeug.http import parse_etags
 
 from statscache.app import formats, query
 from statscache.app.cache import Links
+from statscache.app.client import Client
 from statscache.app.plan import Plan
 from statscache.app.reading import Reading
 from statscache.app.request import Request
 from statscache.app.revisions import Revision
 from statscache.app.route import Lifetime
+from statscache.errors import RequestTimeout
 
 Headers = list[tuple[str, str]]
 
@@ -57,11 +61,31 @@ class Reply:
 
 
 class Stream:
-    """The pieces of a body; :meth:`close` ends the transaction that they are read in."""
+    """The pieces of a body; :meth:`close` ends the transaction that they are read in.
 
-    def __init__(self, chunks: Iterator[bytes], reading: Reading, *, compressed: bool) -> None:
+    Args:
+        chunks: to be sent.
+        reading: the transaction.
+        compressed: whether they are to be.
+        until: when all of them must have been sent, by :func:`time.monotonic`; infinite for what
+            has no end.
+        client: that they are sent to.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        reading: Reading,
+        *,
+        compressed: bool,
+        until: float,
+        client: Client,
+    ) -> None:
         self._source = chunks
-        self._chunks = _compressed(chunks) if compressed else chunks
+        self._until = until
+        self._client = client
+        timed = self._in_time() if until < math.inf else chunks
+        self._chunks = _compressed(timed) if compressed else timed
         self._reading = reading
 
     def __iter__(self) -> Iterator[bytes]:
@@ -70,8 +94,17 @@ class Stream:
         finally:
             self.close()
 
+    def _in_time(self) -> Iterator[bytes]:
+        for chunk in self._source:
+            self._client.send_until(self._until)
+            yield chunk
+            if time.monotonic() >= self._until:
+                raise RequestTimeout("a download took longer than a request may: it is cut off")
+
     def close(self) -> None:
         """At the end; called by the server too, which knows when the client is gone."""
+        if time.monotonic() >= self._until:
+            self._client.send_until(self._until)
         try:
             close = getattr(self._source, "close", None)
             if close is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import flask
@@ -25,11 +26,11 @@ from statscache.app import (
 from statscache.app.client import client_of
 from statscache.app.dispatch import Dispatcher
 from statscache.app.hold import hold
-from statscache.app.listeners import Listeners
 from statscache.app.problems import Problem
 from statscache.app.reply import Reply, StreamReply
 from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.service import Service
 
 
 def _idents(call: Call) -> Answer:
@@ -87,15 +88,18 @@ ROUTES: tuple[Route, ...] = (
 
 def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
     """Let ``app`` answer all the routes of ``dispatcher``."""
-    listeners: Listeners = app.extensions["statscache"].listeners
+    service: Service = app.extensions["statscache"]
+    seconds = service.settings.request_timeout.total_seconds()
 
     def view(**_arguments: str) -> flask.Response:
         environ = flask.request.environ
         request, if_none_match = Request.of(environ), environ.get("HTTP_IF_NONE_MATCH")
         client = client_of(environ)
         reply = dispatcher.respond(request, if_none_match, client=client)
-        if isinstance(reply, Reply) and reply.wait and hold(listeners, reply.wait, client):
+        if isinstance(reply, Reply) and reply.wait and hold(service.listeners, reply.wait, client):
             reply = dispatcher.respond(request, if_none_match, client=client)
+        if isinstance(reply, Reply):
+            client.send_until(time.monotonic() + seconds)
         if flask.request.method == "HEAD" and isinstance(reply, StreamReply):
             # Flask would not tell it that nobody wants it.
             reply.body.close()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 import click
-from waitress.server import create_server
+from waitress.server import TcpWSGIServer, create_server
 
 from statscache.app import create_app
 from statscache.cli.context import Context
 from statscache.cli.prefix import prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
+from statscache.waitress import Channel
 
 CONNECTIONS = 900
 """Open at a time, idle ones included: fewer than the files that a process may usually have."""
@@ -35,9 +37,11 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
     app = create_app(context.config)
     service = app.extensions["statscache"]
     service.runs_in(threads)
+    sockets: dict[int, Any] = {}
     try:
         server = create_server(
             app,
+            map=sockets,
             host=host,
             port=port,
             threads=threads,
@@ -57,6 +61,9 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
             "choose another port with --port"
         ) from error
     # "localhost" may be several addresses, and then there are as many sockets.
+    for each in sockets.values():
+        if isinstance(each, TcpWSGIServer):
+            each.channel_class = Channel
     port = getattr(server, "effective_port", port)
     echo(f"Serving on http://{host}:{port}/api/")
     ending = threading.Event()
