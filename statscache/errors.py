@@ -24,7 +24,7 @@ class ConfigurationError(StatscacheError):
     """A ``statscache.*`` key of the configuration cannot be used as it is."""
 
 
-class InvalidPlugin(StatscacheError):
+class InvalidPlugin(StatscacheError, ValueError):
     """A plugin breaks its contract, so it is not loaded."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -50,8 +51,29 @@ def test_aware_times_are_converted() -> None:
 
 def test_the_time_to_fire_is_within_the_interval() -> None:
     schedule = Schedule(timedelta(seconds=15), datetime(2015, 1, 1))
-    assert timedelta(0) < schedule.time_to_fire <= timedelta(seconds=15)
+    assert timedelta(0) < schedule.time_to_fire() <= timedelta(seconds=15)
+    assert schedule.time_to_fire(now=datetime(2015, 1, 1, 0, 0, 5)) == timedelta(seconds=10)
+    assert schedule.time_to_fire(datetime(2015, 1, 1, 0, 0, 15)) == timedelta(seconds=15)
     assert 0 < float(schedule) <= 15
+
+
+def test_the_parts_of_the_interval() -> None:
+    schedule = Schedule(timedelta(days=2, hours=3, minutes=4, seconds=5))
+    assert (schedule.days, schedule.hours, schedule.minutes, schedule.seconds) == (2, 3, 4, 5)
+    assert schedule.__json__() == 2 * 86_400 + 3 * 3600 + 4 * 60 + 5
+    assert Schedule(timedelta(milliseconds=1500)).__json__() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((15,), "the interval of a schedule must be a timedelta, not 15"),
+        ((timedelta(1), "2015-01-01"), "the epoch of a schedule must be a datetime"),
+    ],
+)
+def test_what_is_no_time_is_refused(arguments: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        Schedule(*arguments)
 
 
 @pytest.mark.parametrize("interval", [timedelta(0), timedelta(seconds=-1)])

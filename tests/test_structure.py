@@ -73,6 +73,8 @@ def test_the_api_starts_without_the_bus() -> None:
 def test_there_are_no_drawers() -> None:
     drawers = {"utils.py", "helpers.py", "common.py", "misc.py"}
     assert not [path for path in ROOT.glob("statscache*/**/*.py") if path.name in drawers]
+    # What plugins of 2015 import, and nothing else.
+    assert [path.name for path in ROOT.glob("statscache/utils/*.py")] == ["__init__.py"]
 
 
 def test_commands_write_printable_text_only() -> None:

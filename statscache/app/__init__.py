@@ -38,6 +38,14 @@ def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
     return build_app(Settings.from_config(config), discovery.discover(config))
 
 
+def __getattr__(name: str) -> flask.Flask:
+    """``statscache.app.app``, as WSGI files of 2015 have it: made when it is first asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = made = create_app()
+    return made
+
+
 def build_app(
     settings: Settings, installed: Installed, clock: Callable[[], float] = time.time
 ) -> flask.Flask:

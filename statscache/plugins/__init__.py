@@ -2,7 +2,6 @@
 
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, Key, Row, Value
-from statscache.plugins.asynchronous import AsyncPlugin
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.models import (
     BaseModel,
@@ -12,6 +11,8 @@ from statscache.plugins.models import (
     ScalarModel,
 )
 from statscache.plugins.schedule import Schedule
+from statscache.plugins.threads import Future, Queue, asynchronous
+from statscache.plugins.workers import AsyncPlugin
 
 __all__ = [
     "Aggregate",
@@ -21,10 +22,13 @@ __all__ = [
     "CategorizedLogModel",
     "CategorizedModel",
     "ConstrainedCategorizedLogModel",
+    "Future",
     "Key",
     "Message",
+    "Queue",
     "Row",
     "ScalarModel",
     "Schedule",
     "Value",
+    "asynchronous",
 ]

@@ -51,6 +51,8 @@ class BasePlugin:
     """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
     A change of columns, topics or resolutions is noticed without it."""
     model: Any = None
+    launched: bool = False
+    """Whether :meth:`launch` has been called."""
 
     def __init__(
         self, schedule: Schedule | None, config: Mapping[str, Any], model: Any = None
@@ -97,6 +99,7 @@ class BasePlugin:
 
     def launch(self, session: Session) -> None:
         """Called once, when the hub has started and before the first message."""
+        self.launched = True
 
     def stop(self) -> None:
         """Called once, after the last batch, when the hub stops."""

@@ -105,6 +105,20 @@ class CategorizedModel(BaseModel):
     category: Mapped[str] = mapped_column(PLAIN_TEXT, nullable=False, index=True)
     scalar: Mapped[int] = mapped_column(Integer, nullable=False)
 
+    @classmethod
+    def collate(cls, instances: Iterable[Any]) -> dict[float, dict[str, int]]:
+        """The numbers of rows by time (UNIX seconds), in their order, and then by category.
+
+        Each time has all the categories that there are; those without a row are 0.
+        """
+        rows = list(instances)
+        categories = dict.fromkeys(row.category for row in rows)
+        times: dict[float, dict[str, int]] = {}
+        for row in rows:
+            numbers = times.setdefault(plain(row.timestamp), dict.fromkeys(categories, 0))
+            numbers[row.category] = row.scalar
+        return times
+
 
 class CategorizedLogModel(BaseModel):
     """Log entries, each of one category."""

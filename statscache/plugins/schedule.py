@@ -18,10 +18,15 @@ class Schedule:
         epoch: a point in time that belongs to the schedule; 1970-01-01 UTC when absent.
 
     Raises:
+        TypeError: the interval is no timedelta, or the epoch no datetime.
         ValueError: the interval is not longer than zero.
     """
 
     def __init__(self, interval: timedelta, epoch: datetime | None = None) -> None:
+        if not isinstance(interval, timedelta):
+            raise TypeError(f"the interval of a schedule must be a timedelta, not {interval!r}")
+        if epoch is not None and not isinstance(epoch, datetime):
+            raise TypeError(f"the epoch of a schedule must be a datetime, not {epoch!r}")
         if interval <= timedelta(0):
             raise ValueError(f"the interval of a schedule must be longer than zero: {interval!r}")
         self.interval = interval
@@ -37,15 +42,39 @@ class Schedule:
         """The earliest point of the schedule after ``now`` (the present when absent)."""
         return self.last(now) + self.interval
 
+    def time_to_fire(self, now: datetime | None = None) -> timedelta:
+        """How long it is from ``now`` (the present when absent) to the next point."""
+        moment = _utc_now() if now is None else now
+        return self.next(moment) - moment
+
     @property
-    def time_to_fire(self) -> timedelta:
-        """How long it is from the present to the next point."""
-        now = _utc_now()
-        return self.next(now) - now
+    def days(self) -> int:
+        """The whole days of the interval."""
+        return self.interval.days
+
+    @property
+    def hours(self) -> int:
+        """The whole hours of the rest."""
+        return self.interval.seconds // 3600
+
+    @property
+    def minutes(self) -> int:
+        """The whole minutes of the rest."""
+        return self.interval.seconds // 60 % 60
+
+    @property
+    def seconds(self) -> int:
+        """The whole seconds of the rest."""
+        return self.interval.seconds % 60
+
+    def __json__(self) -> float:
+        """The interval in seconds; a whole number where it is one."""
+        seconds = self.interval.total_seconds()
+        return int(seconds) if seconds.is_integer() else seconds
 
     def __float__(self) -> float:
         """The seconds from the present to the next point, as ``time.sleep`` wants them."""
-        return self.time_to_fire.total_seconds()
+        return self.time_to_fire().total_seconds()
 
     def __str__(self) -> str:
         """The interval in its units, such as ``1d``, ``15s`` or ``1d1h1m1s``."""

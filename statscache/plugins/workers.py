@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.schedule import Schedule
+from statscache.plugins.threads import Queue
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ _STOP = object()
 class AsyncPlugin(BasePlugin):
     """A plugin whose slow work (a request to another service) runs in threads of its own.
 
-    ``process`` puts items on :attr:`queue`, or :meth:`fill` does when the hub starts; threads
-    call :meth:`work` with them, one item at a time. What work finds out is kept in memory,
+    ``process`` puts items on :attr:`queue` (``enqueue``), or :meth:`fill` does when the hub starts;
+    threads call :meth:`work` with them, one item at a time. What work finds out is kept in memory,
     under a lock of the plugin's, until the next ``update`` writes it.
     """
 
@@ -33,7 +34,7 @@ class AsyncPlugin(BasePlugin):
         self, schedule: Schedule | None, config: Mapping[str, Any], model: Any = None
     ) -> None:
         super().__init__(schedule, config, model)
-        self.queue: queue.Queue[Any] = queue.Queue()
+        self.queue = Queue()
         self._threads: list[threading.Thread] = []
 
     def work(self, item: Any) -> None:
@@ -45,6 +46,7 @@ class AsyncPlugin(BasePlugin):
 
     def launch(self, session: Session) -> None:
         """Fill the queue and start the threads."""
+        super().launch(session)
         self.fill(session)
         self._threads = [
             threading.Thread(target=self._run, name=f"{self.ident}-{number}", daemon=True)
