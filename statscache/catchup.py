@@ -23,6 +23,7 @@ from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
 from statscache.lanes import RESTAMPING, Lane
+from statscache.recurring import Recurring
 from statscache.topics import EVERYTHING
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class CatchUp:
     def run(self, stop: threading.Event) -> None:
         """Go on until ``stop`` is set; nothing that can go wrong ends it."""
         wait = 0.0
-        trouble = ""
+        troubles = Recurring()
         self._stop = stop
         while not stop.wait(wait):
             try:
@@ -152,19 +153,19 @@ class CatchUp:
                 is_archive = isinstance(error, ArchiveUnavailable)
                 longest = _LONGEST_WAIT if is_archive else _LONGEST_WAIT_FOR_DATABASE
                 wait = min(max(wait * 2, _SHORTEST_WAIT), longest)
-                if str(error) != trouble:
+                # Without what differs from try to try.
+                if troubles.happened(str(error).partition(": ")[0]):
                     log.error("cannot catch up, next try in %.0f s: %s", wait, error)
-                trouble = str(error)
                 if is_archive:
                     self._let_live_messages_through()
-            except Exception:
+            except Exception as error:
                 self._forget_readers()
-                log.exception("catching up failed")
+                if troubles.happened(type(error).__name__):
+                    log.exception("catching up failed")
                 wait = _LONGEST_WAIT
             else:
-                if trouble:
+                if troubles.ended():
                     log.info("catching up again")
-                trouble = ""
         self._end()
 
     def run_until_complete(

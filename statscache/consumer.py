@@ -27,6 +27,7 @@ from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.intake import LONGEST_BACKOFF, Intake
 from statscache.logs import make_printable
 from statscache.plugins import discovery
+from statscache.recurring import Recurring
 from statscache.supervision import Supervisor
 
 log = logging.getLogger(__name__)
@@ -146,12 +147,14 @@ def _guarded(got_message: Any, intake: Intake) -> Any:
 
 def _open_when_reachable(engine: Engine) -> None:
     delay = 1.0
+    troubles = Recurring()
     while True:
         try:
             engine.open()
             return
         except DatabaseUnavailable as error:
-            log.error("the database is away, next try in %.0f s: %s", delay, error)
+            if troubles.happened(str(error)):
+                log.error("the database is away, next try in %.0f s: %s", delay, error)
             time.sleep(delay)
             delay = min(delay * 2, LONGEST_BACKOFF)
 

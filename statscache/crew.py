@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -21,8 +20,6 @@ from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
 from statscache.rejections import Rejection
 from statscache.topics import EVERYTHING
 from statscache.upsert import Upsert, aggregate_upsert
-
-log = logging.getLogger(__name__)
 
 _MOST_TOPICS_REMEMBERED = 10_000
 
@@ -51,7 +48,7 @@ class Written:
 
     changed: list[str] = field(default_factory=list)
     """The idents whose tables were written."""
-    failed: list[tuple[tuple[str, ...], str]] = field(default_factory=list)
+    failed: list[tuple[tuple[str, ...], BaseException]] = field(default_factory=list)
     """The idents of a plugin whose rows could not be written, and the error."""
 
 
@@ -262,6 +259,4 @@ def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backen
 def _blame(written: Written, idents: tuple[str, ...], error: BaseException) -> None:
     if not blames_plugin(error):
         raise error
-    text = f"{type(error).__name__}: {error}"
-    log.error("the rows of %s cannot be written: %s", ", ".join(idents), text, exc_info=error)
-    written.failed.append((idents, text))
+    written.failed.append((idents, error))

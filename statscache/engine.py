@@ -41,6 +41,7 @@ from statscache.message import Message, decode
 from statscache.people import people_of
 from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
+from statscache.recurring import Recurring
 from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
 from statscache.roster import Roster
 from statscache.upsert import Upsert
@@ -135,6 +136,8 @@ class Engine:
         self._held: dict[int, Held] = {}
         # The lanes that have been given all live messages since the last beat.
         self._beating: set[int] = set()
+        # The plugins that could not write when they last tried.
+        self._failures: dict[tuple[str, ...], Recurring] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings, installed: Installed) -> Engine:
@@ -790,7 +793,9 @@ class Engine:
         A plugin that gets the batch again, from the archive, rejects its messages again then.
         """
         again: set[str] = set()
-        for idents, error in written.failed:
+        for idents, reason in written.failed:
+            error = f"{type(reason).__name__}: {reason}"
+            self._tell_failure(idents, reason)
             outcome.failing.update(dict.fromkeys(idents, error))
             if not self._is_alone:
                 raise _MustBeAlone
@@ -801,6 +806,7 @@ class Engine:
                 again.add(written_by(idents))
             else:
                 return False
+        self._tell_success(written.changed)
         outcome.changed.update(written.changed)
         outcome.rejections += [r for r in rejections if r.plugin not in again]
         mended = [] if self.has_history else self.roster.failing(written.changed)
@@ -809,6 +815,25 @@ class Engine:
                 raise _MustBeAlone
             self.roster.note_success(connection, mended)
         return True
+
+    def _tell_failure(self, idents: tuple[str, ...], error: BaseException) -> None:
+        """Log that a plugin cannot write; the traceback once, however many batches follow."""
+        failures = self._failures.setdefault(idents, Recurring())
+        kind = type(error).__name__
+        is_new = failures.is_new(kind)
+        if failures.happened(kind):
+            log.error(
+                "the rows of %s cannot be written: %s: %s",
+                ", ".join(idents),
+                kind,
+                error,
+                exc_info=error if is_new else None,
+            )
+
+    def _tell_success(self, changed: Iterable[str]) -> None:
+        for idents in [each for each in self._failures if not {*each}.isdisjoint(changed)]:
+            del self._failures[idents]
+            log.info("the rows of %s can be written again", ", ".join(idents))
 
     def _rests(self, lane: Lane) -> bool:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""

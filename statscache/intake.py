@@ -18,6 +18,7 @@ from itertools import islice
 from statscache.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage
 from statscache.message import Message, decode
+from statscache.recurring import Recurring
 from statscache.rejections import Rejection
 from statscache.supervision import StartThread, daemon
 
@@ -120,6 +121,7 @@ class Intake:
         self._flushing = threading.Lock()
         self._waits_since = 0.0
         self._backoff = 0.0
+        self._troubles = Recurring()
         self._retry_at = 0.0
         self._prune_at = time.monotonic()
         self._flusher: threading.Thread | None = None
@@ -234,15 +236,16 @@ class Intake:
         except Exception as error:
             self._backoff = min(max(1.0, self._backoff * 2), LONGEST_BACKOFF)
             self._retry_at = time.monotonic() + self._backoff
-            log.error(
-                "cannot commit, %d messages wait, next try in %.0f s: %s",
-                len(self),
-                self._backoff,
-                error,
-                exc_info=None if isinstance(error, DatabaseUnavailable) else error,
-            )
+            if self._troubles.happened(str(error)):
+                log.error(
+                    "cannot commit, %d messages wait, next try in %.0f s: %s",
+                    len(self),
+                    self._backoff,
+                    error,
+                    exc_info=None if isinstance(error, DatabaseUnavailable) else error,
+                )
             return False
-        if self._backoff:
+        if self._troubles.ended():
             log.info("the database is back")
         self._backoff = self._retry_at = 0.0
         return True

@@ -56,6 +56,12 @@ class Recurring:
         untold, course.untold = course.untold, 0
         return untold
 
-    def ended(self, what: Hashable) -> bool:
-        """Whether it had happened; it is told of at once when it does again."""
-        return self._courses.pop(what, None) is not None
+    def is_new(self, what: Hashable) -> bool:
+        """Whether it has not happened yet."""
+        return what not in self._courses
+
+    def ended(self) -> bool:
+        """Whether anything had happened; it is told of at once when it does again."""
+        had_happened = bool(self._courses)
+        self._courses.clear()
+        return had_happened

@@ -14,7 +14,6 @@ from statscache.app import create_app
 from statscache.database import Database
 from statscache.intake import Intake, count_texts
 from statscache.message import Message
-from statscache.recurring import Recurring
 from statscache.rejections import ROW_BYTES
 from tests.conftest import NOON, message
 from tests.steps import settle
@@ -163,20 +162,6 @@ def test_what_was_rejected_before_the_upgrade_is_counted(database_uri: str) -> N
         *("not JSON", "not JSON", "ValueError", "archive")
     ]
     assert sizes == [(row[0], len(row[3].encode()) + ROW_BYTES) for row in rows]
-
-
-def test_what_goes_on_is_told_at_growing_intervals() -> None:
-    now = 0.0
-    recurring = Recurring(60, 300, lambda: now)
-    told = []
-    for second in range(1000):
-        now = float(second)
-        if recurring.happened("it"):
-            told.append(second)
-    assert told == [0, 60, 180, 420, 720]
-    assert recurring.ended("it")
-    assert not recurring.ended("it")
-    assert recurring.happened("it", 7) == 7
 
 
 def test_a_flood_from_the_command_line(tmp_path: Path, migrated_uri: str) -> None:

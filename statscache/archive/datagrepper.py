@@ -34,6 +34,7 @@ from statscache.archive.rows import iso, key_of, message_of
 from statscache.config import root_of_datagrepper
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.message import Message
+from statscache.recurring import Recurring
 from statscache.rejections import Rejection
 from statscache.topics import EVERYTHING, matcher
 
@@ -59,6 +60,7 @@ _OLD_FOR = 3600.0
 _RESTAMPING = 1.0
 """Seconds by which the time in a message may differ from the one under which it is found."""
 
+_TIME_TO_CONNECT = 10.0
 _TRIES_OF_A_WINDOW = 2
 _FRUITLESS_TRIES = 8
 _LONGEST_RETRY_AFTER = 300.0
@@ -144,10 +146,13 @@ class DatagrepperArchive(Archive):
         self._old_until = 0.0
         self._idle: list[requests.Session] = []
         self._lock = threading.Lock()
+        self._troubles = Recurring()
+        self._gaps = Recurring()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_idle"], state["_lock"]
+        for name in ("_idle", "_lock", "_troubles", "_gaps"):
+            del state[name]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -185,7 +190,7 @@ class DatagrepperArchive(Archive):
                 raise
         if window.stop - window.start > self.widest - 1.0:
             self.widest *= _GROWTH
-        if missing:
+        if missing and self._gaps.happened("missing"):
             when = f"{iso(window.start)} to {iso(window.stop)}"
             log.error("%s does not give %d of what it has of %s", self.describe(), missing, when)
         found: list[Message] = []
@@ -314,17 +319,27 @@ class DatagrepperArchive(Archive):
                 self._hold_off()
                 answer = self._try(parameters, rows_per_page)
                 if isinstance(answer, dict):
+                    if self._troubles.ended():
+                        log.info("%s answers again", self.describe())
                     return answer
+                attempt += 1
+                if attempt > 1 or answer.slowness == _TIMED_OUT:
+                    self._tell(answer)
                 slowness += answer.slowness
                 if slowness >= enough:
                     raise _TooSlow(f"{self.describe()} {answer.problem}")
-                attempt += 1
                 if attempt >= self._tries:
                     raise ArchiveUnavailable(f"{self.describe()} {answer.problem}")
                 self._back_off(attempt, answer.retry_after)
         finally:
             with self._lock:
                 self.waited += time.monotonic() - began
+
+    def _tell(self, trouble: _Trouble) -> None:
+        """Say what is more than a hiccup: a question is given up after minutes only."""
+        # Without what differs from question to question.
+        if self._troubles.happened(trouble.problem.partition(": ")[0]):
+            log.warning("%s %s; it is asked again", self.describe(), trouble.problem)
 
     def _try(
         self, parameters: list[tuple[str, str]], rows_per_page: int
@@ -362,7 +377,8 @@ class DatagrepperArchive(Archive):
             self.requests += 1
             session = self._idle.pop() if self._idle else _session()
         try:
-            return session.get(self.endpoint + path, params=parameters, timeout=self._timeout)
+            timeout = (min(_TIME_TO_CONNECT, self._timeout), self._timeout)
+            return session.get(self.endpoint + path, params=parameters, timeout=timeout)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
             raise ArchiveUnavailable(
                 f"{self.describe()} is no URL: see statscache.datagrepper.endpoint"
