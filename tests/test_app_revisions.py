@@ -38,6 +38,7 @@ TABLES = (
     "statscache_lane",
     "statscache_gap",
     "statscache_replayed",
+    "statscache_rejected_total",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,19 @@ from tests.commands import Done, call
 HOUR = 3600
 MIDNIGHT = 1_700_000_000 // 86_400 * 86_400
 CHANGING = Path(__file__).parent / "changing"
+
+PICKY = """
+from datetime import timedelta
+from statscache.plugins import Aggregate, Value
+
+class Picky(Aggregate):
+    name, summary, description = "picky", "picky", "For tests."
+    values = (Value("volume"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message):
+        return [(message.msg["what nobody sends"],)]
+"""
 
 Replay = Callable[..., Done]
 
@@ -129,3 +143,26 @@ def test_a_plugin_that_comes_later_is_filled_from_the_same_file(
     assert rows
     assert "0 counted, 9 counted before" in replay(text).stdout
     assert get(migrated_uri, f"/api/{ident}") == rows
+
+
+def test_a_plugin_that_rejects_everything_is_not_active(
+    replay: Replay, migrated_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution = tmp_path / "installed" / "picky-1.0.dist-info"
+    distribution.mkdir(parents=True)
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: picky\nVersion: 1.0\n")
+    (distribution / "entry_points.txt").write_text("[statscache.plugin]\npicky = picky:Picky\n")
+    (tmp_path / "installed" / "picky.py").write_text(PICKY)
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    monkeypatch.setitem(sys.modules, "picky", importlib.import_module("picky"))
+    replay(lines(MIDNIGHT, MIDNIGHT + 2 * HOUR))
+    found = get(migrated_uri, "/api/plugins/picky-1d")
+    assert found["state"] == "failing"
+    assert "has rejected 5 messages" in found["error"]
+    assert found["coverage"]["since"] is None
+    status = call(tmp_path, "status", uri=migrated_uri).stdout
+    assert "picky-1d" in status
+    assert "failing, complete for no time yet" in status
+    assert "it has no row, and has rejected 5 messages: 'statscache rejected list'" in status
+    # The others are as they should be.
+    assert get(migrated_uri, "/api/plugins/volume-1d")["state"] == "active"

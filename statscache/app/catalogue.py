@@ -342,7 +342,8 @@ ENTRY_SCHEMA: dict[str, Any] = _object(
     state={
         "enum": ["installed", "active", "filling", "failing", "gone"],
         "description": "installed: the hub has not seen it yet; filling: its history is not "
-        "complete; failing: its last write did not succeed.",
+        "complete; failing: its last write did not succeed, or it has rejected all that it was "
+        "given.",
     },
     error=_or_null("string", "Why it is failing."),
     columns={"type": "array", "items": _COLUMN},

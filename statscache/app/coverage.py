@@ -31,6 +31,9 @@ Span = tuple[float, float]
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
 
+FAILING = "failing"
+"""The state of a plugin whose last write did not succeed, or that has rejected all it was given."""
+
 LIVE_WITHIN = 60.0
 """Seconds after which a hub that did not say that it listens is taken to be down; it says so every
 ten, or, where that is longer, whenever it flushes."""
@@ -176,7 +179,23 @@ def of(snapshot: Snapshot, ident: str) -> Coverage:
         # What was before is not told.
         gaps.append((-math.inf, snapshot.gaps[-1].start, 1))
     files = snapshot.replayed.get(ident, [])
-    return _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps, files)
+    found = _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps, files)
+    if ident in snapshot.rejections and ident not in snapshot.revisions:
+        return _of_nothing(found, snapshot.rejections[ident])
+    return found
+
+
+def _of_nothing(found: Coverage, rejected: int) -> Coverage:
+    """The coverage of a dataset that was never written, because its plugin rejects what it gets."""
+    return replace(
+        found,
+        state=FAILING,
+        since=None,
+        until=None,
+        gaps=(),
+        error=f"it has no row, and has rejected {rejected} messages: "
+        "'statscache rejected list' shows them, and why",
+    )
 
 
 def of_call(call: Call, snapshot: Snapshot | None = None) -> Coverage:
@@ -220,7 +239,8 @@ def _coverage(
         gaps=tuple((before[1], after[0]) for before, after in pairwise(spans)),
         listens_until=None if live is None else live[1],
         newest=None if lane is None else lane.newest,
-        error=row.error,
+        # The lines that follow have the statement, with its rows: they are for the operator.
+        error=None if row.error is None else row.error.partition("\n")[0],
         failed_at=row.failed_at,
         missed=row.missed,
         pruned_until=row.pruned_until,

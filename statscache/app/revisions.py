@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
@@ -86,6 +87,16 @@ class Snapshot:
             spans.setdefault(row.ident, []).append((row.start, row.stop))
         return spans
 
+    @cached_property
+    def rejections(self) -> Mapping[str, int]:
+        """Of each ident that has rejected messages, how many."""
+        table = tables.rejected_total.c
+        found: Counter[str] = Counter()
+        for row in self._execute(select(table.plugin, table.messages)):
+            for ident in row.plugin.split():
+                found[ident] += row.messages
+        return found
+
     def load(self) -> Snapshot:
         """Read all of it now; the connection is not needed any more."""
         _ = self._all
@@ -98,7 +109,14 @@ class Snapshot:
 
     @property
     def _all(self) -> tuple[Any, ...]:
-        return self.revisions, self.plugins, self.lanes, self.gaps, self.replayed
+        return (
+            self.revisions,
+            self.plugins,
+            self.lanes,
+            self.gaps,
+            self.replayed,
+            self.rejections,
+        )
 
     def _execute(self, statement: Any) -> Any:
         assert self._connection is not None, "the snapshot was not loaded"

@@ -85,13 +85,15 @@ def _show_lane(
         )
     for plugin in members:
         anew = ", being counted anew" if plugin.shadow else ""
-        covers = _span(coverages[plugin.ident])
-        echo(f"  {plugin.ident:{width}}  {plugin.state}{anew}, {covers}")
+        found = coverages[plugin.ident]
+        echo(f"  {plugin.ident:{width}}  {found.state}{anew}, {_span(found)}")
         if plugin.error:
             echo(
                 f"    failed {_age(plugin.failed_at)}, {plugin.missed} messages missed: "
                 f"{plugin.error}"
             )
+        elif found.error:
+            echo(f"    {found.error}")
 
 
 def _span(found: Coverage) -> str:
