@@ -35,7 +35,7 @@ def test_a_plugin_that_cannot_write_shows_one_traceback(
         execute(world.uri, "ALTER TABLE hits_1d RENAME TO hidden")
         for _ in range(3):
             engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
-        assert [bool(record.exc_info) for record in caplog.records] == [True]
+        assert len([record for record in caplog.records if record.exc_info]) == 1
         assert caplog.text.count("the rows of hits-1h, hits-1d cannot be written: ") == 1
         execute(world.uri, "ALTER TABLE hidden RENAME TO hits_1d")
         engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
