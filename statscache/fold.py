@@ -36,6 +36,9 @@ _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 LONGEST_KEY = 300
 """Characters of a text key that are kept: a row of PostgreSQL's index holds some 2,700 bytes."""
 
+_NOTHING = (0,)
+"""What there is of a counter before its first row."""
+
 Partial = dict[Row, Row]
 Combine = Callable[[Row, Row], Row]
 
@@ -95,8 +98,9 @@ class Folder:
             value = row[-1]
             known = partial.get(key)
             if known is None:
-                self._checked(row)
-                partial[key] = (value,)
+                key = key[:1] + self._checked(row)[:-1]
+                known = partial.get(key, _NOTHING)
+                partial[key] = (known[0] + value,)
                 return
             if type(value) is not int or not _SMALLEST <= value <= _LARGEST:
                 self._checked(row)
@@ -178,19 +182,32 @@ class Folder:
 
         Before they are merged: which of two texts is the larger may depend on it.
         """
-        if type(row) is not tuple or tuple(map(type, row)) != self._types:
-            wanted = ", ".join(
-                f"{column.name}: {column.type.__name__}" for column in self.plugin.columns
-            )
-            raise InvalidRow(f"rows() must give tuples ({wanted}), not {row!r:.200}")
-        for item in row:
+        is_plain = type(row) is tuple and tuple(map(type, row)) == self._types
+        checked: Row = row if is_plain else self._with_plain_texts(row)
+        for item in checked:
             if type(item) is int and not _SMALLEST <= item <= _LARGEST:
                 raise InvalidRow("a number of rows() does not fit into 64 bits")
             if type(item) is float and not math.isfinite(item):
                 raise InvalidRow(f"rows() must give finite numbers, not {row!r:.200}")
         if not self._needs_cleaning:
-            return row
-        return row[: self._split] + tuple(map(_cleaned_value, row[self._split :]))
+            return checked
+        return checked[: self._split] + tuple(map(_cleaned_value, checked[self._split :]))
+
+    def _with_plain_texts(self, row: Any) -> Row:
+        """``row`` with texts of type str, in place of an enumeration's members, say.
+
+        Which of them is in a dict first must not matter.
+        """
+        columns = self.plugin.columns
+        wanted = ", ".join(f"{column.name}: {column.type.__name__}" for column in columns)
+        refusal = f"rows() must give tuples ({wanted}), not {row!r:.200}"
+        if type(row) is not tuple or len(row) != len(columns):
+            raise InvalidRow(refusal)
+        items = [str.__str__(item) if isinstance(item, str) else item for item in row]
+        for column, item in zip(columns, items, strict=True):
+            if type(item) is not column.type:
+                raise InvalidRow(f"{refusal}: {column.name} is of type {type(item).__name__}")
+        return tuple(items)
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,7 @@ def counter(*topics: str, keys: tuple[Key, ...] = (), **more: Any) -> Dataset:
         "values": (Value("volume"),),
         "resolutions": (timedelta(days=1),),
         "counts_messages": True,
+        "rows": lambda self, message: [],
     }
     if topics:
         attributes["topics"] = topics

@@ -24,6 +24,7 @@ def aggregate(**attributes: Any) -> type[Aggregate]:
         "description": "d",
         "values": (Value("volume"),),
         "resolutions": (timedelta(days=1),),
+        "rows": lambda self, message: [],
     }
     return type("Plugin", (Aggregate,), good | attributes)
 
@@ -69,12 +70,47 @@ def test_a_good_one() -> None:
         ({"retention": {timedelta(hours=1): timedelta(days=1)}}, "not one of its resolutions"),
         ({"topics": ()}, "topics must be"),
         ({"contract": 99}, "version 99"),
+        ({"topics": "a.b.#"}, "topics = 'a.b.#', which is no tuple: write topics = (...,)"),
+        ({"topics": (7,)}, "declares 7 among its topics: they must be texts"),
+        ({"values": Value("a")}, "which is no tuple: write values = (...,), with a comma"),
+        ({"values": ("a",)}, "declares 'a' among its values: they must be Values"),
+        ({"keys": Key("a")}, "which is no tuple: write keys = (...,)"),
+        ({"keys": "a"}, "declares keys = 'a': it must be a tuple of Keys"),
+        ({"keys": (Key,)}, "they must be Keys"),
+        ({"resolutions": timedelta(days=1)}, "which is no tuple: write resolutions = (...,)"),
+        ({"resolutions": (60,)}, "declares 60 among its resolutions: they must be timedeltas"),
+        ({"retention": {timedelta(days=1): 7}}, "declares 7 in its retention"),
+        ({"retention": timedelta(days=7)}, "it must be a dict of timedeltas"),
+        ({"backlog_delta": 7}, "backlog_delta = 7: it must be a timedelta"),
+        ({"row": lambda self, message: []}, None),
+        ({"topic": ("a.b.#",)}, "has 'topic', which nothing reads, and no 'topics'"),
+        ({"_topic": ("a.b.#",)}, None),
+        ({"key": (Key("a"),)}, "write 'keys', or _key where it is a name of your own"),
+        ({"retentions": {}}, "and no 'retention'"),
+        ({"counts_message": True}, "and no 'counts_messages'"),
     ],
 )
-def test_what_breaks_the_contract(attributes: dict[str, Any], reason: str) -> None:
+def test_what_breaks_the_contract(attributes: dict[str, Any], reason: str | None) -> None:
     installed = load(aggregate(**attributes))
+    if reason is None:
+        assert installed.broken == []
+        return
     assert installed.datasets == {}
     assert reason in installed.broken[0].error
+
+
+@pytest.mark.parametrize(
+    ("functions", "reason"),
+    [
+        ({"row": lambda self, message: []}, "has 'row', which nothing reads, and no 'rows'"),
+        ({"process": lambda self, message: []}, "has no rows(self, message)"),
+    ],
+)
+def test_a_function_with_another_name(functions: dict[str, Any], reason: str) -> None:
+    plugin = aggregate(**functions)
+    del plugin.rows
+    (broken,) = load(plugin).broken
+    assert reason in broken.error
 
 
 def test_two_plugins_with_one_ident() -> None:

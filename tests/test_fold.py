@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from statscache.fold import Folder, Partial, combiner, keeps_time
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from statscache.plugins.aggregate import AggregateTable
+from statscache.testing import check_laws, rows_of
 from tests.conftest import NOON, message
 
 
@@ -67,6 +69,16 @@ messages = st.lists(
     ),
     max_size=12,
 )
+
+
+class Colour(StrEnum):
+    """As texts are told apart in many a program; its hash is not that of the text."""
+
+    RED = "red"
+
+
+class Amount(int):
+    """A number that looks like one."""
 
 
 def tables(plugin: Aggregate, *batches: list[Message]) -> dict[str, list[Any]]:
@@ -197,3 +209,27 @@ def test_there_is_one_zero() -> None:
             folder.fold(message(msg=[["a", 1, value, "", "x", 0]]), partial)
         for _, rows_ in folder.tables(partial):
             assert "-0.0" not in repr(rows_)
+
+
+class Coloured(Counted):
+    name = "coloured"
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        colour, amount = message.msg
+        return [(Colour(colour) if amount % 2 else colour, amount)]
+
+
+def test_a_subclass_of_str_is_a_text_whichever_comes_first() -> None:
+    found = [message(timestamp=NOON, msg=["red", amount]) for amount in (1, 2, 3)]
+    check_laws(Coloured({}), found)
+    (row,) = rows_of(Coloured({}), found)["coloured-7d"]
+    assert (row[1:], type(row[1])) == (("red", 6), str)
+
+
+def test_what_does_not_fit_is_told_by_its_type() -> None:
+    class Wrong(Counted):
+        def rows(self, message: Message) -> list[tuple[Any, ...]]:
+            return [("red", Amount(7))]
+
+    with pytest.raises(InvalidRow, match=r"not \('red', 7\): total is of type Amount"):
+        rows_of(Wrong({}), [message()])

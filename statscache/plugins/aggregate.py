@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, get_args
 
 from sqlalchemy import BigInteger, Column, Double, Index, MetaData, Table
@@ -279,6 +280,8 @@ def _check(plugin: Aggregate) -> None:
             f"is written for version {plugin.contract} of the aggregate contract; this "
             f"statscache has version {Aggregate.contract}: install a matching release"
         )
+    _check_spelling(plugin, refuse)
+    _check_shapes(plugin, refuse)
     if not plugin.values:
         refuse("declares no value columns")
     names = [*(key.name for key in plugin.keys), *(value.name for value in plugin.values)]
@@ -314,6 +317,66 @@ def _check(plugin: Aggregate) -> None:
     for width in plugin.retention:
         if width not in plugin.resolutions:
             refuse(f"declares a retention for {width!r}, which is not one of its resolutions")
+    if type(plugin).rows is Aggregate.rows:
+        refuse("has no rows(self, message), which says what a message adds")
+
+
+_SHAPES: Mapping[str, type] = {
+    "topics": str,
+    "keys": Key,
+    "values": Value,
+    "resolutions": timedelta,
+}
+"""What is in the tuples that a plugin declares."""
+
+_OPTIONAL = (*_SHAPES, "retention", "backlog_delta", "counts_messages", "rows")
+"""What may be absent, so that a plugin that spells it in another way would count wrongly."""
+
+_ALIKE = 0.8
+"""How much of two names is the same, from which on one is taken for a mistake of the other."""
+
+
+def _check_spelling(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
+    """Refuse names that are nearly those of the contract, where these are not used."""
+    own: set[str] = set()
+    for ancestor in type(plugin).__mro__:
+        if ancestor not in Aggregate.__mro__:
+            own.update(vars(ancestor))
+    unused = [name for name in _OPTIONAL if name not in own]
+    for name in sorted(own):
+        similar = get_close_matches(name, unused, n=1, cutoff=_ALIKE)
+        if similar and not name.startswith("_"):
+            refuse(
+                f"has {name!r}, which nothing reads, and no {similar[0]!r}: write {similar[0]!r}, "
+                f"or _{name} where it is a name of your own"
+            )
+
+
+def _check_shapes(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
+    """Refuse what is not a tuple of what belongs there."""
+    for name, kind in _SHAPES.items():
+        given = getattr(plugin, name)
+        what = "texts" if kind is str else f"{kind.__name__}s"
+        if isinstance(given, kind):
+            refuse(
+                f"declares {name} = {given!r:.80}, which is no tuple: write {name} = (...,), with "
+                "a comma before the bracket"
+            )
+        if not isinstance(given, tuple | list | set | frozenset):
+            refuse(f"declares {name} = {given!r:.80}: it must be a tuple of {what}")
+        for each in given:
+            if not isinstance(each, kind):
+                refuse(f"declares {each!r:.80} among its {name}: they must be {what}")
+    if not isinstance(plugin.retention, Mapping):
+        refuse(
+            f"declares retention = {plugin.retention!r:.80}: it must be a dict of timedeltas, "
+            "resolution to age"
+        )
+    for each in (*plugin.retention, *plugin.retention.values()):
+        if not isinstance(each, timedelta):
+            refuse(f"declares {each!r:.80} in its retention: resolutions and ages are timedeltas")
+    if plugin.backlog_delta is not None and not isinstance(plugin.backlog_delta, timedelta):
+        refuse(f"declares backlog_delta = {plugin.backlog_delta!r:.80}: it must be a timedelta")
 
 
 def _refuser(plugin: Aggregate) -> Callable[[str], None]:

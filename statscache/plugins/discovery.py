@@ -227,6 +227,9 @@ def _add(
         classic = make()
         if classic.model is None:
             raise InvalidPlugin(f"{plugin_class.__name__} has no model: set it to a BaseModel")
+        delta = classic.backlog_delta
+        if delta is not None and not isinstance(delta, timedelta):
+            raise InvalidPlugin(f"backlog_delta = {delta!r:.80} must be a timedelta")
         label = "end" if classic.interval else "message"
         _register(
             installed,
