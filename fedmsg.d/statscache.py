@@ -38,7 +38,8 @@ config = {
     "statscache.plugins.disabled": [],
     # How many bytes are kept of messages that could not be counted; the others are counted only.
     "statscache.rejected.bytes": 64 * 1024 * 1024,
-    # Names that appear nowhere: not stored, not served, history included.
+    # Names that appear nowhere: not stored, not served, history included. A host (name@host) and
+    # capitals make no other name.
     "statscache.people.hidden": [],
     # Accounts that the statistics about people leave out.
     "statscache.people.bots": ["anonymous", "bodhi", "koschei", "masher", "releng", "zodbot"],

@@ -3,8 +3,9 @@
 What happens on the bus is public, and still some people do not want to be counted. A name of
 ``statscache.people.hidden`` is neither stored nor served: new rows that bear it are not written,
 those that are there already are deleted when the hub starts, and the API passes over them from its
-own start on. Wherever a row says who somebody is, its whole text is compared; in other text (the
-name of a fork, the message of a log) the name counts where it stands as a word.
+own start on. Wherever a row says who somebody is, its whole text is compared, but for the host of
+``name@host``; in other text (the name of a fork, the message of a log) the name counts where it
+stands as a word. No answer tells a hidden name from one that nobody has.
 
 The accounts of ``statscache.people.bots`` are stored and not served by the statistics about people,
 so that the list can be changed at any time.
@@ -16,7 +17,8 @@ counted as ever. People are what a plugin says that are: the keys with the role 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import string
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,13 +50,16 @@ KNOWN_BOTS = (
 
 _OUTSIDE_OF_NAMES = "[^A-Za-z0-9_]"
 
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
 
 @dataclass(frozen=True)
 class People:
     """Who is left out, and whether the others are listed, as it is configured.
 
     Attributes:
-        hidden: names that appear nowhere; upper and lower case are the same.
+        hidden: names that appear nowhere; upper and lower case are the same, and so is an address
+            at any host.
         bots: accounts that the statistics about people leave out.
         lists: whether an answer may say who there is.
         rankings: whether it may compare people, and complete their names, where it may list them.
@@ -72,14 +77,14 @@ class People:
         Raises:
             ConfigurationError: one is not a list of names, or neither true nor false.
         """
-        hidden = {name.lower() for name in _names(config, HIDDEN)}
+        hidden = {_bare(name) for name in _names(config, HIDDEN)}
         bots = set(_names(config, BOTS, KNOWN_BOTS))
         switches = _switch(config, LISTS), _switch(config, RANKINGS)
         return cls(tuple(sorted(hidden)), tuple(sorted(bots)), *switches)
 
     def is_hidden(self, name: object) -> bool:
         """Whether this is one of the names that appear nowhere."""
-        return isinstance(name, str) and name.lower() in self.hidden
+        return isinstance(name, str) and _bare(name) in self.hidden
 
     def mentions(self, text: object) -> bool:
         """Whether a hidden name stands in a text, as a word."""
@@ -96,8 +101,21 @@ class People:
     @cached_property
     def _pattern(self) -> str:
         # For the regular expressions of Python and of PostgreSQL alike.
-        names = "|".join(re.escape(name) for name in self.hidden)
-        return f"(^|{_OUTSIDE_OF_NAMES})({names})({_OUTSIDE_OF_NAMES}|$)"
+        return f"(^|{_OUTSIDE_OF_NAMES})({self._alternatives})({_OUTSIDE_OF_NAMES}|$)"
+
+    @cached_property
+    def _alternatives(self) -> str:
+        return "|".join(re.escape(name) for name in self._spellings)
+
+    @cached_property
+    def _spellings(self) -> tuple[str, ...]:
+        """What a database may make of hidden names in lower case: some know ASCII only."""
+        found = {
+            spelling.translate(_ASCII_LOWER)
+            for name in self.hidden
+            for spelling in (name, name.upper(), name.capitalize(), name.title())
+        }
+        return tuple(sorted(found))
 
     def shown(self, dataset: Dataset) -> Sequence[ColumnElement[bool]]:
         """The conditions of SQL for the rows that may be served."""
@@ -106,13 +124,20 @@ class People:
             conditions += [column.not_in(self.bots) for column in _user_columns(dataset)]
         return conditions
 
-    def may_show(self, dataset: Dataset, column: str, value: object) -> bool:
-        """Whether rows with this ``value`` in a column may be served."""
-        keys = dataset.plugin.keys if isinstance(dataset.plugin, Aggregate) else ()
-        role = next((key.role for key in keys if key.name == column), None)
-        if role == "user":
-            return not self.is_hidden(value) and value not in self.bots
-        return role in NO_PEOPLE or not self.mentions(value)
+    def is_bot(self, dataset: Dataset, column: str, value: object) -> bool:
+        """Whether ``value`` is an account that the statistics about people leave out."""
+        return value in self.bots and column in columns(dataset)
+
+    def veiled(self, dataset: Dataset, column: Column[Any], value: Any) -> Any:
+        """``value`` as it is looked for in a column: for a hidden one, what no row has.
+
+        So it takes no longer to find nothing of somebody who is still stored than of nobody.
+        """
+        if column in set(_user_columns(dataset)):
+            is_hidden = self.is_hidden(value)
+        else:
+            is_hidden = column in set(_text_columns(dataset)) and self.mentions(value)
+        return f"{value}@" if is_hidden else value
 
     def refusal(self, plugin: Aggregate) -> Callable[[Sequence[Any]], bool] | None:
         """A function that says whether a row (keys, then values) may not be stored.
@@ -144,9 +169,16 @@ class People:
     def _hiding(self, dataset: Dataset) -> list[ColumnElement[bool]]:
         if not self.hidden:
             return []
-        users = _user_columns(dataset)
         clauses: list[ColumnElement[bool]] = [
-            func.lower(column).in_(self.hidden) for column in users
+            or_(
+                func.lower(column).in_(self._spellings),
+                # Few have a host, and an expression takes longer.
+                and_(
+                    column.contains("@"),
+                    func.lower(column).regexp_match(f"^({self._alternatives})@"),
+                ),
+            )
+            for column in _user_columns(dataset)
         ]
         for column in _text_columns(dataset):
             clause = func.lower(column).regexp_match(self._pattern)
@@ -165,22 +197,32 @@ def columns(dataset: Dataset) -> tuple[str, ...]:
     return tuple(key.name for key in keys if key.role == "user")
 
 
+def naming(dataset: Dataset) -> Set[Column[Any]]:
+    """The columns with text in which somebody's name may be."""
+    return {*_user_columns(dataset), *_text_columns(dataset)}
+
+
 def _user_columns(dataset: Dataset) -> list[Column[Any]]:
-    return [dataset.model.__table__.c[name] for name in columns(dataset)]
+    return [column for column in _texts(dataset) if column.name in columns(dataset)]
 
 
 def _text_columns(dataset: Dataset) -> list[Column[Any]]:
     """The columns with text that may mention somebody."""
-    table = dataset.model.__table__
     plugin = dataset.plugin
     exempt: set[str] = set()
     if isinstance(plugin, Aggregate):
         exempt = {key.name for key in plugin.keys if key.role is not None}
-    return [
-        column
-        for column in table.columns
-        if isinstance(column.type, String) and column.name not in exempt
-    ]
+    return [column for column in _texts(dataset) if column.name not in exempt]
+
+
+def _texts(dataset: Dataset) -> list[Column[Any]]:
+    table = dataset.model.__table__
+    return [column for column in table.columns if isinstance(column.type, String)]
+
+
+def _bare(name: str) -> str:
+    """A name as it is compared: in lower case, and without a host."""
+    return (name.partition("@")[0] or name).lower()
 
 
 def _names(config: Mapping[str, Any], key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None
     assert {row["user"] for row in client.get(day).json} == {"ralphbean", "toshio"}
     forks = client.get("/api/number-of-contribution-per-project-to-pagure.io-1d").json
     assert {row["project"] for row in forks} == {"forks/ralphbean/x", "y"}
-    for asked in (HIDDEN, "Ralph"):
+    for asked in (HIDDEN, "Ralph", RETURNED):
         assert client.get(f"{day}?user={asked}").json == []
 
 
@@ -194,6 +194,103 @@ def test_numbers_are_given_of_people_who_are_named(migrated_uri: str) -> None:
     assert page.status_code == 200
     assert "whom this server does not list" in page.text
     assert "?user=somebody" in page.text
+
+
+NOBODY = "nalph"
+"""Nobody is called so."""
+
+RETURNED = f"{HIDDEN}@example.org"
+
+
+def like_nobody(text: str) -> str:
+    """The same of nobody; somebody else's name begins so, and long labels end within it."""
+    for letter, another in ((HIDDEN[0], NOBODY[0]), (HIDDEN[0].upper(), NOBODY[0].upper())):
+        text = re.sub(f"{letter}(?={HIDDEN[1:-1]}({HIDDEN[-1]}(?!bean)|\u2026))", another, text)
+    return text
+
+
+def asking(name: str) -> list[str]:
+    """Queries that name somebody, of every kind of column, on every route that has filters."""
+    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    user, project = "volume-by-user-1d", "number-of-contribution-per-project-to-pagure.io-1d"
+    found = []
+    for ident, column, value in (
+        (user, "user", name),
+        (user, "user", name.title()),
+        (user, "user", f"{name}@example.org"),
+        (user, "user", f"{SOMEBODY}&user={name}"),
+        (project, "project", f"forks/{name}/x"),
+    ):
+        for tail in (
+            *("?", "?format=csv&", "?format=ndjson&rows_per_page=all&", "?format=html&"),
+            *(f"/summary?{span}&", f"/series?{span}&by={column}&", f"/top?{span}&by={column}&"),
+            *(f"/messages?{span}&", f"/badge?{span}&"),
+        ):
+            found.append(f"/api/{ident}{tail}{column}={value}")
+            found.append(f"/api/{ident}{tail}not_{column}={value}")
+    return found
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_who_is_hidden_is_answered_like_nobody(migrated_uri: str, *, is_stored: bool) -> None:
+    archive = {"statscache.datagrepper.endpoint": "https://archive.example/"}
+    hiding = configured(migrated_uri, hidden=[f"{HIDDEN.title()}@fedoraproject.org"]) | archive
+    count(
+        configured(migrated_uri) if is_stored else hiding,
+        [*MESSAGES, commit(RETURNED), commit(RETURNED.title())],
+    )
+    app = create_app(hiding)
+    client = app.test_client()
+    searched: list[tuple[str, Any]] = []
+    engine = app.extensions["statscache"]._database.engine
+
+    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_rest: Any) -> None:
+        # What the hub says of itself is read anew once in a while.
+        if "FROM statscache_" not in text:
+            searched.append((text, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    for address in asking(HIDDEN):
+        # What all such answers share is kept from now on.
+        client.get(like_nobody(address).replace(NOBODY, "zalph").replace(NOBODY.title(), "Zalph"))
+        searched.clear()
+        answer = client.get(address)
+        made, values = [text for text, _ in searched], texts(searched)
+        assert answer.status_code == 200, answer.text
+        searched.clear()
+        other = client.get(like_nobody(address))
+        # The same work is done: what is looked for is what no row has, in either case.
+        assert made == [text for text, _ in searched], address
+        assert len(values) == len(texts(searched))
+        for value, like_it in zip(values, texts(searched), strict=True):
+            assert value == like_it or like_nobody(value) == f"{like_it}@", (value, like_it)
+        assert like_nobody(answer.text) == other.text, address
+        tagged = [name for name, _ in answer.headers]
+        assert tagged == [name for name, _ in other.headers]
+        for name, text in answer.headers:
+            assert name == "ETag" or like_nobody(text) == other.headers[name]
+        # Nor is it repeated, but for what was typed into a page, or as what a badge is of.
+        if "format=html" not in address and not re.search("/badge.*project=", address):
+            assert not NAME.search(answer.text), address
+
+
+def texts(searched: list[tuple[str, Any]]) -> list[str]:
+    """The texts among the parameters of statements."""
+    found = [p.values() if isinstance(p, dict) else p or () for _, p in searched]
+    return [value for values in found for value in values if isinstance(value, str)]
+
+
+def test_somebody_who_has_rows_is_told_of(migrated_uri: str) -> None:
+    archive = {"statscache.datagrepper.endpoint": "https://archive.example/"}
+    config = configured(migrated_uri, hidden=[HIDDEN]) | archive
+    count(config)
+    client = create_app(config).test_client()
+    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    found = client.get(f"/api/volume-by-user-1d/messages?{span}&user={SOMEBODY}&user={NOBODY}").json
+    assert f"user={SOMEBODY}&" in found["search"]
+    assert NOBODY not in found["search"]
+    badge = client.get(f"/api/volume-by-user-1d/badge?{span}&user={SOMEBODY}").json
+    assert badge["label"] == f"volume, by user: {SOMEBODY}"
 
 
 def test_what_was_stored_is_deleted_when_the_hub_starts(migrated_uri: str) -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from statscache.app import ranges, sources, summary
+from statscache import people
+from statscache.app import named, ranges, sources, summary
 from statscache.app.aggregation import Aggregation, Number
 from statscache.app.reader import Span
 from statscache.app.route import Answer, Call, Lifetime, Route, everybody
-from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
 
@@ -92,15 +92,9 @@ def short(number: Number) -> str | None:
 
 
 def _label(call: Call) -> str:
-    dataset = call.dataset
-    people = people_of(dataset.plugin)
-    names = [
-        str(value)
-        for one in call.filters
-        for value in one.values
-        if not one.negated and people.may_show(dataset, one.column, value)
-    ]
-    text = str(dataset.plugin.name) + (f": {', '.join(names)}" if names else "")
+    known = named.known(call, people.columns(call.dataset))
+    names = [str(value) for one in known if not one.negated for value in one.values]
+    text = str(call.dataset.plugin.name) + (f": {', '.join(names)}" if names else "")
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}\u2026"
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from statscache.app import coverage, ranges
+from statscache.app import coverage, named, ranges
 from statscache.app.coverage import Coverage
 from statscache.app.filters import Filters
 from statscache.app.problems import Problem
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope, nobody
+from statscache.app.route import Answer, Call, Lifetime, Route, nobody
 from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate, Key
 from statscache.plugins.discovery import Dataset
@@ -140,13 +140,13 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
 
 
 def _conditions(dataset: Dataset, filters: Filters) -> dict[str, Condition]:
-    """By column, without the values that no row is served with: they are not even repeated."""
+    """By column, without accounts that no row is served with."""
     people = people_of(dataset.plugin)
     found: dict[str, Condition] = {}
     for filter_ in filters:
         known = found.get(filter_.column, Condition())
         values = tuple(
-            value for value in filter_.values if people.may_show(dataset, filter_.column, value)
+            value for value in filter_.values if not people.is_bot(dataset, filter_.column, value)
         )
         found[filter_.column] = (
             Condition(known.wanted, values)
@@ -311,7 +311,7 @@ def _answer(call: Call) -> Answer:
             "there is no archive to lead to: the operator of this server has not set "
             "statscache.datagrepper.endpoint",
         )
-    found = query_of(call.dataset, call.filters)
+    found = query_of(call.dataset, named.known(call, named.columns(call.dataset)))
     covered = coverage.of_call(call)
     start, stop = _window(call, covered)
     is_empty = found.is_empty or start >= stop
@@ -435,7 +435,6 @@ ROUTE = Route(
     lists=nobody,
     parameters=(ranges.START, ranges.STOP, ranges.TZ),
     filterable=True,
-    scope=Scope.NOTHING,
     state=coverage.of_call,
     clock=True,
     schema=SCHEMA,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Integer, String, inspect, or_
 
-from statscache.people import people_of
+from statscache.people import People, people_of
 from statscache.plugins.aggregate import QUERY_PARAMETERS, Aggregate
 from statscache.plugins.discovery import Dataset
 
@@ -67,16 +67,19 @@ def clauses(filters: Iterable[Filter], dataset: Dataset) -> Sequence[ColumnEleme
     available = columns(dataset)
     people = people_of(dataset.plugin)
     return [
-        *(_clause(filter_, available[filter_.column]) for filter_ in filters),
+        *(_clause(filter_, available[filter_.column], people, dataset) for filter_ in filters),
         *people.shown(dataset),
     ]
 
 
-def _clause(filter_: Filter, column: Column[Any]) -> ColumnElement[bool]:
-    if len(filter_.values) == 1:
-        (value,) = filter_.values
+def _clause(
+    filter_: Filter, column: Column[Any], people: People, dataset: Dataset
+) -> ColumnElement[bool]:
+    values = tuple(people.veiled(dataset, column, value) for value in filter_.values)
+    if len(values) == 1:
+        (value,) = values
         found = column != value if filter_.negated else column == value
     else:
-        found = column.not_in(filter_.values) if filter_.negated else column.in_(filter_.values)
+        found = column.not_in(values) if filter_.negated else column.in_(values)
     # What has no value is not the value that is left out.
     return or_(found, column.is_(None)) if filter_.negated and column.nullable else found
