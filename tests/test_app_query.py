@@ -170,14 +170,19 @@ def test_ndjson_is_a_row_a_line(api: Served) -> None:
 
 def test_times_relative_to_the_present(api: Served) -> None:
     api.now = NOON + 3600 + 59 * 60
-    # The present is rounded down to the hour, and the end of a range up to the next.
+    # The present is rounded down to the hour; only "now" is the end of the one that is open.
     assert found(api, "sizes-1h", start="-1h") == found(api, "sizes-1h", start=NOON)
-    assert found(api, "sizes-1h", start="now") == found(api, "sizes-1h", start=NOON + 3600)
+    assert found(api, "sizes-1h", stop="-1h") == found(api, "sizes-1h", stop=NOON)
+    assert found(api, "sizes-1h", start="-0h") == found(api, "sizes-1h", start=NOON + 3600)
+    assert found(api, "sizes-1h", start="now") == found(api, "sizes-1h", start=NOON + 7200)
     assert found(api, "sizes-1h", stop="now") == found(api, "sizes-1h", stop=NOON + 7200)
     assert found(api, "sizes-1h", start="2023-11-15T13:00", stop="2023-11-16") == found(
         api, "sizes-1h", start=NOON + 3600
     )
     assert found(api, "sizes-1h", start="2023-12") == []
+    for cut in ("-1h", "-0h", "now", "-59m", NOON, NOON + 1, NOON + 3601, "2023-11-15T13:30"):
+        parts = found(api, "sizes-1h", start=cut) + found(api, "sizes-1h", stop=cut)
+        assert sorted(parts) == sorted(found(api, "sizes-1h")), cut
 
 
 def test_no_column_can_be_called_like_a_parameter() -> None:

@@ -118,7 +118,7 @@ class Planner:
         parsed = query.parse(pairs, parameters, dataset, filterable=route.filterable)
         steps = route.steps(dataset, parsed.values)
         now, after = steps.floor(clock), steps.after(clock)
-        values, is_relative = _resolve(parameters, parsed.values, now, after)
+        values, is_relative = _resolve(parameters, parsed.values, now, steps.end(clock))
         address = quote(request.path.encode("latin-1"), safe="/")
         tells_time = now if route.clock else None
         text = canonical.write(address, parameters, values, parsed.filters, dataset, tells_time)
@@ -186,7 +186,7 @@ def _negotiate(request: Request, route: Route, texts: Mapping[str, str]) -> str:
 
 
 def _resolve(
-    parameters: Iterable[Parameter], values: Mapping[str, Any], now: float, after: float
+    parameters: Iterable[Parameter], values: Mapping[str, Any], now: float, end: float
 ) -> tuple[Mapping[str, Any], bool]:
     """The values with times in UNIX seconds, and whether one of them was relative.
 
@@ -196,7 +196,6 @@ def _resolve(
     for parameter in parameters:
         time = values[parameter.name]
         if isinstance(time, Time):
-            present = after if parameter.is_end else now
-            resolved[parameter.name] = time.at(present, values.get("tz"))
+            resolved[parameter.name] = time.at(now, values.get("tz"), end=end)
             is_relative |= time.is_relative
     return resolved, is_relative

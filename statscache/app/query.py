@@ -65,8 +65,6 @@ class Parameter:
         repeatable: whether it may come several times; the value is then a tuple.
         most: how often, at most.
         is_required: whether a query without it is refused, by the route.
-        is_end: whether it is the end of a range of times: what is relative to the present is then
-            relative to the end of the step that the present is in, so that the range has all of it.
     """
 
     name: str
@@ -78,7 +76,6 @@ class Parameter:
     repeatable: bool = False
     most: int = MOST_PAIRS
     is_required: bool = False
-    is_end: bool = False
 
     def kind_for(self, dataset: Dataset | None) -> Kind:
         """What its value is in queries of ``dataset``."""
@@ -155,6 +152,8 @@ def _callback(name: str, text: str) -> str:
 
 
 def _moment_text(value: float) -> str:
+    if isinstance(value, times.Open):
+        return f"now {float(value)!r}"
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
@@ -179,9 +178,7 @@ CALLBACK = Parameter(
 )
 CACHE_BUSTER = Parameter("_", TEXT, "Ignored; jQuery sends it.")
 START = Parameter("start", TIME, "From this time on.", example="-7d")
-STOP = Parameter(
-    "stop", TIME, "Only what is earlier than this time.", example="2015-11-01", is_end=True
-)
+STOP = Parameter("stop", TIME, "Only what is earlier than this time.", example="2015-11-01")
 
 PLAIN = (CALLBACK, CACHE_BUSTER)
 """The parameters of every route that answers JSON; no declaration needs to name them."""

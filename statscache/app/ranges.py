@@ -1,7 +1,9 @@
 """The range of a chart: which buckets, of what time zone, made of which tables.
 
-``series``, ``summary`` and ``top`` read ranges alike. A range is made of whole buckets, of all that
-have an instant between ``start`` and ``stop``.
+``series``, ``summary`` and ``top`` read ranges alike. A range is made of whole buckets: ``start``
+and ``stop`` are rounded down to the start of the bucket that they are in, so that ranges that
+follow each other share none, and add up. Only ``now`` is the end of its bucket, as start and as
+stop.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from statscache.app.query import Kind, Parameter
 from statscache.app.revisions import Snapshot
 from statscache.app.route import Call, Lifetime
 from statscache.app.sources import Measure, Part, Source, Unfit
-from statscache.app.times import Steps, Time
+from statscache.app.times import Open, Steps
 from statscache.app.zones import Buckets, Calendar, Resolution, TooManyBuckets
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -96,14 +98,14 @@ TZ = Parameter(
     suits=lambda dataset: not has_buckets(dataset) or merges(dataset),
 )
 # Of the finest resolutions there would be too many buckets in a week.
-START = replace(query.START, example="-1d")
+START = replace(query.START, summary="From the bucket on that this time is in.", example="-1d")
 STOP = Parameter(
     "stop",
     query.TIME,
-    "Up to this time; up to now where it is not said, with the bucket that is still open.",
-    Time(),
+    "Up to the bucket that this time is in, without it; up to now where it is not said, with the "
+    "bucket that is still open.",
+    times.NOW,
     example="2015-11-01",
-    is_end=True,
 )
 SELECT = Parameter(
     "select", _measures_kind, "Only these columns of numbers, comma separated, in this order."
@@ -192,13 +194,42 @@ class Range:
         return Range(self.calendar, buckets, self.sources, sources.divide(buckets, self.sources))
 
 
+@dataclass(frozen=True)
+class RangeSteps:
+    """What the present is rounded down to, and the buckets of which one is open.
+
+    Attributes:
+        calendar: of the steps: the finer of the widths of the ident and of the buckets.
+        buckets: None where their width is yet to be chosen.
+    """
+
+    calendar: Calendar
+    buckets: Calendar | None
+
+    def floor(self, moment: float) -> float:
+        """The start of the step that ``moment`` is in."""
+        return self.calendar.floor(moment)
+
+    def after(self, moment: float) -> float:
+        """The start of the next step."""
+        return self.calendar.after(moment)
+
+    def end(self, moment: float) -> float:
+        """The end of the bucket that is open."""
+        if self.buckets is None:
+            return Open(self.calendar.after(moment))
+        return self.buckets.after(moment)
+
+
 def steps(dataset: Dataset | None, values: Mapping[str, Any]) -> Steps:
     """What the present is rounded down to: the finer of the widths of the ident and the buckets."""
     if dataset is None or dataset.schedule is None:
         return times.MINUTES
-    own, wanted = _own(dataset), values.get("resolution")
-    resolution = wanted if wanted is not None and wanted.width < own.width else own
-    return Calendar(resolution, values.get("tz"))
+    own, zone = _own(dataset), values.get("tz")
+    wanted = values.get("resolution") or own
+    finer = min(own, wanted, key=lambda resolution: resolution.width)
+    is_chosen = values.get("points") is not None
+    return RangeSteps(Calendar(finer, zone), None if is_chosen else Calendar(wanted, zone))
 
 
 def state(call: Call, snapshot: Snapshot) -> Hashable:
@@ -256,7 +287,10 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
         calendar = Calendar(resolution, values["tz"])
         ends = _ends(values, default_span(resolution if points is None else own))
         try:
-            buckets = calendar.lay(*ends, points or MOST_BUCKETS)
+            buckets = _lay(calendar, ends, points or MOST_BUCKETS)
+            if not buckets.count:
+                problem = partial(_empty, calendar)
+                continue
             found = Range(calendar, buckets, tables, sources.divide(buckets, tables))
             if tables[-1].merges or not found.needs_merging:
                 return found
@@ -298,6 +332,23 @@ def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]
     return start, stop
 
 
+def _lay(calendar: Calendar, ends: tuple[float, float], most: int) -> Buckets:
+    """The buckets from that of the one end to before that of the other."""
+    start, stop = (
+        calendar.after(end - 1) if isinstance(end, Open) else calendar.floor(end) for end in ends
+    )
+    return calendar.lay(start, stop, most)
+
+
+def _empty(calendar: Calendar) -> Problem:
+    name = calendar.resolution.name
+    return query.problem(
+        "stop",
+        f"is in the same bucket of {name} as start: both are rounded down to its start, and there "
+        "is nothing between them; ask for a finer resolution, or for a later stop",
+    )
+
+
 def _too_many(
     dataset: Dataset, calendar: Calendar, ends: tuple[float, float], points: int | None
 ) -> Problem:
@@ -323,7 +374,9 @@ def _unfit(
     for resolution in _resolutions(dataset).values():
         try:
             other = Calendar(resolution, calendar.zone)
-            buckets = other.lay(*ends, MOST_BUCKETS)
+            buckets = _lay(other, ends, MOST_BUCKETS)
+            if not buckets.count:
+                continue
             found = Range(other, buckets, tables, sources.divide(buckets, tables))
             if tables[-1].merges or not found.needs_merging:
                 fitting.append(resolution.name)

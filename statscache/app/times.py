@@ -1,8 +1,9 @@
 """Times as people write them: UNIX seconds, ISO 8601, or relative to the present.
 
 A relative time is not a number until it is known what the present is rounded down to: see
-:class:`Steps`. Dates, and days, months and years before the present, are those of a time zone; of
-UTC where a query names none.
+:class:`Steps`. ``now`` alone is the end of what is open, wherever it stands, so that ranges that
+follow each other add up. Dates, and days, months and years before the present, are those of a time
+zone; of UTC where a query names none.
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ class Steps(Protocol):
     def after(self, moment: float) -> float:
         """The start of the next step, which is later than ``moment``."""
 
+    def end(self, moment: float) -> float:
+        """What ``now`` means at ``moment``: the end of the bucket that is open."""
+
+
+class Open(float):
+    """The end of an open step, which is to be that of the open bucket once its width is chosen."""
+
 
 @dataclass(frozen=True)
 class Every:
@@ -73,6 +81,8 @@ class Every:
     def after(self, moment: float) -> float:
         """The start of the next step."""
         return self.floor(moment) + self.width
+
+    end = after
 
 
 MINUTES = Every(60)
@@ -98,6 +108,7 @@ class Time:
         days: and calendar days,
         months: and calendar months before it.
         is_local: whether it is a date or time without a zone, ``moment`` being what it is in UTC.
+        is_now: whether it is ``now``, which is later than ``-0d``.
     """
 
     moment: float | None = None
@@ -105,17 +116,23 @@ class Time:
     days: int = 0
     months: int = 0
     is_local: bool = False
+    is_now: bool = False
 
     @property
     def is_relative(self) -> bool:
         """Whether it depends on the present."""
         return self.moment is None
 
-    def at(self, now: float, zone: tzinfo | None = None) -> float:
-        """UNIX seconds when the present is ``now``; never earlier than 1970.
+    def at(self, now: float, zone: tzinfo | None = None, *, end: float | None = None) -> float:
+        """UNIX seconds; never earlier than 1970.
 
-        ``zone`` is that of dates and days; None is UTC.
+        Args:
+            now: the present, rounded down.
+            zone: that of dates and days; None is UTC.
+            end: of what is open at present; None where nothing is rounded.
         """
+        if self.is_now and end is not None:
+            return end
         if self.moment is not None:
             if not self.is_local or zone is None:
                 return self.moment
@@ -132,6 +149,9 @@ class Time:
         return max(EARLIEST, moment - self.seconds)
 
 
+NOW = Time(is_now=True)
+
+
 def parse(text: str) -> Time:
     """The time that ``text`` means.
 
@@ -143,6 +163,8 @@ def parse(text: str) -> Time:
     """
     if len(text) > LONGEST:
         raise ValueError(f"must be a time such as {EXAMPLES}, of {LONGEST} characters at most")
+    if text == "now":
+        return NOW
     if _RELATIVE.fullmatch(text):
         return _relative(text)
     is_local = False
