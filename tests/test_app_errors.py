@@ -129,6 +129,65 @@ def test_other_origins_may_ask(client: FlaskClient, path: str) -> None:
     assert "GET" in answer.headers["Access-Control-Allow-Methods"]
 
 
+@pytest.mark.parametrize("path", ["/api/", "/api/volume-1d", "/api/no", "/nothing"])
+def test_other_origins_may_send_any_header(client: FlaskClient, path: str) -> None:
+    wanted = "cache-control,content-type,if-modified-since,x-requested-with"
+    asked = {
+        "Origin": "https://example.org",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": wanted,
+    }
+    answer = client.options(path, headers=asked)
+    assert answer.status_code == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Access-Control-Allow-Headers"] == wanted
+    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
+    assert "Access-Control-Request-Headers" in ", ".join(answer.headers.getlist("Vary"))
+    assert client.options(path).headers["Access-Control-Allow-Headers"] == "*"
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "shown"),
+    [
+        ("/nothing", 404, "There is no such page"),
+        ("/api/volume-1", 404, '<a href="/api/volume-1d">volume-1d</a>'),
+        ("/api/volume-1d?strat=1", 400, "<code>start</code>"),
+        ("/api/volume-1d?strat=1&format=html", 400, "<code>start</code>"),
+        ("/api/volume-1d/series?start=%3Cscript%3E", 400, "&lt;script&gt;"),
+        ("/reference?x=1", 400, "not a parameter of this route"),
+    ],
+)
+def test_a_person_is_shown_what_is_wrong(
+    client: FlaskClient, path: str, status: int, shown: str
+) -> None:
+    answer = client.get(path, headers={"Accept": BROWSER})
+    assert (answer.status_code, answer.mimetype) == (status, "text/html")
+    assert shown in answer.text
+    assert "<script>" not in answer.text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "Accept" in answer.headers["Vary"]
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_programs_are_told_in_their_format(client: FlaskClient) -> None:
+    for accept in ("*/*", "application/json", "application/json, text/html;q=0.9", ""):
+        assert_problem(client.get("/api/volume-1", headers={"Accept": accept}), 404)
+    for path in ("/api/volume-1d?strat=1&format=json", "/api/volume-1d?strat=1&callback=a"):
+        assert_problem(client.get(path, headers={"Accept": BROWSER}), 400)
+
+
+def test_a_person_is_told_that_the_database_is_away(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'later.db'}"
+    client = create_app({"statscache.sqlalchemy.uri": uri}).test_client()
+    answer = client.get("/", headers={"Accept": BROWSER})
+    assert (answer.status_code, answer.mimetype) == (503, "text/html")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "statscache db upgrade" in answer.text
+
+
 def test_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'later.db'}"
     client = create_app({"statscache.sqlalchemy.uri": uri}).test_client()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from statscache.app import create_app
@@ -51,6 +54,32 @@ def test_requests_and_the_hub(migrated_uri: str) -> None:
     assert found["statscache_audit_mismatches_total", ("volume-1d",)] == 0
     assert found["statscache_rejected_total", ()] == 0
     assert found["statscache_plugins_broken", ()] == 0
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text",
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    ],
+)
+def test_open_metrics(migrated_uri: str, accept: str) -> None:
+    client = create_app({"statscache.sqlalchemy.uri": migrated_uri}).test_client()
+    client.get("/api/")
+    answer = client.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    found = {
+        (sample.name, tuple(sorted(sample.labels.values()))): sample.value
+        for family in open_metrics_families(answer.text)
+        for sample in family.samples
+    }
+    assert found["statscache_requests_total", ("200", "idents")] == 1
+    assert found["statscache_rejected_total", ()] == 0
+    plain = client.get("/metrics", headers={"Accept": "text/plain;version=0.0.4"})
+    assert plain.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert samples(plain.text).keys() >= {("statscache_rejected_total", ())}
 
 
 def test_what_clients_ask_for_makes_no_labels(migrated_uri: str) -> None:

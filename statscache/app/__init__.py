@@ -12,7 +12,7 @@ from typing import Any
 import flask
 
 from statscache import config as configuration
-from statscache.app import problems, routes
+from statscache.app import problems, rendering, routes
 from statscache.app.dispatch import Dispatcher
 from statscache.app.front import Front
 from statscache.app.metrics import Measured
@@ -60,9 +60,18 @@ def build_app(
     routes.register(app, dispatcher)
     front = Front(app.wsgi_app, dispatcher, settings.request_timeout.total_seconds())
     app.wsgi_app = service.measured = Measured(front, dispatcher)  # type: ignore[method-assign]
+    app.before_request(_answer_preflight)
     app.after_request(_allow_other_origins)
-    problems.register(app)
+    problems.register(app, rendering.of_problem)
     return app
+
+
+def _answer_preflight() -> flask.Response | None:
+    """A browser asks whether it may ask: of any address, so that it is told what is wrong there."""
+    asks = flask.request.headers
+    if flask.request.method == "OPTIONS" and "Access-Control-Request-Method" in asks:
+        return flask.Response(status=204)
+    return None
 
 
 def _allow_other_origins(answer: flask.Response) -> flask.Response:
@@ -71,6 +80,9 @@ def _allow_other_origins(answer: flask.Response) -> flask.Response:
         answer.headers.setdefault(name, text)
     if flask.request.method == "OPTIONS":
         answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
-        answer.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, Last-Event-ID"
+        # None of them gives anybody more than is public.
+        wanted = flask.request.headers.get("Access-Control-Request-Headers", "*")
+        answer.headers["Access-Control-Allow-Headers"] = wanted
+        answer.headers.add("Vary", "Access-Control-Request-Headers")
         answer.headers["Access-Control-Max-Age"] = "86400"
     return answer

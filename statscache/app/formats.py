@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 from werkzeug.datastructures import MIMEAccept
@@ -50,6 +51,11 @@ FORMATS = {
         Format("html", ("text/html", "application/xhtml+xml"), "text/html; charset=utf-8"),
         Format("sse", ("text/event-stream",), "text/event-stream; charset=utf-8"),
         Format("text", ("text/plain",), "text/plain; charset=utf-8"),
+        Format(
+            "openmetrics",
+            ("application/openmetrics-text",),
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
     )
 }
 
@@ -98,7 +104,7 @@ def negotiate(
 def _accepted(header: str, formats: Sequence[str]) -> str:
     if not header:
         return formats[0]
-    accept = parse_accept_header(header, MIMEAccept)
+    accept = _accepting(header)
     by_type = {type_: name for name in formats for type_ in FORMATS[name].types}
     chosen = accept.best_match(by_type)
     if chosen is not None:
@@ -111,6 +117,21 @@ def _accepted(header: str, formats: Sequence[str]) -> str:
         f"ask for {' or '.join(by_type)}",
         allowed=by_type,
     )
+
+
+def prefers_pages(accept_header: str, query: str) -> bool:
+    """Whether it is a person who asks: a browser, that has not been told a format for programs."""
+    said = dict(parse_qsl(query, keep_blank_values=True))
+    if "callback" in said or said.get("format", "html") != "html":
+        return False
+    programs = ("application/problem+json", "application/json")
+    return _accepting(accept_header).best_match((*programs, _BROWSER)) == _BROWSER
+
+
+def _accepting(header: str) -> MIMEAccept:
+    """What an ``Accept`` says, of media types without their parameters: we have one of each."""
+    accept = parse_accept_header(header, MIMEAccept)
+    return MIMEAccept([(type_.partition(";")[0], quality) for type_, quality in accept])
 
 
 def body(answer: Answer, call: Call) -> bytes:

@@ -20,6 +20,7 @@ from prometheus_client import (
     multiprocess,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from statscache.app.dispatch import Dispatcher
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+OPENMETRICS = "openmetrics"
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -90,13 +93,12 @@ class Measured:
 
         return self._app(environ, measured)
 
-    def text(self) -> bytes:
-        """What has been counted, of all processes where they share a folder."""
-        registry = self.registry
+    def register(self, registry: CollectorRegistry) -> None:
+        """Let ``registry`` have what was counted, in all processes where they share a folder."""
         if os.environ.get(MULTIPROCESS_VARIABLE):
-            registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        else:
+            registry.register(self.registry)
 
     def _child(self, route: str, status: str) -> tuple[Any, Any]:
         child = self._children.get((route, status))
@@ -246,8 +248,12 @@ def _counts(connection: Connection) -> Iterator[Metric]:
 
 def _answer(call: Call) -> Answer:
     registry = CollectorRegistry()
+    call.service.measured.register(registry)
     registry.register(Hub(call))
-    body = call.service.measured.text() + generate_latest(registry)
+    if call.format == OPENMETRICS:
+        body = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return Answer(body=body, lifetime=Lifetime.NONE)
+    body = generate_latest(registry)
     return Answer(body=body, content_type=_CONTENT_TYPE, lifetime=Lifetime.NONE)
 
 
@@ -257,7 +263,7 @@ ROUTE = Route(
     summary="What is measured, for Prometheus.",
     description="Times are UNIX seconds.",
     answer=_answer,
-    formats=("text",),
+    formats=("text", OPENMETRICS),
     scope=Scope.EVERYTHING,
     schema={"type": "string"},
 )

@@ -7,45 +7,39 @@ server, in the same moment as the page.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-import jinja2
 import orjson
 
-import statscache
 from statscache import people
-from statscache.app import filters, query, rankings, values
+from statscache.app import filters, query, rankings, rendering, values
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
+from statscache.app.reader import MOST_NUMBERED_ROWS
 from statscache.app.reply import Reply
 from statscache.app.request import Request
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope, nobody
+from statscache.app.route import Answer, Call, Route, Scope, nobody
 from statscache.app.times import MINUTES
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-}
-
 ROWS_SHOWN = 10
+"""On the page of a dataset, where nobody says how many."""
+
+_SIZES = frozenset(("rows_per_page", "limit"))
+_PLACES = frozenset(("rows_per_page", "page", "cursor"))
+_LINK = re.compile(r'<[^>?]*\?([^>]*)>; rel="(\w+)"')
 _LONGEST_ANSWER = 1_200
 """Characters of an answer that are shown."""
 
 _WIDTH = 113
 """Characters of a line of them."""
-
-_LONG = 40
-"""Characters from which on the text of a cell may be broken anywhere."""
 
 _JSON = "application/json"
 _HOUR = timedelta(hours=1)
@@ -77,7 +71,7 @@ def _index(call: Call) -> Answer:
     statistics: dict[str, list[dict[str, Any]]] = {}
     for entry in sorted(entries, key=_finest_first):
         statistics.setdefault(entry["name"], []).append(entry)
-    return _page(
+    return rendering.page(
         call,
         "index.html",
         statistics=statistics,
@@ -96,28 +90,64 @@ def _plugin(call: Call) -> Answer:
 
     dataset = call.dataset
     entry = entry_of(call)
-    asked = [f"{quote(n, safe='')}={quote(t, safe='')}" for n, t in _asked(call)]
-    shown = "&".join(asked) or f"limit={ROWS_SHOWN}"
-    refusal, rows = None, []
+    asked = [(n, f"{quote(n, safe='')}={quote(t, safe='')}") for n, t in _asked(call)]
+    shown = [text for _, text in asked]
+    if not _SIZES.intersection(name for name, _ in asked):
+        shown.append(f"rows_per_page={ROWS_SHOWN}")
+    refusal, rows, turn = None, [], _Turn()
     try:
-        rows = _rows(_respond(call, f"/api/{quote(dataset.ident, safe='')}?{shown}").body)
+        found = _respond(call, f"/api/{quote(dataset.ident, safe='')}?{'&'.join(shown)}")
+        rows = _rows(found.body)
+        turn = _turn(found, len(rows))
     except Problem as problem:
         # What cannot be asked for is refused as in other formats.
         if asked:
             raise
         refusal = problem.detail
     examples = [_example(call, title, address) for title, address in _queries(call, dataset, rows)]
-    return _page(
+    page = rendering.page(
         call,
         "plugin.html",
         entry=entry,
         columns=list(rows[0]) if rows else [],
         rows=rows,
         refusal=refusal,
-        asked=asked,
+        turn=turn,
+        asked=[text for name, text in asked if name not in _PLACES],
+        is_first=not asked,
         examples=[example for example in examples if example is not None],
         parameters=_parameters(_rows_route(), dataset),
     )
+    page.headers |= turn.headers
+    return page
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Where the rows that are shown are among all, and where the others are.
+
+    Attributes:
+        number, count: of pages; 0 where it is not known.
+        is_more: whether there are more pages than those that have numbers.
+        previous, next: the queries of the page before, and of the one after.
+        headers: that say the same.
+    """
+
+    number: int = 0
+    count: int = 0
+    is_more: bool = False
+    previous: str | None = None
+    next: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _turn(found: Reply, rows: int) -> _Turn:
+    names = ("Link", "X-Link-Number", "X-Link-Count")
+    headers = {name: text for name, text in found.headers if name in names}
+    links = {relation: query_ for query_, relation in _LINK.findall(headers.get("Link", ""))}
+    number, count = (int(headers.get(name, 0)) for name in names[1:])
+    is_more = count * rows >= MOST_NUMBERED_ROWS
+    return _Turn(number, count, is_more, links.get("previous"), links.get("next"), headers)
 
 
 def _rows(body: bytes) -> list[dict[str, Any]]:
@@ -154,16 +184,7 @@ def _reference(call: Call) -> Answer:
         if route.formats != ("html",)
         for example in [_example_of(route, ranked)]
     ]
-    return _page(call, "reference.html", routes=routes)
-
-
-def _page(call: Call, template: str, **said: Any) -> Answer:
-    root = quote(call.request.root.encode("latin-1"))
-    host = f"{call.request.scheme}://{quote(call.request.host, safe=':[]')}{root}"
-    text = _TEMPLATES.get_template(template).render(
-        root=root, host=host, version=statscache.__version__, now=call.now, **said
-    )
-    return Answer(body=text, headers=HEADERS, lifetime=Lifetime.OPEN)
+    return rendering.page(call, "reference.html", routes=routes)
 
 
 # Examples.
@@ -400,47 +421,6 @@ def _example_of(route: Route, datasets: Iterable[Dataset]) -> str | None:
         rule = rule.replace("<column>", names[0])
     return rule + route.example
 
-
-def _time(moment: float | None) -> str:
-    if moment is None:
-        return "never"
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _covers(coverage: Mapping[str, Any]) -> str:
-    """From when to when everything has been counted, in words."""
-    since, until, gaps = coverage["since"], coverage["until"], [*coverage["gaps"]]
-    if since is None:
-        return "nothing yet"
-    if gaps and gaps[0][0] <= since:
-        # What has not been filled in is no part of it yet.
-        since = gaps.pop(0)[1]
-    text = f"{_time(since)} to {_time(until)}" if since else f"everything until {_time(until)}"
-    return text if not gaps else f"{text}, with {len(gaps)} gap{'s' if len(gaps) > 1 else ''}"
-
-
-def _ago(seconds: float | None, now: float) -> str:
-    """How long ago, in one unit."""
-    if seconds is None:
-        return "never"
-    age = now - seconds
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if age >= 2 * size:
-            return f"{age / size:.0f} {unit} ago"
-    return "just now"
-
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("statscache.app"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
-_TEMPLATES.filters["time"] = _time
-_TEMPLATES.filters["covers"] = _covers
-_TEMPLATES.globals["ago"] = _ago
-_TEMPLATES.globals["long"] = _LONG
 
 INDEX = Route(
     rule="/",

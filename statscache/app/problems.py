@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import flask
 import orjson
@@ -80,12 +80,17 @@ def too_much(seconds: float) -> Problem:
     )
 
 
-def register(app: flask.Flask) -> None:
-    """Let every error of ``app`` have the one shape."""
+def register(app: flask.Flask, page: Callable[[Problem], flask.Response | None]) -> None:
+    """Let every error of ``app`` have the one shape, or be a page for people.
 
-    @app.errorhandler(Problem)
-    def problem(error: Problem) -> flask.Response:
-        return error.response()
+    Args:
+        page: what a person is shown of a problem; None where it is a program that asks.
+    """
+
+    def answered(problem: Problem) -> flask.Response:
+        return page(problem) or problem.response()
+
+    app.register_error_handler(Problem, answered)
 
     @app.errorhandler(HTTPException)
     def from_werkzeug(error: HTTPException) -> flask.Response:
@@ -94,7 +99,7 @@ def register(app: flask.Flask) -> None:
         if status < 400:
             return error.get_response()  # type: ignore[return-value]
         detail = _DETAILS.get(status, error.description or HTTP_STATUS_CODES[status])
-        answer = Problem(status, detail).response()
+        answer = answered(Problem(status, detail))
         for name, value in error.get_headers():
             if name not in ("Content-Type", "Content-Length"):
                 answer.headers[name] = value
@@ -103,13 +108,13 @@ def register(app: flask.Flask) -> None:
     @app.errorhandler(Unavailable)
     def unavailable(error: Unavailable) -> flask.Response:
         log.error("%s", error)
-        return Problem(503, error.public, headers={"Retry-After": str(RETRY_AFTER)}).response()
+        return answered(Problem(503, error.public, headers={"Retry-After": str(RETRY_AFTER)}))
 
     @app.errorhandler(DBAPIError)
     @app.errorhandler(500)
     def unexpected(error: Exception) -> flask.Response:
         log.error("unexpected", exc_info=getattr(error, "original_exception", None) or error)
-        return Problem(500, _DETAILS[500]).response()
+        return answered(Problem(500, _DETAILS[500]))
 
 
 _DETAILS = {
