@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.commands import call, run
 from tests.conftest import message, table
 from tests.distributions import distribute
+from tests.hub import Hub, wait_until
 from tests.test_cli_backfill import configure
 from tests.world import TODAY, write
 
@@ -215,3 +217,19 @@ def test_classic_plugins_ask_fedmsg_meta_and_have_local_time_in_utc(
     assert str(row[1])[:19] == str(when)
     assert row[2] == ("told-by-processor" if processor else "ralph")
     assert table(migrated_uri, "statscache_rejected") == []
+
+
+@pytest.mark.long
+def test_the_same_in_the_hub(place: Path, migrated_uri: str) -> None:
+    folder = distribute(place / "naming", "naming", NAMING, names="Names")
+    distribute(folder, "processing", PROCESSOR, "fedmsg.meta", git="Processor")
+    with Hub(place, migrated_uri) as hub:
+        hub.environment |= {"PYTHONPATH": str(folder), "TZ": "Asia/Kolkata"}
+        hub.start()
+        sent = message(timestamp=float(int(time.time())), msg={"agent": "ralph"})
+        hub.publish(sent.raw)
+        wait_until(lambda: table(migrated_uri, "guards_names"), "it is counted", hub.log)
+        hub.stop()
+    (row,) = table(migrated_uri, "guards_names")
+    when = datetime.fromtimestamp(sent.timestamp, UTC).replace(tzinfo=None)
+    assert (str(row[1])[:19], row[2]) == (str(when), "told-by-processor")

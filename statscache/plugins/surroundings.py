@@ -21,7 +21,8 @@ def prepare(config: Mapping[str, Any]) -> None:
     ``fedmsg.meta`` for users and packages, which refuses until somebody has made its processors.
     Both hold for the process as a whole.
     """
-    if time.timezone or time.daylight:
+    # Whatever the zone is now: some that have no offset today had one earlier.
+    if os.environ.get("TZ") != "UTC":
         log.info("a classic plugin is installed: the local time of this process is UTC from now on")
         os.environ["TZ"] = "UTC"
         time.tzset()
