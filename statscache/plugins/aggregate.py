@@ -73,7 +73,8 @@ class Key:
 
     Args:
         name: of the column, lower-case letters, digits and underscores.
-        role: what the values are, so that the API can explain a number by the messages behind it.
+        role: what the values are, so that the API can explain a number by the messages behind it,
+            and leave people (``user``) out of what the operator does not want to be served.
         type: ``str`` or ``int``.
     """
 
