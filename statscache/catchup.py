@@ -15,10 +15,12 @@ from itertools import pairwise
 from typing import Any
 
 from statscache import late, leases
-from statscache.archive import Archive, Window, read
+from statscache.archive import Archive, Slice, Window, read
 from statscache.archive.reading import fetch
+from statscache.archive.rows import iso
 from statscache.audit.background import Audit
 from statscache.backfill import Folded, FoldTask
+from statscache.clock import SMALLEST_JUMP
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
@@ -137,6 +139,9 @@ class CatchUp:
         self._stop = threading.Event()
         self._readers: dict[int, tuple[float, Iterator[Any]]] = {}
         self._due = 0.0
+        self._look_at = 0.0
+        self._target = 0.0
+        self._remark = ""
         self._forced: set[int] = set()
         self.progress = Progress()
 
@@ -171,14 +176,16 @@ class CatchUp:
     def run_until_complete(
         self, stop: threading.Event | None = None, *, patience: float | None = None
     ) -> list[str]:
-        """Go on until all the lanes have come up to now, less the lag, and have joined.
+        """Go on until all the lanes have come up to the present, and have joined.
+
+        The present is the newest message that the archive has, or now, less the lag.
 
         Gives the idents that are complete and could not join yet, because the others have counted
         messages that the archive does not have: they will, when the overlap has passed.
 
         Args:
             stop: set, it ends earlier.
-            patience: seconds that lanes which have come up to now may take to join; a little more
+            patience: seconds that lanes which have come up to it may take to join; a little more
                 than the lag when absent.
 
         Raises:
@@ -205,7 +212,7 @@ class CatchUp:
                 self._tell()
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                self._due = 0.0
+                self._due = self._look_at = 0.0
             return []
         finally:
             self._end()
@@ -217,9 +224,9 @@ class CatchUp:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
-        target = float(int(time.time() - self._pace.lag))
         lanes = self._lanes()
         self.progress.read(lanes)
+        target = self._present(lanes)
         far = [lane for lane in lanes if self._is_far(lane, target)]
         near = [lane for lane in lanes if lane not in far]
         if near and time.monotonic() >= self._due:
@@ -240,6 +247,39 @@ class CatchUp:
         wait = max(0.0, self._due - time.monotonic())
         return wait if self._audit is None else min(wait, self._audit.advance())
 
+    def _present(self, lanes: list[Lane]) -> float:
+        """Up to when lanes can be moved: the present, as far as the archive has shown it.
+
+        That is the second of its newest message, and never later than the clock less the lag. The
+        clock alone would not do: if it jumps ahead, what comes afterwards would be behind the
+        watermark.
+        """
+        now = time.monotonic()
+        if now < min(self._due, self._look_at):
+            return self._target
+        clock = float(int(time.time() - self._pace.lag))
+        shown = max((_watermark(lane) for lane in lanes), default=0.0)
+        newest = self._archive.newest(shown, clock)
+        if newest is not None:
+            shown = max(shown, float(int(newest) + 1))
+        if any(_watermark(lane) > (lane.since or 0.0) for lane in lanes):
+            self._compare(clock, shown)
+        self._target = min(clock, shown)
+        self._look_at = now + self._pace.interval
+        return self._target
+
+    def _compare(self, clock: float, shown: float) -> None:
+        """Say so when the clock and the archive come to differ."""
+        remark = ""
+        if shown - clock > SMALLEST_JUMP:
+            remark = "is behind what the archive has given: later messages are not asked for"
+        elif clock - shown > max(self._pace.overlap, 2 * self._pace.interval):
+            remark = "is ahead of the newest message of the archive: that one is waited for"
+        if remark and remark != self._remark:
+            seconds = abs(clock - shown)
+            log.warning("the clock %s (%.0f s, at %s)", remark, seconds, iso(shown))
+        self._remark = remark
+
     def _resolve(self) -> None:
         """Find out about late messages, as long as a turn lasts."""
         deadline = time.monotonic() + _TURN_OF_A_LANE
@@ -255,7 +295,7 @@ class CatchUp:
             lane
             for lane in lanes
             if lane.watermark is not None
-            and (lane.retry_at is None or lane.retry_at <= now)
+            and not lane.rests(now)
             and self._engine.crew(lane) is not None
         ]
         if self._idents is None:
@@ -275,11 +315,13 @@ class CatchUp:
 
     def _unfinished(self) -> tuple[list[str], list[str]]:
         """The idents that are still behind, and those that are not, but in lanes of their own."""
-        target = time.time() - self._pace.lag - 2 * max(self._pace.interval, 60.0)
         behind: list[str] = []
         apart: list[str] = []
         for lane in self._lanes():
-            waits = leases.is_ours(lane) and self._engine.waits(lane.id)
+            is_ours = leases.is_ours(lane)
+            waits = is_ours and self._engine.waits(lane.id)
+            # Others look at the archive at other times.
+            target = self._target - (0.0 if is_ours else 2 * max(self._pace.interval, 60.0))
             if waits or _watermark(lane) < target:
                 behind += self._members(lane)
             elif lane.joins is not None:
@@ -346,6 +388,10 @@ class CatchUp:
                 counted += outcome.counted
                 self.progress.messages += piece.size
         for lane in lanes:
+            if self._engine.waits(lane.id) and self._start(lane) >= target:
+                # There was nothing to read.
+                here = Window(_watermark(lane), _watermark(lane))
+                self._engine.count_slice({lane.id}, Slice(here), is_last=True)
             self.progress.until[lane.name] = target
         self._tell()
         if counted:

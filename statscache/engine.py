@@ -582,16 +582,20 @@ class Engine:
         """Ident to the time before which its rows have outlived their retention.
 
         From then on nobody writes such rows any more: a late message must not bring back a part of
-        one. They can be deleted at leisure.
+        one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
+        old as the newest message says.
         """
-        now = time.time()
-        ages = {}
-        for plugin in self.installed.aggregates:
-            for table in plugin.tables:
-                age = self._retention.get(str(table.schedule), table.retention)
-                if age is not None and table.width is not None:
-                    ages[table.ident] = float(int(now - age.total_seconds()))
         with self.transaction(alone=True) as connection:
+            newest = self.lanes.newest(connection)
+            if newest is None:
+                return {}
+            now = min(time.time(), newest)
+            ages = {}
+            for plugin in self.installed.aggregates:
+                for table in plugin.tables:
+                    age = self._retention.get(str(table.schedule), table.retention)
+                    if age is not None and table.width is not None:
+                        ages[table.ident] = float(int(now - age.total_seconds()))
             return self.roster.note_ages(connection, ages)
 
     def put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
@@ -837,7 +841,7 @@ class Engine:
 
     def _rests(self, lane: Lane) -> bool:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""
-        return lane.retry_at is not None and (self.has_history or lane.retry_at > time.time())
+        return lane.retry_at is not None and (self.has_history or lane.rests(time.time()))
 
     def _rest(self, connection: Connection, lane: Lane) -> None:
         self.lanes.back_off(connection, lane)
@@ -881,7 +885,7 @@ def _reaches(lane: Lane, start: float) -> bool:
         return False
     if lane.horizon is not None and start < lane.horizon + RESTAMPING:
         return False
-    return lane.retry_at is None or lane.retry_at <= time.time()
+    return not lane.rests(time.time())
 
 
 def _newest(messages: Sequence[Message]) -> float | None:

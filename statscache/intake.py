@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
+from statscache.clock import Watch
 from statscache.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage
 from statscache.message import Message, decode
@@ -128,6 +129,7 @@ class Intake:
         self._wanted = threading.Event()
         self._deadline: float | None = None
         self._beat_at = time.monotonic()
+        self._clock = Watch()
 
     def put(self, text: Text) -> None:
         """Take in a message; from any thread, at once."""
@@ -221,6 +223,7 @@ class Intake:
 
     def _flush(self) -> bool:
         """Whether everything that was there has been committed."""
+        self._watch_clock()
         now = time.time()
         try:
             # What arrives meanwhile is for the next flush, so that this one ends.
@@ -249,6 +252,16 @@ class Intake:
             log.info("the database is back")
         self._backoff = self._retry_at = 0.0
         return True
+
+    def _watch_clock(self) -> None:
+        jump = self._clock.jump()
+        if jump:
+            log.warning(
+                "the clock has jumped %.0f s %s: messages are counted by their own times; "
+                "see whether the time of this machine is right",
+                abs(jump),
+                "ahead" if jump > 0 else "back",
+            )
 
     def _commit_batch(self) -> int:
         """Count the oldest messages; they are kept until they are committed."""

@@ -53,6 +53,8 @@ _LONGEST_BACKOFF = 600.0
 _LEASE = 60.0
 _LEASE_OF_ORDERED = 600.0
 """Longer than the archive may be away between two tries: only one process runs their plugins."""
+_LONGEST_LEASE = 2 * 60 * 60.0
+"""Of more, the end was noted by a clock that has been put back."""
 _LOCK = 0x57A75CAC
 """The advisory lock of PostgreSQL under which lanes change."""
 
@@ -83,6 +85,13 @@ class Lane:
     failures: int = 0
     leased_by: str | None = None
     generation: int = 0
+
+    def rests(self, now: float) -> bool:
+        """Whether the last try failed, and the next one is not due.
+
+        What is due later than any pause lasts was noted by a clock that has been put back.
+        """
+        return self.retry_at is not None and now < self.retry_at <= now + _LONGEST_BACKOFF
 
     def is_late(self, message: Message) -> bool:
         """Whether claims cannot tell any more if ``message``, from the bus, was counted.
@@ -148,6 +157,11 @@ class Lanes:
         connection.execute(insert(tables.lane).values(_row(lane)))
         self.touch(connection)
         return lane
+
+    def newest(self, connection: Connection) -> float | None:
+        """The time of the newest message that any lane has counted; None: there is none."""
+        found: float | None = connection.scalar(select(func.max(tables.lane.c.newest)))
+        return found
 
     def generation(self, connection: Connection) -> int:
         """A number that changes whenever lanes, or their plugins, do."""
@@ -300,11 +314,12 @@ class Lanes:
         """
         row = tables.lane.c
         now = time.time()
+        has_run_out = ~row.leased_until.between(now, now + _LONGEST_LEASE)
         taken = connection.execute(
             update(tables.lane)
             .where(
                 row.id == lane.id,
-                (row.leased_by.is_(None)) | (row.leased_by == owner) | (row.leased_until < now),
+                row.leased_by.is_(None) | (row.leased_by == owner) | has_run_out,
             )
             .values(leased_by=owner, leased_until=now + _lease(lane))
         )
@@ -540,7 +555,13 @@ class Lanes:
             is_first: not since the last beat, but from ``now`` on.
         """
         row, plugin = tables.lane.c, tables.plugin
-        values = {"beat_at": now}
+        # Nobody has listened since a time that is yet to come: the clock has been put back.
+        values: dict[str, Any] = {
+            "beat_at": now,
+            "live_since": case((row.live_since > now, now), else_=row.live_since),
+        }
+        if lane.watermark is None:
+            self._end_gaps(connection, lane, now)
         if is_first:
             values["live_since"] = now
             last = connection.scalar(select(row.beat_at).where(row.id == lane.id))
@@ -550,9 +571,20 @@ class Lanes:
         connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
         connection.execute(
             update(plugin)
-            .where(plugin.c.ident.in_(list(idents)), plugin.c.live_since.is_(None))
+            .where(
+                plugin.c.ident.in_(list(idents)),
+                plugin.c.live_since.is_(None) | (plugin.c.live_since > now),
+            )
             .values(live_since=now)
         )
+
+    def _end_gaps(self, connection: Connection, lane: Lane, now: float) -> None:
+        """See that none reaches into the time to come, as where the clock has been put back."""
+        gap = tables.gap.c
+        mine = (gap.lane == lane.id, gap.stop > now)
+        if connection.execute(select(gap.start).where(*mine).limit(1)).first() is not None:
+            connection.execute(delete(tables.gap).where(*mine, gap.start >= now))
+            connection.execute(update(tables.gap).where(*mine).values(stop=now))
 
     def prune(self, connection: Connection, lane: Lane, until: float) -> bool:
         """Replace claims from ``lane.since`` to before ``until`` by their sums.

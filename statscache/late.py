@@ -33,6 +33,7 @@ from statscache.rejections import Rejection
 
 log = logging.getLogger(__name__)
 
+_MARGIN = 2 * RESTAMPING
 _AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
 """Unknowns that a sum of 128 bits decides beyond doubt."""
@@ -57,7 +58,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
         rows = connection.execute(
             select(late.c.lane, late.c.identity, late.c.content)
             .join(lane, lane.c.id == late.c.lane)
-            .where(late.c.lane.in_(lanes), late.c.timestamp < lane.c.watermark - RESTAMPING)
+            .where(late.c.lane.in_(lanes), late.c.timestamp < lane.c.watermark + _MARGIN)
             .order_by(late.c.timestamp, late.c.lane)
             .limit(_AT_ONCE)
         ).all()
@@ -86,9 +87,6 @@ def resolve(engine: Engine, archive: Archive) -> int:
         for number, theirs in itertools.groupby(group, key=lambda item: item[1]):
             _resolve(engine, lanes[number], span, archived, [message for _, _, message in theirs])
     return len(rows)
-
-
-_MARGIN = 2 * RESTAMPING
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from statscache import about
+from statscache import about, clock
 from statscache.errors import InvalidMessage
 
 FUTURE_TOLERANCE = 24 * 60 * 60
@@ -84,7 +84,9 @@ class Message:
             raise InvalidMessage("timestamp is not a finite number")
         if timestamp < 0:
             raise InvalidMessage(f"timestamp lies before 1970: {timestamp!r}")
-        if timestamp > time.time() + FUTURE_TOLERANCE:
+        # The second clock is asked where the first one may have been put back.
+        tolerated = timestamp - FUTURE_TOLERANCE
+        if tolerated > time.time() and tolerated > clock.latest():
             raise InvalidMessage(f"timestamp lies more than a day in the future: {timestamp!r}")
 
         self = cls.__new__(cls)

@@ -36,6 +36,11 @@ def test_ready_when_the_hub_was_heard(migrated_uri: str) -> None:
     silent = client.get("/readyz")
     assert silent.status_code == 503
     assert "silent for 3" in silent.json["checks"]["hub"]
+    with engine.transaction() as connection:
+        connection.execute(update(tables.lane).values(beat_at=time.time() + 2 * 86_400))
+    ahead = client.get("/readyz")
+    assert ahead.status_code == 503
+    assert "s ahead of this one" in ahead.json["checks"]["hub"]
     engine.close()
 
 

@@ -21,6 +21,8 @@ from tests.conftest import message
 from tests.world import NOW, TODAY, Hits, Log, Newest, World, execute, messages
 
 DAY = 86_400
+AFTERWARDS = messages(1, NOW - 70.0)
+"""Behind which the archive has shown all that went before."""
 
 
 class Weekly(Hits):
@@ -30,7 +32,7 @@ class Weekly(Hits):
 
 def filled(world: World, *classes: type) -> tuple[Engine, Archive]:
     engine = world.open(*classes, days=4)
-    archive = world.archive(messages(600, TODAY - 4 * DAY + 100, 570))
+    archive = world.archive([*messages(600, TODAY - 4 * DAY + 100, 570), *AFTERWARDS])
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
     return engine, archive
 

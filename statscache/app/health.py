@@ -47,6 +47,11 @@ def _ready(call: Call) -> Answer:
             checks["hub"] = "it has never run on this database: start fedmsg-hub"
         elif failure is not None:
             checks["hub"] = f"it ended {call.now - failure.failed_at:.0f} s ago: {failure.reason}"
+        elif beat - call.now > within:
+            checks["hub"] = (
+                f"its clock is {beat - call.now:.0f} s ahead of this one, or has been: see whether "
+                "the times of both machines are right"
+            )
         elif call.now - beat > within:
             checks["hub"] = f"silent for {call.now - beat:.0f} s: see whether fedmsg-hub runs"
     required = call.values["require"] or ("database", "hub")

@@ -13,6 +13,11 @@ from statscache.message import Message
 from statscache.rejections import Rejection
 from statscache.topics import EVERYTHING
 
+_FIRST_LOOK = 300.0
+"""Seconds before the present in which the newest message is looked for first."""
+
+_GROWTH = 4
+
 
 @dataclass(frozen=True)
 class Window:
@@ -81,6 +86,38 @@ class Archive(ABC):
         Raises:
             ArchiveUnavailable: after several tries; nothing has been skipped.
         """
+
+    def newest(self, start: float, stop: float) -> float | None:
+        """The time of its newest message from ``start`` to before ``stop``; None: it has none.
+
+        Looked for from the end, in windows that grow: where the clock is right it is near.
+
+        Raises:
+            ArchiveUnavailable: after several tries.
+        """
+        width = _FIRST_LOOK
+        while start < stop:
+            window = Window(max(start, stop - width), stop)
+            found = self.newest_of(window)
+            if found is not None:
+                return found
+            stop, width = window.start, _GROWTH * width
+        return None
+
+    def newest_of(self, window: Window) -> float | None:
+        """The time of its newest message of a window; None: it has none.
+
+        Raises:
+            ArchiveUnavailable: after several tries.
+        """
+        found = None
+        start = window.start
+        while start < window.stop:
+            piece = self.fetch(Window(start, window.stop))
+            if piece.messages:
+                found = piece.messages[-1].timestamp
+            start = piece.window.stop
+        return found
 
     @abstractmethod
     def describe(self) -> str:

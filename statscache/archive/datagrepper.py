@@ -211,6 +211,19 @@ class DatagrepperArchive(Archive):
                 rejected.append(Rejection.of_archive(message.to_json(), reason))
         return Slice(window, distinct(found), rejected, missing)
 
+    def newest_of(self, window: Window) -> float | None:
+        """The time of its newest message of a window; None: it has none."""
+        try:
+            answer = self._ask(window, [], 1, 1, order="desc")
+        except _TooSlow as error:
+            if window.is_one_second:
+                raise ArchiveUnavailable(str(error)) from error
+            earlier, later = window.halves()
+            found = self.newest_of(later)
+            return self.newest_of(earlier) if found is None else found
+        times = [when for _, when in map(key_of, answer["raw_messages"]) if when is not None]
+        return max(times) / _MICRO if times else None
+
     def _complete(self, window: Window, filters: list[tuple[str, str]]) -> tuple[list[Any], int]:
         """The rows of a window, and how many are missing however often it is asked for.
 
@@ -295,7 +308,12 @@ class DatagrepperArchive(Archive):
         return total
 
     def _ask(
-        self, window: Window, filters: list[tuple[str, str]], page: int, rows_per_page: int
+        self,
+        window: Window,
+        filters: list[tuple[str, str]],
+        page: int,
+        rows_per_page: int,
+        order: str = "asc",
     ) -> dict[str, Any]:
         """One page, checked; asked for again and again while the server is in trouble.
 
@@ -306,7 +324,7 @@ class DatagrepperArchive(Archive):
             # 0 would be taken for no start at all.
             ("start", f"{max(window.whole.start, _RESOLUTION):.6f}"),
             ("end", f"{window.whole.stop - _RESOLUTION:.6f}"),
-            ("order", "asc"),
+            ("order", order),
             ("page", str(page)),
             ("rows_per_page", str(rows_per_page)),
             *filters,

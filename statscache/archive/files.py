@@ -103,6 +103,16 @@ class FileArchive(Archive):
         # Whole seconds: copies of a message that differ by fractions stay together.
         return Window(window.start, min(window.stop, float(int(found[0])) + 1))
 
+    def newest(self, start: float, stop: float) -> float | None:
+        """The time of the newest message from ``start`` to before ``stop``; None: there is none."""
+        row = self._connection().execute(
+            "SELECT max(timestamp) FROM message"
+            " WHERE timestamp >= ? AND timestamp < ? AND problem IS NULL",
+            (start, stop),
+        )
+        found: float | None = row.fetchone()[0]
+        return found
+
     def bounds(self) -> tuple[float, float] | None:
         """The times of the oldest and the newest message; None when there is none."""
         row = self._connection().execute(

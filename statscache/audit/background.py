@@ -107,7 +107,7 @@ class Audit:
             if position + DAY > end:
                 yield from self._compare(None, begin)
                 self._end_sweep()
-                position = begin
+                return  # and not at once again, even where there was hardly anything to read
             window = Window(position, position + DAY)
             yield from self._compare(window, begin)
             self._advance_to(window.stop)
