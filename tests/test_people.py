@@ -80,7 +80,7 @@ def addresses(config: dict[str, Any]) -> list[str]:
                 if "by" in names and key:
                     query += [f"by={key}", f"by={key}&top=5"]
                 if "start" in names:
-                    query = [f"{part}&start={NOON - 9999}&stop={NOON + 9999}" for part in query]
+                    query = [f"{part}&start={NOON - 99_999}&stop={NOON + 99_999}" for part in query]
                 found += [f"{rule}?{part}".rstrip("?").replace("?&", "?") for part in query]
     return sorted(set(found))
 
@@ -168,7 +168,7 @@ def test_numbers_are_given_of_people_who_are_named(migrated_uri: str) -> None:
     client = create_app(config).test_client()
     open_client = create_app(configured(migrated_uri)).test_client()
     rows = "/api/volume-by-user-1d"
-    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    span = f"start={NOON - 99_999}&stop={NOON + 99_999}"
     for query in (
         f"?user={SOMEBODY}&user=ralph",
         f"?user={SOMEBODY}&format=csv&rows_per_page=all",
@@ -211,7 +211,7 @@ def like_nobody(text: str) -> str:
 
 def asking(name: str) -> list[str]:
     """Queries that name somebody, of every kind of column, on every route that has filters."""
-    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    span = f"start={NOON - 99_999}&stop={NOON + 99_999}"
     user, project = "volume-by-user-1d", "number-of-contribution-per-project-to-pagure.io-1d"
     found = []
     for ident, column, value in (
@@ -285,7 +285,7 @@ def test_somebody_who_has_rows_is_told_of(migrated_uri: str) -> None:
     config = configured(migrated_uri, hidden=[HIDDEN]) | archive
     count(config)
     client = create_app(config).test_client()
-    span = f"start={NOON - 9999}&stop={NOON + 9999}"
+    span = f"start={NOON - 99_999}&stop={NOON + 99_999}"
     found = client.get(f"/api/volume-by-user-1d/messages?{span}&user={SOMEBODY}&user={NOBODY}").json
     assert f"user={SOMEBODY}&" in found["search"]
     assert NOBODY not in found["search"]
