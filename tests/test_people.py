@@ -140,11 +140,12 @@ def test_where_people_are_not_listed_no_route_tells_who_there_is(migrated_uri: s
         answer = client.get(address)
         assert not lists(answer.text), (address, answer.text)
         assert answer.status_code in (200, 400, 403, 404) or address == "/readyz", address
-        refused += answer.status_code == 403
-        told += bool(lists(open_client.get(address).text))
+        if answer.status_code == 403:
+            refused += 1
+            told += bool(lists(open_client.get(address).text))
     assert refused > 20
-    # Where they are listed, very many of them do: the test finds what it looks for.
-    assert told > 20
+    # Where they are listed, these do: the test finds what it looks for, and no more is refused.
+    assert told > refused - 5, (told, refused)
     problem = client.get(rows).get_json(force=True)
     assert problem["parameter"] == "user"
     assert "statscache.people.lists" in problem["detail"]
@@ -231,7 +232,7 @@ def asking(name: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("is_stored", [True, False])
+@pytest.mark.parametrize("is_stored", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_who_is_hidden_is_answered_like_nobody(migrated_uri: str, *, is_stored: bool) -> None:
     archive = {"statscache.datagrepper.endpoint": "https://archive.example/"}
     hiding = configured(migrated_uri, hidden=[f"{HIDDEN.title()}@fedoraproject.org"]) | archive
