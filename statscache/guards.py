@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from statscache import tables
 from statscache.errors import InvalidMessage
@@ -23,6 +23,9 @@ from statscache.rejections import Rejection
 
 _DIGEST = 16
 """Bytes of a name."""
+
+_SURELY_KEPT = 1024 * 1024
+"""Bytes of one plugin's rejections: only what has more is made room in."""
 
 _MOST_NOTED = 100_000
 """Messages of one ident."""
@@ -66,15 +69,34 @@ class Refusals:
                     found[refusal.name] = refusal
 
     def objection(self, connection: Connection, ident: str) -> str:
-        """Why the new rows of ``ident`` say nothing about the served ones; empty where they do.
+        """Why the new rows of ``ident`` must not replace served ones; empty where they may.
 
-        The log has what had been rejected when the served ones were counted.
+        The log has what had been rejected when the served ones were counted, as far as it is kept.
         """
+        return _objection(self._new(connection, ident))
+
+    def doubt(self, connection: Connection, ident: str) -> str:
+        """Why differences between the new rows and the served ones mean nothing; else empty.
+
+        Of a plugin that rejects very much, the log has not all that it ever rejected. Then its
+        rows are compared: what it could not take before is in neither.
+        """
+        found = self._new(connection, ident)
+        return "" if found and _has_been_cut(connection, ident) else _objection(found)
+
+    def _new(self, connection: Connection, ident: str) -> list[_Refusal]:
         found = self._found[ident]
         if not found:
-            return ""
+            return []
         names = frozenset(refusal.name for refusal in _logged(connection, ident))
-        return _objection([each for each in found.values() if not each.is_among(names)])
+        return [each for each in found.values() if not each.is_among(names)]
+
+
+def _has_been_cut(connection: Connection, ident: str) -> bool:
+    """Whether the log may have lost rejections of ``ident``, since there were too many."""
+    row = tables.rejected.c
+    query = select(func.sum(row.size)).where(row.plugin.contains(ident, autoescape=True))
+    return (connection.scalar(query) or 0) >= _SURELY_KEPT
 
 
 def rejected_so_far(connection: Connection, ident: str) -> bytes:

@@ -177,6 +177,11 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     assert rejected(world) == {"picky-1h": digest}
     assert engine.retry(digest) is None
     settle(engine, archive, NOON + 7_200)
+    # It rejects now what it had counted: somebody has to insist.
+    assert engine.join(lane(engine, "new picky-1d").id) == []
+    engine.roster.forced = frozenset(["picky-1d"])
+    with engine.transaction(alone=True) as connection:
+        assert engine.roster.rebuild(connection, ["picky-1d"]) == []
     assert engine.join(lane(engine, "new picky-1d").id) == ["picky-1d"]
     assert world.total("picky_1d") == 2
     assert world.total("picky_1h") == 3

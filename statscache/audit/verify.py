@@ -154,7 +154,7 @@ class Verification:
             claimed = _claimed(connection, lane.id, recent, settled, doubts)
             scratch.count(claimed, settled)
             for subject in subjects:
-                refused = scratch.refusals.objection(connection, subject.ident)
+                refused = scratch.refusals.doubt(connection, subject.ident)
                 self.verdicts.append(
                     Verdict(subject.ident, refused=refused)
                     if refused
