@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
@@ -181,12 +182,103 @@ def test_summary_compares_with_the_time_before(own: Place) -> None:
     query = {"start": "2023-11-13", "stop": "2023-11-20", "resolution": "week"}
     found = get(client, path, compare="year", **query)
     assert found["previous_start"] == datetime(2022, 11, 14, tzinfo=UTC).timestamp()
-    assert found["previous_stop"] - found["previous_start"] == 7 * DAY
+    # Of the week as much as has been counted.
+    assert found["compared_stop"] - found["compared_start"] == 4 * DAY
+    assert found["previous_stop"] - found["previous_start"] == 4 * DAY
     query = {"start": "2023-11", "stop": "2023-12", "tz": "Asia/Kolkata", "resolution": "month"}
     found = get(client, path, compare="previous", **query)
     october = datetime(2023, 9, 30, 18, 30, tzinfo=UTC).timestamp()
     assert found["previous_start"] == october
     assert "previous" not in get(client, path)
+
+
+def test_an_open_range_is_compared_with_as_much_of_the_one_before(own: Place) -> None:
+    """A visit each ten minutes of two days, of which the second has come to 9:20."""
+    own.count(visit(MIDNIGHT + n * 600) for n in range(6 * 24 + 56))
+    own.cover(MIDNIGHT + DAY + 9.34 * HOUR, since=MIDNIGHT - 400 * DAY)
+    client, day = own.client(), {"start": MIDNIGHT + DAY, "stop": MIDNIGHT + 2 * DAY}
+    path = "/api/visits-1d/summary"
+    found = get(client, path, compare="previous", select="visits", **day)
+    assert (found["value"], found["state"]) == (56, "partial")
+    # Rows of fifteen minutes are the narrowest.
+    assert found["compared_start"] == day["start"]
+    assert found["compared_stop"] == day["start"] + 9.25 * HOUR
+    assert (found["previous_start"], found["previous_stop"]) == (
+        MIDNIGHT,
+        MIDNIGHT + 9.25 * HOUR,
+    )
+    assert (found["compared"], found["previous"], found["change"]) == (56, 56, 0)
+    assert found["previous_state"] == "complete"
+    # All the resolutions, and CSV, say the same.
+    keys = ("compared", "compared_stop", "previous", "previous_stop", "change")
+    for ident in ("visits-15m", "visits-1h"):
+        same = get(client, f"/api/{ident}/summary", compare="previous", **day)
+        assert [same[key] for key in keys] == [found[key] for key in keys]
+    text = client.get(path, query_string=day | {"compare": "previous", "format": "csv"}).text
+    [row] = csv.DictReader(io.StringIO(text))
+    assert [float(row[key]) for key in keys] == [found[key] for key in keys]
+    # Both days together, and the two before.
+    found = get(client, path, start=MIDNIGHT, stop=MIDNIGHT + 2 * DAY, compare="previous")
+    assert (found["compared"], found["previous"], found["change"]) == (200, 0, None)
+    assert found["previous_stop"] == MIDNIGHT - 2 * DAY + DAY + 9.25 * HOUR
+    # Of a year before, at the same time of day; of a range that is whole, all.
+    found = get(client, path, compare="year", **day)
+    assert found["previous_stop"] == day["start"] - 365 * DAY + 9.25 * HOUR
+    found = get(client, path, start=MIDNIGHT, stop=MIDNIGHT + DAY, compare="previous")
+    assert (found["compared_stop"], found["previous_stop"]) == (MIDNIGHT + DAY, MIDNIGHT)
+    # What has not begun to be counted is compared with nothing.
+    found = get(client, path, start=MIDNIGHT + 2 * DAY, stop=MIDNIGHT + 3 * DAY, compare="previous")
+    assert [found[key] for key in keys] == [None] * 5
+    # It grows with what has been counted, although no row was written.
+    etags = {client.get(f"{path}?{urlencode(day | {'compare': 'previous'})}").headers["ETag"]}
+    own.cover(MIDNIGHT + DAY + 9.6 * HOUR)
+    answer = own.client().get(path, query_string=day | {"compare": "previous"})
+    assert answer.headers["ETag"] not in etags
+    assert answer.json["previous"] == 57
+
+
+def test_a_comparison_is_no_finer_than_the_rows_that_both_ranges_have(own: Place) -> None:
+    own.count(visit(MIDNIGHT + n * 600) for n in range(6 * 24 + 58))
+    own.cover(MIDNIGHT + DAY + 9.6 * HOUR, since=MIDNIGHT - 9 * DAY)
+    # The quarters of an hour of the first day were deleted.
+    pruned = update(tables.plugin).where(tables.plugin.c.ident == "visits-15m")
+    own.execute(pruned.values(pruned_until=MIDNIGHT + 12 * HOUR))
+    day = {"start": MIDNIGHT + DAY, "stop": MIDNIGHT + 2 * DAY}
+    found = get(own.client(), "/api/visits-1d/summary", compare="previous", **day)
+    assert found["compared_stop"] == day["start"] + 9 * HOUR
+    assert (found["compared"], found["previous"]) == (54, 54)
+    assert found["previous_state"] == "complete"
+    # Where there are only days, those that have ended are compared.
+    own.cover(MIDNIGHT + 1.5 * DAY)
+    query = {"start": MIDNIGHT - DAY, "stop": MIDNIGHT + 2 * DAY, "compare": "previous"}
+    found = get(own.client(), "/api/days-1d/summary", **query)
+    assert (found["compared_stop"], found["previous_stop"]) == (MIDNIGHT + DAY, MIDNIGHT - 2 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("until", "zone", "resolution", "start", "expected"),
+    [
+        # A month that is longer than the one before has come to where that has its end.
+        ("2023-03-30T12:00Z", "UTC", "month", "2023-03", "2023-03-01T00:00Z"),
+        ("2023-03-10T12:00Z", "UTC", "month", "2023-03", "2023-02-10T12:00Z"),
+        # Days are as far as clocks say, though one was shorter: at three in the afternoon.
+        ("2023-03-26T13:00Z", "Europe/Berlin", "1d", "2023-03-26", "2023-03-25T14:00Z"),
+        ("2023-03-27T13:00Z", "Europe/Berlin", "1d", "2023-03-27", "2023-03-26T13:00Z"),
+        ("2023-11-16T09:31Z", "Asia/Kolkata", "week", "2023-11-13", "2023-11-09T09:30Z"),
+        ("2023-11-16T09:31Z", "UTC", "1h", "2023-11-16T09:00", "2023-11-16T08:30Z"),
+    ],
+)
+def test_how_far_the_range_before_had_come(
+    own: Place, until: str, zone: str, resolution: str, start: str, expected: str
+) -> None:
+    own.count([visit(NOON)])
+    own.cover(datetime.fromisoformat(until).timestamp(), since=MIDNIGHT - 700 * DAY)
+    stop = {"month": "2023-04", "week": "2023-11-20", "1h": "2023-11-16T10:00"}.get(
+        resolution, f"{start[:-1]}{int(start[-1]) + 1}"
+    )
+    query = {"start": start, "stop": stop, "tz": zone, "resolution": resolution}
+    found = get(own.client(), "/api/visits-15m/summary", compare="previous", **query)
+    assert found["previous_stop"] == datetime.fromisoformat(expected).timestamp()
 
 
 def test_as_csv_and_ndjson(client: FlaskClient) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -218,6 +219,16 @@ def measures(dataset: Dataset) -> tuple[Measure, ...]:
         for name, column in _attributes(dataset).items()
         if isinstance(column.type, Integer | Numeric | Float) and name != "id"
     )
+
+
+def narrowest(installed: Installed, dataset: Dataset) -> Dataset:
+    """The table of the plugin of ``dataset``, which has buckets, with the narrowest rows."""
+    return min(_siblings(installed, dataset), key=_interval)
+
+
+def _interval(dataset: Dataset) -> timedelta:
+    assert dataset.schedule is not None
+    return dataset.schedule.interval
 
 
 def _siblings(installed: Installed, dataset: Dataset) -> list[Dataset]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-from statscache.app import coverage, query, ranges, zones
+from statscache.app import comparison, coverage, query, ranges, zones
 from statscache.app.aggregation import Aggregation, Number
 from statscache.app.query import Parameter
 from statscache.app.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
+from statscache.app.revisions import Snapshot
 from statscache.app.route import Answer, Call, Route, Table, nobody
-from statscache.app.sources import Unfit
 from statscache.app.zones import Resolution
 from statscache.plugins.discovery import Dataset
 
 DEFAULT_SPAN = 30 * zones.DAY
 
-PREVIOUS, YEAR = "previous", "year"
+COMPARISON = (
+    *("compared", "previous", "previous_state", "change"),
+    *("compared_start", "compared_stop", "previous_start", "previous_stop"),
+)
+"""What is said of a comparison, in this order."""
 
 
 def default_span(resolution: Resolution) -> float:
@@ -46,7 +50,7 @@ def answer(call: Call) -> Answer:
         "coverage": found.coverage.to_json(),
     }
     if call.values["compare"] is not None:
-        body |= _comparison(call, found, aggregation, measure.merge, value)
+        body |= _comparison(call, found, aggregation, measure.merge)
     if call.format == "json":
         return Answer(body, lifetime=found.lifetime)
     del body["coverage"]
@@ -63,42 +67,24 @@ def amount(found: Range, aggregation: Aggregation, merge: str) -> tuple[Number, 
     return (0 if merge == "add" and state != MISSING else None), state
 
 
-def _comparison(
-    call: Call, found: Range, aggregation: Aggregation, merge: str, value: Number
-) -> dict[str, Any]:
+def _comparison(call: Call, found: Range, aggregation: Aggregation, merge: str) -> dict[str, Any]:
     """What the number was before, and by which part of that it has changed."""
-    earlier = _earlier(call, found)
-    if earlier is None:
-        previous, state = None, MISSING
-    else:
-        previous, state = amount(earlier, aggregation, merge)
+    both = comparison.of(call, found)
+    if both is None:
+        return dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
+    (value, _), (previous, state) = (amount(each, aggregation, merge) for each in both)
     change = None
     if value is not None and previous:
         change = (value - previous) / abs(previous)
-    return {
-        "previous": previous,
-        "previous_state": state,
-        "previous_start": None if earlier is None else earlier.buckets.start,
-        "previous_stop": None if earlier is None else earlier.buckets.stop,
-        "change": change,
-    }
+    ends = (end for each in both for end in (each.buckets.start, each.buckets.stop))
+    return dict(zip(COMPARISON, (value, previous, state, change, *ends), strict=True))
 
 
-def _earlier(call: Call, found: Range) -> Range | None:
-    """The range to compare with; None where it would begin before 1970."""
-    buckets = found.buckets
-    if call.values["compare"] == PREVIOUS:
-        earlier = found.calendar.before(buckets)
-        if earlier.count < buckets.count:
-            return None
-    else:
-        earlier = found.calendar.year_before(buckets)
-    try:
-        return found.of(earlier) if earlier.count else None
-    except Unfit:
-        query.refuse(
-            "compare", "cannot be had exactly: clocks of this time zone were different then"
-        )
+def _state(call: Call, snapshot: Snapshot) -> Hashable:
+    known = ranges.state(call, snapshot)
+    if call.values["compare"] is None:
+        return known
+    return known, comparison.state(call, snapshot)
 
 
 def _schema(_dataset: Dataset) -> Mapping[str, Any]:
@@ -115,12 +101,19 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
             "stop": {"type": "integer"},
             "value": number,
             "state": STATE_SCHEMA,
-            "previous": number,
+            "compared": number
+            | {"description": "The number of the range as far as it has been counted."},
+            "previous": number | {"description": "That of the same part of the earlier range."},
             "previous_state": STATE_SCHEMA,
+            "change": number
+            | {
+                "description": "From previous to compared, as a part of previous; null where that "
+                "is 0."
+            },
+            "compared_start": moment,
+            "compared_stop": moment,
             "previous_start": moment,
             "previous_stop": moment,
-            "change": number
-            | {"description": "By which part of the previous number; null where that is 0."},
             "coverage": coverage.SCHEMA,
         },
         "required": [
@@ -137,8 +130,8 @@ ROUTE = Route(
     summary="One number for a range, and what it was before.",
     description=(
         "The range is the last 30 days where start is not said. The state tells whether all of it "
-        "was counted: a range that is still open is partial, and not to be compared with a "
-        "complete one without saying so."
+        "was counted. A comparison is of as much of both ranges: where one is still open, of what "
+        "has been counted of it, and of the same part of the other."
     ),
     answer=answer,
     lists=nobody,
@@ -151,14 +144,14 @@ ROUTE = Route(
         ranges.COLUMN,
         Parameter(
             "compare",
-            query.choice(PREVIOUS, YEAR),
+            query.choice(comparison.PREVIOUS, comparison.YEAR),
             "Also the number of the range of the same length before it, or of a year before.",
-            example=PREVIOUS,
+            example=comparison.PREVIOUS,
         ),
     ),
     filterable=True,
     formats=("json", "csv", "ndjson"),
-    state=ranges.state,
+    state=_state,
     steps=ranges.steps,
     schema=_schema,
     example="?start=-1d&compare=previous",

@@ -161,6 +161,11 @@ class Buckets:
         kept = (p._replace(number=p.number - dropped) for p in self.pieces if p.number >= dropped)
         return Buckets(tuple(kept), self.count - dropped)
 
+    def until(self, moment: int) -> Buckets:
+        """What of them is earlier than ``moment``; the last one may be a part of a bucket."""
+        kept = [p._replace(stop=min(p.stop, moment)) for p in self.pieces if p.start < moment]
+        return Buckets(tuple(kept), 1 + max((piece.number for piece in kept), default=-1))
+
     def _ends(self, pieces: Iterator[Piece] | tuple[Piece, ...]) -> list[Piece]:
         """Of each bucket the one of ``pieces`` that comes last."""
         found: dict[int, Piece] = {piece.number: piece for piece in pieces}
@@ -219,18 +224,30 @@ class Calendar:
             return Buckets((), 0)
         return self._of(max(0, first), buckets.start - 1).last(buckets.count)
 
+    def as_far(self, moment: int, buckets: Buckets, others: Buckets) -> int:
+        """When clocks have come as far through ``others`` as through ``buckets`` at ``moment``.
+
+        It is in the bucket of the same number, of which there may be less: not all months are of
+        one length.
+        """
+        number = next(p.number for p in reversed(buckets.pieces) if p.start < moment)
+        passed = self._wall(moment) - self._wall(buckets.starts[number])
+        found = self._instant(self._wall(others.starts[number]) + passed)
+        return min(found, others.stops[number])
+
     def year_before(self, buckets: Buckets) -> Buckets:
         """Those of the same dates, or weeks, one year earlier; none at the beginning of 1970."""
-        width, zone = self.resolution.width, self.zone or UTC
+        start, stop = map(self.year_earlier, (buckets.start, buckets.stop))
+        return Buckets((), 0) if start < 0 else self._of(start, stop - 1)
+
+    def year_earlier(self, moment: int) -> int:
+        """The same date, or day of the week, and time of day one year before ``moment``."""
+        width = self.resolution.width
         whole_weeks = not self.resolution.months and width > DAY
         step = relativedelta(days=round(365 * DAY / width) * width // DAY)
         if not whole_weeks:
             step = relativedelta(years=1)
-        start, stop = (
-            math.floor((datetime.fromtimestamp(end, zone) - step).timestamp())
-            for end in (buckets.start, buckets.stop)
-        )
-        return Buckets((), 0) if start < 0 else self._of(start, stop - 1)
+        return math.floor((datetime.fromtimestamp(moment, self.zone or UTC) - step).timestamp())
 
     def _of(self, first: int, last: int) -> Buckets:
         """The buckets of the instants from ``first`` to ``last``."""
@@ -262,7 +279,16 @@ class Calendar:
                 start, label = border, label + 1
 
     def _label_at(self, instant: int) -> int:
-        return self._label(instant + (0 if self.zone is None else _offset(self.zone, instant)))
+        return self._label(self._wall(instant))
+
+    def _wall(self, instant: int) -> int:
+        """What clocks show: seconds, as if they were UTC."""
+        return instant + (0 if self.zone is None else _offset(self.zone, instant))
+
+    def _instant(self, wall: int) -> int:
+        """When clocks show ``wall``, for the first time."""
+        shown = datetime.fromtimestamp(wall, UTC).replace(tzinfo=self.zone or UTC)
+        return int(shown.timestamp())
 
     def _label(self, wall: int) -> int:
         """The number of the bucket in which clocks show ``wall``: seconds, as if they were UTC."""
