@@ -155,18 +155,52 @@ def test_every_example_works(place: Whole, chosen: dict[str, Any]) -> None:
             if "example" not in parameter or is_endless(operation):
                 continue
             example = parameter["example"]
-            Draft202012Validator(parameter["schema"]).validate(number_of(parameter, example))
+            Draft202012Validator(parameter["schema"]).validate(example)
             answer = client.get(path, query_string={parameter["name"]: example})
             assert answer.status_code == 200, (path, parameter["name"], answer.text)
             shown.add(parameter["name"])
     assert {"start", "stop", "resolution", "tz", "points", "compare", "limit", "q"} <= shown
 
 
-def number_of(parameter: dict[str, Any], text: Any) -> Any:
-    """A text of a query, as its schema takes it."""
-    if parameter["schema"].get("type") == "integer":
-        return int(text)
-    return int(text) if isinstance(text, str) and "anyOf" in parameter["schema"] else text
+def test_all_examples_work_together(place: Whole, chosen: dict[str, Any]) -> None:
+    """Tools fill in all of them at once, and people leave some of them out."""
+    client = place.client()
+    shown = set()
+    for path, operation in chosen.items():
+        if is_endless(operation):
+            continue
+        examples = {
+            each["name"]: each["example"] for each in operation["parameters"] if "example" in each
+        }
+        pairs = itertools.combinations(examples, 2)
+        needed = {each["name"] for each in operation["parameters"] if each.get("required")}
+        for names in (set(examples), *map(set, pairs)):
+            query = {name: examples[name] for name in names | needed}
+            answer = client.get(path, query_string=query)
+            assert answer.status_code == 200, (path, query, answer.text)
+        shown.add(frozenset(examples))
+    assert any({"start", "stop", "resolution", "points", "tz"} <= names for names in shown)
+
+
+def test_a_resolution_and_points(place: Whole) -> None:
+    address = "/api/volume-1h/series?start=-1d&stop=now"
+    found = {
+        query: place.client().get(f"{address}{query}").json["resolution"]
+        for query in ("", "&points=300", "&points=300&resolution=3h", "&points=2&resolution=3h")
+    }
+    assert list(found.values())[0::2] == ["1h", "3h"]
+    assert found["&points=2&resolution=3h"] in ("day", "1d")
+
+
+def test_where_nobody_says_by_which_column(place: Whole) -> None:
+    client = place.client()
+    for ident, column in (("volume-by-category-1h", "category"), ("volume-by-topic-1h", "topic")):
+        series = client.get(f"/api/{ident}/series?start=-1d&top=2").json
+        assert (series["by"], len(series["series"])) == (column, 3)
+        assert client.get(f"/api/{ident}/top?start=-1d").json["by"] == column
+    refused = client.get("/api/volume-1h/series?top=2")
+    assert refused.status_code == 400
+    assert "nothing to tell apart" in refused.get_json(force=True)["detail"]
 
 
 def test_every_answer_fits_its_schema(place: Whole, chosen: dict[str, Any]) -> None:

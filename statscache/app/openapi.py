@@ -194,7 +194,10 @@ def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
         found |= {"style": "form", "explode": True}
     example = parameter.example_for(dataset)
     if example is not None:
-        found["example"] = [example] if parameter.repeatable else example
+        value = parameter.kind_for(dataset).parse(parameter.name, example)
+        # Numbers are numbers in documents; times and names are what a query says.
+        shown = value if isinstance(value, int) else example
+        found["example"] = [shown] if parameter.repeatable else shown
     return found
 
 

@@ -60,7 +60,7 @@ class Parameter:
         summary: one sentence for who reads the reference.
         default: the value where the query has none; a :class:`~statscache.app.times.Time` becomes
             UNIX seconds like one that was given.
-        example: a text for the reference.
+        example: a text for the reference; those of all the parameters of a route go together.
         suits: whether the example is one for a dataset whose kind takes it.
         repeatable: whether it may come several times; the value is then a tuple.
         most: how often, at most.
@@ -178,7 +178,7 @@ CALLBACK = Parameter(
 )
 CACHE_BUSTER = Parameter("_", TEXT, "Ignored; jQuery sends it.")
 START = Parameter("start", TIME, "From this time on.", example="-7d")
-STOP = Parameter("stop", TIME, "Only what is earlier than this time.", example="2015-11-01")
+STOP = Parameter("stop", TIME, "Only what is earlier than this time.", example="now")
 
 PLAIN = (CALLBACK, CACHE_BUSTER)
 """The parameters of every route that answers JSON; no declaration needs to name them."""

@@ -74,9 +74,16 @@ def _measure_kind(dataset: Dataset) -> Kind:
 def key_kind(dataset: Dataset) -> Kind:
     """One of the columns that tell the rows of a bucket apart."""
     keys = sources.keys(dataset)
-    if keys:
-        return query.choice(*keys)
+    return query.choice(*keys) if keys else _nothing_apart(dataset)
 
+
+def keys_kind(most: int) -> Callable[[Dataset], Kind]:
+    """How many keys, ``most`` at most, of a dataset that has any."""
+    number = query.number(1, most)
+    return lambda dataset: number if sources.keys(dataset) else _nothing_apart(dataset)
+
+
+def _nothing_apart(dataset: Dataset) -> Kind:
     def parse(name: str, text: str) -> str:
         query.refuse(name, f"cannot be had: {dataset.ident} has nothing to tell apart", ())
 
@@ -105,7 +112,7 @@ STOP = Parameter(
     "Up to the bucket that this time is in, without it; up to now where it is not said, with the "
     "bucket that is still open.",
     times.NOW,
-    example="2015-11-01",
+    example="now",
 )
 SELECT = Parameter(
     "select", _measures_kind, "Only these columns of numbers, comma separated, in this order."
@@ -277,11 +284,11 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
         raise Problem(404, _unbucketed(dataset))
     tables = sources.of(call.installed, dataset, call.snapshot, steps(dataset, values))
     points, own = values.get("points"), _own(dataset)
-    if points is not None and values["resolution"] is not None:
-        query.refuse("points", "goes without resolution, which it chooses")
-    candidates: Iterable[Resolution] = (values["resolution"] or own,)
+    wanted = values["resolution"]
+    candidates: Iterable[Resolution] = (wanted or own,)
     if points is not None:
-        candidates = _resolutions(dataset).values()
+        least = 0 if wanted is None else wanted.width
+        candidates = (each for each in _resolutions(dataset).values() if each.width >= least)
     problem: Callable[[], Problem] | None = None
     for resolution in candidates:
         calendar = Calendar(resolution, values["tz"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from statscache.app import coverage, query, ranges, rankings
+from statscache.app import coverage, query, ranges, rankings, sources
 from statscache.app.aggregation import Aggregation, Number, merged
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
@@ -46,10 +46,9 @@ class Group:
 
 def answer(call: Call) -> Answer:
     """The series of a range."""
-    measures, by = ranges.measures(call), call.values["by"]
+    measures, by = ranges.measures(call), _by(call)
     if call.values["top"] is not None:
-        if by is None:
-            query.refuse("top", "says how many series: say by which column, with by")
+        assert by is not None, "without keys there is no top"
         rankings.check_ranking(call, by, "top")
     count = call.values["points"] or DEFAULT_BUCKETS
     found = ranges.of(call, lambda resolution: count * resolution.width)
@@ -62,8 +61,16 @@ def answer(call: Call) -> Answer:
     return Answer(table=chart.to_table(), lifetime=found.lifetime)
 
 
+def _by(call: Call) -> str | None:
+    """The column that tells series apart: the first key where only their number is said."""
+    by: str | None = call.values["by"]
+    if by is None and call.values["top"] is not None:
+        return sources.keys(call.dataset)[0]
+    return by
+
+
 def _groups(call: Call, found: Range, measures: Sequence[Measure]) -> list[Group]:
-    by, top = call.values["by"], call.values["top"]
+    by, top = _by(call), call.values["top"]
     aggregation = Aggregation(call.connection, call.filters, measures)
     if by is None:
         return [Group(None, measures[0].name, aggregation.in_buckets(found.parts))]
@@ -118,7 +125,7 @@ class Chart:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON: an array of times, and an array of numbers per series."""
-        found, by = self.range, self.call.values["by"]
+        found, by = self.range, _by(self.call)
         buckets, states = found.buckets, self.states
         return {
             "ident": self.call.dataset.ident,
@@ -147,7 +154,7 @@ class Chart:
 
     def to_table(self) -> Table:
         """As rows like those of the dataset: one per bucket and key, with the state."""
-        by = self.call.values["by"]
+        by = _by(self.call)
         names = [measure.name for measure in self.measures]
         columns = ["timestamp", *([] if by is None else [by]), *names, STATE]
         return Table(columns, self._rows(has_key=by is not None))
@@ -203,7 +210,7 @@ class Chart:
     def _name(self, group: Group, measure: Measure) -> str:
         if len(self.measures) == 1:
             return group.name
-        is_alone = self.call.values["by"] is None
+        is_alone = _by(self.call) is None
         return measure.name if is_alone else f"{group.name} {measure.name}"
 
 
@@ -265,7 +272,7 @@ ROUTE = Route(
         f"and key, with the column {STATE}: {COMPLETE}, {PARTIAL} or {MISSING}."
     ),
     answer=answer,
-    lists=lambda call: (call.values["by"],),
+    lists=lambda call: filter(None, (_by(call),)),
     applies=ranges.has_buckets,
     parameters=(
         ranges.START,
@@ -274,15 +281,19 @@ ROUTE = Route(
         Parameter(
             "points",
             query.number(1, ranges.MOST_BUCKETS),
-            "The finest resolution that makes at most so many buckets.",
+            "The finest resolution that makes at most so many buckets; none that is finer than "
+            "resolution, where that is said.",
             example="300",
+            # A day of windows that nobody can merge may be more of them.
+            suits=ranges.merges,
         ),
         ranges.TZ,
         Parameter("by", ranges.key_kind, "A series for each value of this column."),
         Parameter(
             "top",
-            query.number(1, MOST_SERIES),
-            f"Only so many series, the largest in this range, and one of the rest, '{REST}'.",
+            ranges.keys_kind(MOST_SERIES),
+            f"Only so many series, the largest in this range, and one of the rest, '{REST}': by "
+            "the first key where by is not said.",
         ),
         ranges.SELECT,
         Parameter(

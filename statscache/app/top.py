@@ -23,7 +23,7 @@ def answer(call: Call) -> Answer:
     measure = ranges.measures(call)[0]
     found = ranges.of(call, default_span)
     ranges.check_merging(call, found)
-    by = call.values["by"] or _only_key(call.dataset)
+    by = _by(call)
     rankings.check_ranking(call, by)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     ranked, count = aggregation.ranking(found.whole.parts, by, call.values["limit"])
@@ -54,13 +54,11 @@ def answer(call: Call) -> Answer:
     )
 
 
-def _only_key(dataset: Dataset) -> str:
-    keys = sources.keys(dataset)
+def _by(call: Call) -> str:
+    keys = sources.keys(call.dataset)
     if not keys:
-        raise Problem(404, f"{dataset.ident} has no keys, of which some could be the largest")
-    if len(keys) > 1:
-        query.refuse("by", f"must say which column: {', '.join(keys)}", keys)
-    return keys[0]
+        raise Problem(404, f"{call.dataset.ident} has no keys, of which some could be the largest")
+    return call.values["by"] or keys[0]
 
 
 def _schema(_dataset: Dataset) -> Mapping[str, Any]:
@@ -112,14 +110,14 @@ ROUTE = Route(
         "operator does not want them to be."
     ),
     answer=answer,
-    lists=lambda call: (call.values["by"],) if call.values["by"] else sources.keys(call.dataset),
+    lists=lambda call: (_by(call),) if sources.keys(call.dataset) else (),
     applies=lambda dataset: ranges.merges(dataset) and bool(sources.keys(dataset)),
     parameters=(
         ranges.START,
         ranges.STOP,
         ranges.RESOLUTION,
         ranges.TZ,
-        Parameter("by", ranges.key_kind, "The column of the keys; the only one if there is one."),
+        Parameter("by", ranges.key_kind, "The column of the keys; the first where it is not said."),
         Parameter("limit", query.number(1, MOST_KEYS), "How many keys.", DEFAULT_LIMIT),
         ranges.COLUMN,
     ),
