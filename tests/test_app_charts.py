@@ -255,6 +255,23 @@ def test_a_comparison_is_no_finer_than_the_rows_that_both_ranges_have(own: Place
     assert (found["compared_stop"], found["previous_stop"]) == (MIDNIGHT + DAY, MIDNIGHT - 2 * DAY)
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_download_of_values_has_as_many_as_may_be_and_says_if_there_are_others(
+    own: Place, form: str
+) -> None:
+    header = int(form == "csv")
+    own.count([visit(NOON, site=f"{number:04}") for number in range(1001)])
+    client, path = own.client(), f"/api/visits-1d/values/site?format={form}"
+    for query, count, has_more in (
+        ("", 1000, True),
+        ("&limit=30", 30, True),
+        ("&q=00", 100, False),
+    ):
+        answer = client.get(path + query)
+        assert len(answer.text.splitlines()) == count + header
+        assert answer.headers.get("X-Has-More") == ("true" if has_more else None)
+
+
 @pytest.mark.parametrize(
     ("until", "zone", "resolution", "start", "expected"),
     [

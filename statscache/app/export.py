@@ -47,7 +47,8 @@ class Exports:
     def leave_threads(self, threads: int | None) -> None:
         """Let downloads have three eighths of the threads of the server; None: they take none.
 
-        Listeners have half of them, so that an eighth is left for all others.
+        Listeners have half of them, so that an eighth is left for all others. Where there are
+        fewer than eight threads, others may have to wait until a download ends.
         """
         share = MOST_AT_A_TIME if threads is None else threads * 3 // 8
         self.maximum = min(max(FEWEST_AT_A_TIME, share), MOST_AT_A_TIME)

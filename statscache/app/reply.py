@@ -29,7 +29,9 @@ LONGEST_OPEN_SECONDS = 60
 SHARES_OF_A_STEP = 12
 """An open range is kept for a twelfth of a step: five seconds for buckets of a minute."""
 
-EXPOSED = "ETag, Link, X-Link-Number, X-Link-Count, X-Maximum-Rows-Per-Page, Retry-After"
+EXPOSED = (
+    "ETag, Link, X-Link-Number, X-Link-Count, X-Maximum-Rows-Per-Page, X-Has-More, Retry-After"
+)
 """The headers that pages of other origins may read."""
 
 COMMON_HEADERS = (

@@ -16,6 +16,9 @@ from statscache.plugins.discovery import Dataset
 DEFAULT_LIMIT = 20
 MOST_VALUES = 1_000
 
+HAS_MORE = "X-Has-More"
+"""The header of a download that is not all there is."""
+
 _BEHIND_ALL = chr(sys.maxunicode) * 301
 """Keys are shorter: 300 characters of them are kept."""
 _LAST_BEFORE_SURROGATES, _FIRST_BEHIND_THEM = "\ud7ff", "\ue000"
@@ -26,10 +29,14 @@ def answer(call: Call) -> Answer:
     name = call.arguments["column"]
     column = _column(call.dataset, name)
     rankings.check_ranking(call, name)
-    found = _values(call, column, call.values["limit"] + 1)
-    values = sorted(found[: call.values["limit"]], key=_by_letter)
-    if call.format != "json":
-        return Answer(table=Table((name,), [(value,) for value in values]))
+    is_download = call.format != "json"
+    # Who completes what is typed wants few of them, who saves them as many as there are.
+    limit = call.values["limit"] or (MOST_VALUES if is_download else DEFAULT_LIMIT)
+    found = _values(call, column, limit + 1)
+    values = sorted(found[:limit], key=_by_letter)
+    if is_download:
+        headers = {HAS_MORE: "true"} if len(found) > len(values) else {}
+        return Answer(table=Table((name,), [(value,) for value in values]), headers=headers)
     return Answer(
         {
             "ident": call.dataset.ident,
@@ -141,7 +148,12 @@ ROUTE = Route(
     applies=lambda dataset: bool(columns(dataset)),
     parameters=(
         Parameter("q", query.TEXT, "Only values that begin so.", "", example="py"),
-        Parameter("limit", query.number(1, MOST_VALUES), "How many values.", DEFAULT_LIMIT),
+        Parameter(
+            "limit",
+            query.number(1, MOST_VALUES),
+            f"How many values; where it is not said {DEFAULT_LIMIT} in JSON, and {MOST_VALUES} in "
+            f"CSV and NDJSON, where {HAS_MORE} says that there are others.",
+        ),
     ),
     formats=("json", "csv", "ndjson"),
     schema={
