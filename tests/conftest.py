@@ -55,7 +55,7 @@ def pytest_configure() -> None:
 
 _ONCE = (
     *("test_app_", "test_cli", "test_crash", "test_export", "test_hub", "test_laws"),
-    *("test_migrations", "test_people"),
+    *("test_migrations", "test_people", "test_plugins_of_2015"),
 )
 """How the names of modules begin whose tests ask the API, start programs, or try many examples."""
 

@@ -175,7 +175,7 @@ def serve_month(folder: Path, datagrepper: Datagrepper, **config: Any) -> None:
     configure(folder, **{"statscache.datagrepper.endpoint": datagrepper.url} | config)
 
 
-@pytest.mark.parametrize("ending", ["raw", "raw/"])
+@pytest.mark.parametrize("ending", ["raw", pytest.param("raw/", marks=pytest.mark.long)])
 def test_the_endpoint_of_2015_is_that_of_raw(
     tmp_path: Path, new_database: Callable[[str], str], datagrepper: Datagrepper, ending: str
 ) -> None:
