@@ -24,6 +24,7 @@ from statscache.clock import SMALLEST_JUMP
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
+from statscache.lane_log import LaneLog
 from statscache.lanes import RESTAMPING, Lane
 from statscache.recurring import Recurring
 from statscache.topics import EVERYTHING
@@ -143,6 +144,7 @@ class CatchUp:
         self._target = 0.0
         self._remark = ""
         self._forced: set[int] = set()
+        self._log = LaneLog()
         self.progress = Progress()
 
     def run(self, stop: threading.Event) -> None:
@@ -291,6 +293,9 @@ class CatchUp:
         now = time.time()
         with self._engine.transaction() as connection:
             lanes = self._engine.lanes.all(connection)
+        for lane in lanes:
+            if lane.retry_at is not None and lane.retry_at > now:
+                self._log.rests(lane)
         ready = [
             lane
             for lane in lanes
@@ -393,6 +398,7 @@ class CatchUp:
                 here = Window(_watermark(lane), _watermark(lane))
                 self._engine.count_slice({lane.id}, Slice(here), is_last=True)
             self.progress.until[lane.name] = target
+            self._log.is_near(lane, target)
         self._tell()
         if counted:
             log.info("%d messages that the bus did not bring came from the archive", counted)
@@ -439,8 +445,10 @@ class CatchUp:
         if self._stop.is_set():
             return False
         if not self._acquire(lane):
+            self._log.is_left(lane)
             self._forget_reader(lane)
             return False
+        self._log.fills_in(lane, self._members(lane), holds_live=self._engine.waits(lane.id))
         if lane.id in self._forced:
             self._rewind([lane])
             return True

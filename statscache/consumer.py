@@ -17,14 +17,15 @@ import fedmsg.consumers
 import fedmsg.encoding
 from moksha.hub.reactor import reactor
 
-from statscache import about
-from statscache.archive import open_archive
+from statscache import about, migrations
+from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
 from statscache.catchup import CatchUp, Pace
 from statscache.config import Settings
 from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.intake import LONGEST_BACKOFF, Intake
+from statscache.introduction import introduce
 from statscache.logs import make_printable
 from statscache.plugins import discovery
 from statscache.recurring import Recurring
@@ -63,13 +64,18 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
     def _start(self, hub: Any) -> None:
         settings = Settings.from_config(hub.config)
         about.configure(hub.config)
-        self._engine = Engine.from_settings(settings, discovery.discover(hub.config))
+        installed = discovery.discover(hub.config)
+        archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
+        self._engine = Engine.from_settings(settings, installed)
+        introduce(self._engine.database, installed, archive, hub.config)
         _open_when_reachable(self._engine)
         self.supervisor = Supervisor(self._engine.note_end, _interrupt)
         self._stopping = threading.Event()
-        self._catching_up = _start_catching_up(
-            self._engine, settings, hub.config, self._stopping, self.supervisor
-        )
+        self._catching_up = None
+        if archive is not None:
+            self._catching_up = _start_catching_up(
+                self._engine, archive, settings, hub.config, self._stopping, self.supervisor
+            )
         self.frequency = settings.frequency
         self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
         # Not in moksha's threads: what they do not take out of its own queue has no bound.
@@ -151,6 +157,7 @@ def _open_when_reachable(engine: Engine) -> None:
     while True:
         try:
             engine.open()
+            log.info("the schema of the database is %s", migrations.HEAD)
             return
         except DatabaseUnavailable as error:
             if troubles.happened(str(error)):
@@ -161,17 +168,13 @@ def _open_when_reachable(engine: Engine) -> None:
 
 def _start_catching_up(
     engine: Engine,
+    archive: Archive,
     settings: Settings,
     config: Any,
     stop: threading.Event,
     supervisor: Supervisor,
-) -> threading.Thread | None:
+) -> threading.Thread:
     """Catch up in a thread of our own: the reactor's must not wait for an archive."""
-    archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
-    if archive is None:
-        log.info("no archive is configured: what the bus loses is lost")
-        return None
-    log.info("what the bus loses comes from %s", archive.describe())
     audit = Audit(engine, archive, settings.audit_budget, repairs=settings.audit_repairs)
     catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config, audit=audit)
 

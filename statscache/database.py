@@ -27,7 +27,13 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from statscache import migrations
-from statscache.errors import AccessDenied, DatabaseUnavailable, SchemaError, StatementTimeout
+from statscache.errors import (
+    AccessDenied,
+    DatabaseMissing,
+    DatabaseUnavailable,
+    SchemaError,
+    StatementTimeout,
+)
 
 LOCK_TIMEOUT = timedelta(seconds=30)
 """How long a transaction waits for another process that writes.
@@ -73,6 +79,24 @@ class Database:
         else:
             self.engine = _postgresql_engine(uri, read_only, statement_timeout)
 
+    @property
+    def file(self) -> Path | None:
+        """The file that SQLite has it in, with its whole path; None for others."""
+        path = make_url(self.uri).database
+        if self.backend != "sqlite" or not path or path.startswith("file:"):
+            return None
+        return Path(path).absolute()
+
+    @property
+    def name(self) -> str:
+        """What it is, for its operator: without passwords, and with the whole path of a file."""
+        url = make_url(self.uri)
+        if self.file is not None:
+            url = url.set(database=str(self.file))
+        if "password" in url.query:
+            url = url.update_query_dict({"password": "***"})
+        return url.render_as_string(hide_password=True)
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back on an exception.
@@ -112,14 +136,22 @@ class Database:
 
         Raises:
             SchemaError: it is another one; the text names both and the command that helps.
+            DatabaseMissing: SQLite has no such file.
             DatabaseUnavailable: see :meth:`begin`.
         """
+        expected = migrations.HEAD
+        if self.file is not None and not self.file.exists():
+            # To look into it would make it.
+            raise DatabaseMissing(
+                f"the database {self.name} has no statscache tables yet, nor a file: run "
+                "'statscache db upgrade' to make it, or name another one, with its whole path, in "
+                "statscache.sqlalchemy.uri"
+            )
         with self.begin() as connection:
             current = migrations.revision_of(connection)
-        expected = migrations.HEAD
         if current == expected:
             return
-        where = make_url(self.uri).render_as_string(hide_password=True)
+        where = self.name
         if current is None:
             raise SchemaError(
                 f"the database {where} has no statscache tables yet (this version needs schema "

@@ -105,7 +105,7 @@ class Engine:
         has_history: bool = False,
         rejected_bytes: int = REJECTED_BYTES,
     ) -> None:
-        self._database = database
+        self.database = database
         self.installed = installed
         self.has_history = has_history
         self._retention = retention or {}
@@ -158,13 +158,13 @@ class Engine:
             SchemaError: the schema is not the one of this version.
             DatabaseUnavailable: nothing has been done yet; call it again later.
         """
-        self._database.check_schema()
+        self.database.check_schema()
         others = [
             dataset.model.__table__
             for dataset in self.installed.datasets.values()
             if dataset.source.distribution != BUNDLED_DISTRIBUTION
         ]
-        with self._database.begin() as connection:
+        with self.database.begin() as connection:
             # Another hub may be starting too.
             self.lanes.exclude(connection)
             for name in create_missing(connection, others):
@@ -181,7 +181,7 @@ class Engine:
         """Stop the plugins and close the connections."""
         for runner in self.roster.runners.values():
             runner.stop()
-        self._database.dispose()
+        self.database.dispose()
 
     @contextmanager
     def transaction(self, *, alone: bool = False) -> Iterator[Connection]:
@@ -199,13 +199,13 @@ class Engine:
             self._is_busy = True
             self._revised.clear()
             try:
-                with self._database.begin() as connection:
+                with self.database.begin() as connection:
                     if alone:
                         self.lanes.exclude(connection)
                     else:
                         self.lanes.share(connection)
                     # A writer of SQLite always is.
-                    self._is_alone = alone or self._database.backend == "sqlite"
+                    self._is_alone = alone or self.database.backend == "sqlite"
                     self._sync(connection)
                     yield connection
                     if connection.in_transaction():
@@ -511,7 +511,7 @@ class Engine:
             DatabaseUnavailable: nobody will know.
         """
         self._is_ending = True
-        with self._database.begin() as connection:
+        with self.database.begin() as connection:
             connection.execute(delete(tables.hub_failure))
             connection.execute(
                 insert(tables.hub_failure).values(id=1, failed_at=time.time(), reason=reason)
@@ -638,10 +638,10 @@ class Engine:
         """Learn which plugins are in which lanes, if that has changed."""
         generation = self.lanes.generation(connection)
         if generation != self._generation:
-            self._crews = self.roster.crews(connection, self._database.backend)
+            self._crews = self.roster.crews(connection, self.database.backend)
             main = self.lanes.open(connection, MAIN)
             # Somebody must count the messages, even if no plugin wants them.
-            self._crews.setdefault(main.id, Crew([], [], self._database.backend))
+            self._crews.setdefault(main.id, Crew([], [], self.database.backend))
             self._generation = generation
 
     def _count(

@@ -52,16 +52,16 @@ class SchemaError(Unavailable):
     )
 
 
+class DatabaseMissing(SchemaError):
+    """There is no database yet."""
+
+    public = "there is no database yet: its operator runs 'statscache db upgrade'"
+
+
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached now; nothing of the current batch was committed."""
 
     public = "the database does not answer; try again in a moment"
-
-
-class DatabaseMissing(DatabaseUnavailable):
-    """There is no database yet."""
-
-    public = "there is no database yet: its operator runs 'statscache db upgrade'"
 
 
 class AccessDenied(Unavailable):

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
+from contextvars import ContextVar
 from typing import Any
 
 from statscache.printable import printable
 
+FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request)s] %(message)s"
+"""Of the lines of servers of the API."""
+
+_environ: ContextVar[dict[str, Any] | None] = ContextVar("environ", default=None)
+
 
 class Record(logging.LogRecord):
-    """A record whose message is one line of printable text, and its traceback several."""
+    """A record whose message is one line of printable text, and its traceback several.
+
+    Attributes:
+        request: what the API is asked, where the line is about that; else a hyphen.
+    """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.request = _request()
         if self.exc_info and self.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*self.exc_info)).rstrip("\n")
             # Formatters take this, and make none themselves.
@@ -30,3 +42,33 @@ def make_printable() -> None:
     The topics and bodies of messages are in the lines of fedmsg and of moksha as well.
     """
     logging.setLogRecordFactory(Record)
+
+
+def log_as_server(*, anew: bool = False) -> None:
+    """Write lines with :data:`FORMAT` to standard error, in UTC.
+
+    Not where whoever runs this process has said already what becomes of the lines, unless ``anew``.
+    """
+    make_printable()
+    formatter = logging.Formatter(FORMAT)
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    ours = logging.getLogger("statscache")
+    if anew or not (ours.handlers or logging.getLogger().handlers):
+        logging.basicConfig(handlers=[handler], level=logging.WARNING, force=anew)
+        ours.setLevel(logging.INFO)
+
+
+def begin_request(environ: dict[str, Any]) -> None:
+    """From now on this thread answers a request; ``environ`` is WSGI's."""
+    _environ.set(environ)
+
+
+def _request() -> str:
+    environ = _environ.get()
+    if environ is None:
+        return "-"
+    query = environ.get("QUERY_STRING")
+    address = environ.get("PATH_INFO", "") + (f"?{query}" if query else "")
+    return printable(f"{environ.get('REQUEST_METHOD', '')} {address}")

@@ -33,6 +33,24 @@ def test_history_is_filled_in_from_the_epoch(world: World) -> None:
     assert [row[2] for row in world.rows("newest")] == [997, 998, 999]
 
 
+def test_what_lanes_do_is_said_once_per_change(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "statscache.lane_log")
+    engine = world.open(Hits, Log)
+    complete(engine, world.archive(messages(1000, NOW - 86_400, 80)))
+    said = [record.getMessage() for record in caplog.records]
+    for name, more in (
+        ("main", ": hits-1d, hits-1h"),
+        ("ordered", "; live messages wait for it: log"),
+    ):
+        mine = [line for line in said if line.startswith(f"{name} ")]
+        assert len(mine) == 2
+        assert mine[0].startswith(f"{name} fills in its history from ")
+        assert mine[0].endswith(more)
+        assert mine[1].startswith(f"{name} has been compared with the archive up to ")
+
+
 def test_what_the_bus_brought_is_not_counted_again(world: World) -> None:
     found = messages(500, NOW - 40_000, 79)
     engine = world.open(Hits)

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from statscache import __version__
 from statscache.config import URI_VARIABLE
@@ -27,10 +28,29 @@ def lines(count: int) -> str:
 
 
 def test_upgrade_says_what_it_did(tmp_path: Path, database_uri: str) -> None:
+    name = make_url(database_uri).render_as_string(hide_password=True)
+    is_new = ", a new file" if "sqlite" in name else ""
     first = run(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (first.returncode, first.stdout) == (0, f"The schema is now {HEAD} (it was empty).\n")
+    assert (first.returncode, first.stdout) == (
+        0,
+        f"The database is {name}{is_new}.\nThe schema is now {HEAD} (it was empty).\n",
+    )
     second = call(tmp_path, "db", "upgrade", uri=database_uri)
-    assert (second.returncode, second.stdout) == (0, f"The schema is {HEAD} already.\n")
+    assert (second.returncode, second.stdout) == (
+        0,
+        f"The database is {name}.\nThe schema is {HEAD} already.\n",
+    )
+
+
+def test_no_command_but_the_upgrade_makes_a_file(tmp_path: Path) -> None:
+    for command in (("status",), ("replay", "a.jsonl"), ("rejected", "list")):
+        (tmp_path / "a.jsonl").write_text(lines(1))
+        done = call(tmp_path, *command, uri="sqlite:///nowhere.db")
+        assert done.returncode == 1
+        assert f"{tmp_path / 'nowhere.db'} has no statscache tables yet" in done.stderr
+        assert not (tmp_path / "nowhere.db").exists()
+    done = call(tmp_path, "db", "upgrade", uri="sqlite:///nowhere.db")
+    assert f"The database is sqlite:///{tmp_path / 'nowhere.db'}, a new file." in done.stdout
 
 
 def test_replay_of_files_gzip_and_standard_input(tmp_path: Path, migrated_uri: str) -> None:

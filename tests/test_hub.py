@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import select
 from statscache import tables
 from statscache.app import create_app
 from statscache.database import Database
+from statscache.migrations import HEAD
 from tests.conftest import table
 from tests.hub import Hub, wait_until
 
@@ -122,6 +124,31 @@ def test_nonsense_on_the_bus_is_recorded_and_stops_nothing(
         log = hub.log.read_text()
         assert "raised to the 3 needed" in log
         assert "\x1b" not in log
+
+
+@on_sqlite
+def test_the_log_says_what_the_hub_works_with(tmp_path: Path, migrated_uri: str) -> None:
+    config = {
+        "statscache.datagrepper.endpoint": "http://name:secret@127.0.0.1:1/",
+        "statscache.plugins.disabled": ["volume-by-user-*"],
+    }
+    with Hub(tmp_path, migrated_uri, others=True, **config) as hub:
+        hub.start()
+
+        def says(text: str) -> Callable[[], bool]:
+            return lambda: text in hub.log.read_text()
+
+        # At once, though it is asked again for a minute before it is given up.
+        wait_until(says("datagrepper at http://127.0.0.1:1/ cannot be reached"), "so", hub.log)
+        log = hub.log.read_text()
+        assert f"with the database sqlite:///{tmp_path / 'statscache.db'}" in log
+        assert f"the schema of the database is {HEAD}" in log
+        assert "volume-by-category-1d, volume-by-category-1h" in log
+        assert "turned off: volume, by user" in log
+        assert "cannot be used: missing = stranger_statistics_that_is_not_there" in log
+        assert f"the bus: {hub.config['endpoints']['test'][0]}; signatures are not checked" in log
+        assert "comes from datagrepper at http://127.0.0.1:1/, asked every 60 s" in log
+        assert "secret" not in log
 
 
 @on_postgresql

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("plugin", TEXT, nullable=False),
         sa.Column("cause", TEXT, nullable=False),
         sa.Column("messages", sa.BigInteger(), nullable=False),
+        comment="How many messages could not be counted, whether they are kept or not.",
     )
     fill()
     op.create_index(INDEX, REJECTED, ["kind", "last_seen", "size"])

@@ -26,6 +26,7 @@ from sqlalchemy import Connection, func, select
 
 from statscache import tables
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.logs import begin_request
 
 if TYPE_CHECKING:
     from statscache.app.dispatch import Dispatcher
@@ -82,6 +83,7 @@ class Measured:
     ) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
         began = time.perf_counter()
+        begin_request(environ)
 
         def measured(status: str, *arguments: Any) -> Any:
             route = self._route(environ.get("PATH_INFO", ""))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 
 import statscache
 from statscache import migrations, privileges, tables
@@ -20,7 +18,7 @@ from statscache.app.revisions import Revisions
 from statscache.app.stored import Served, Stored
 from statscache.config import Settings
 from statscache.database import Database
-from statscache.errors import AccessDenied, DatabaseMissing, StatscacheError
+from statscache.errors import AccessDenied, StatscacheError
 from statscache.plugins.discovery import Installed
 
 if TYPE_CHECKING:
@@ -89,7 +87,6 @@ class Service:
         """
         try:
             if not self._has_our_schema:
-                self._check_file()
                 self._database.check_schema()
                 self._has_our_schema = True
             with self._database.begin() as connection:
@@ -118,12 +115,3 @@ class Service:
             return self.stored.at(self.revisions.all())
         except StatscacheError:
             return self.stored.last
-
-    def _check_file(self) -> None:
-        """SQLite would make an empty file of one that is not there."""
-        url = make_url(self.settings.uri)
-        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-            raise DatabaseMissing(
-                f"the file {Path(url.database).name} does not exist yet: "
-                "run 'statscache db upgrade'"
-            )

@@ -17,8 +17,13 @@ def db() -> None:
 @db.command()
 @click.pass_obj
 def upgrade(context: Context) -> None:
-    """Create the tables, or bring them to the schema of this version."""
+    """Create the tables, or bring them to the schema of this version.
+
+    A file of SQLite that is not there is made.
+    """
     database = context.database()
+    is_new = database.file is not None and not database.file.exists()
+    echo(f"The database is {database.name}{', a new file' if is_new else ''}.")
     with database.begin() as connection:
         before, after = migrations.upgrade(connection)
     database.dispose()

@@ -12,6 +12,7 @@ from statscache.cli.context import Context
 from statscache.cli.prefix import prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
+from statscache.logs import log_as_server
 
 GRACE = 5
 """Seconds that answers in hand may take at the end."""
@@ -39,6 +40,7 @@ def events(context: Context, host: str, port: int, threads: int, prefix: str) ->
         raise StatscacheError(
             "the server of events is not installed: pip install 'statscache[events]'"
         ) from None
+    log_as_server(anew=True)
     application = AsgiApplication(create_app(context.config), threads, prefix)
     try:
         listening = _listen(host, port)

@@ -15,6 +15,7 @@ from statscache.cli.context import Context
 from statscache.cli.prefix import prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
+from statscache.logs import log_as_server
 from statscache.waitress import Channel
 
 CONNECTIONS = 900
@@ -34,6 +35,7 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
     Clients that wait for changes get half of the threads at most; for hundreds of them there is
     `statscache events`.
     """
+    log_as_server(anew=True)
     app = create_app(context.config)
     service = app.extensions["statscache"]
     service.runs_in(threads)
