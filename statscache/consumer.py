@@ -17,7 +17,7 @@ import fedmsg.consumers
 import fedmsg.encoding
 from moksha.hub.reactor import reactor
 
-from statscache import about, migrations
+from statscache import about, migrations, signatures
 from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
 from statscache.catchup import CatchUp, Pace
@@ -63,6 +63,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
     def _start(self, hub: Any) -> None:
         settings = Settings.from_config(hub.config)
+        signatures.check(hub.config)
         about.configure(hub.config)
         installed = discovery.discover(hub.config)
         archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
