@@ -173,6 +173,7 @@ def test_times_relative_to_the_present(api: Served) -> None:
     # The present is rounded down to the hour; only "now" is the end of the one that is open.
     assert found(api, "sizes-1h", start="-1h") == found(api, "sizes-1h", start=NOON)
     assert found(api, "sizes-1h", stop="-1h") == found(api, "sizes-1h", stop=NOON)
+    assert found(api, "sizes-1h", start="-30m") == found(api, "sizes-1h", start=NOON)
     assert found(api, "sizes-1h", start="-0h") == found(api, "sizes-1h", start=NOON + 3600)
     assert found(api, "sizes-1h", start="now") == found(api, "sizes-1h", start=NOON + 7200)
     assert found(api, "sizes-1h", stop="now") == found(api, "sizes-1h", stop=NOON + 7200)

@@ -22,7 +22,7 @@ from statscache.app.request import Request
 from statscache.app.revisions import Snapshot
 from statscache.app.route import Call, Route
 from statscache.app.stored import Served
-from statscache.app.times import Time
+from statscache.app.times import EARLIEST, Steps, Time
 from statscache.plugins.discovery import Dataset
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Planner:
         parsed = query.parse(pairs, parameters, dataset, filterable=route.filterable)
         steps = route.steps(dataset, parsed.values)
         now, after = steps.floor(clock), steps.after(clock)
-        values, is_relative = _resolve(parameters, parsed.values, now, steps.end(clock))
+        values, is_relative = _resolve(parameters, parsed.values, steps, clock)
         address = quote(request.path.encode("latin-1"), safe="/")
         tells_time = now if route.clock else None
         text = canonical.write(address, parameters, values, parsed.filters, dataset, tells_time)
@@ -186,16 +186,21 @@ def _negotiate(request: Request, route: Route, texts: Mapping[str, str]) -> str:
 
 
 def _resolve(
-    parameters: Iterable[Parameter], values: Mapping[str, Any], now: float, end: float
+    parameters: Iterable[Parameter], values: Mapping[str, Any], steps: Steps, clock: float
 ) -> tuple[Mapping[str, Any], bool]:
     """The values with times in UNIX seconds, and whether one of them was relative.
 
     Dates and days are those of the time zone that the query names.
     """
     resolved, is_relative = dict(values), False
+    now, end = steps.floor(clock), steps.end(clock)
     for parameter in parameters:
         time = values[parameter.name]
         if isinstance(time, Time):
-            resolved[parameter.name] = time.at(now, values.get("tz"), end=end)
+            moment = time.at(now, values.get("tz"), end=end)
+            if time.is_relative and not time.is_now:
+                # What is before the present may be within a step, and is rounded like it.
+                moment = max(EARLIEST, steps.floor(moment))
+            resolved[parameter.name] = moment
             is_relative |= time.is_relative
     return resolved, is_relative
