@@ -23,12 +23,12 @@ from statscache.audit.background import Audit
 from statscache.catchup import CatchUp, Pace
 from statscache.config import Settings
 from statscache.engine import Engine
-from statscache.errors import DatabaseUnavailable, StatscacheError
-from statscache.intake import LONGEST_BACKOFF, Intake
+from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError
+from statscache.intake import Intake
 from statscache.introduction import introduce
 from statscache.logs import make_printable
 from statscache.plugins import discovery
-from statscache.recurring import Recurring
+from statscache.rejections import SIGNATURE
 from statscache.supervision import Supervisor
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             try:
                 super().validate(message)
             except Exception as error:
-                self.intake.reject(_body(message), f"signature: {error}", once=True)
+                self.intake.reject(_body(message), f"{SIGNATURE}: {error}", once=True)
                 raise RuntimeWarning(str(error)) from error
 
     def consume(self, message: Any) -> None:

@@ -42,9 +42,10 @@ from statscache.people import people_of
 from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
 from statscache.recurring import Recurring
-from statscache.rejections import LONGEST_CONTENT, Rejection, RejectionLog, forget
+from statscache.rejections import LONGEST_CONTENT, SIGNATURE, Rejection, RejectionLog, forget
 from statscache.roster import Roster
 from statscache.upsert import Upsert
+from statscache.watch import Watch
 
 if TYPE_CHECKING:
     from statscache.backfill import Folded
@@ -392,7 +393,9 @@ class Engine:
             self._finish(connection, outcome)
         return is_settled and not piece.missing
 
-    def retry(self, digest: str) -> str | None:
+    def retry(
+        self, digest: str, refusal: Callable[[dict[str, Any]], str | None] | None = None
+    ) -> str | None:
         """Try again to count what was rejected; gives why that cannot be, or None.
 
         What is no message for anybody is decoded and counted as if it came now. A message that a
@@ -402,6 +405,8 @@ class Engine:
 
         Args:
             digest: of the row of :data:`statscache.tables.rejected`.
+            refusal: says of a fedmsg dict why its signature is refused, or None. Without it nothing
+                is counted that was refused for its signature.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
@@ -422,7 +427,11 @@ class Engine:
             except InvalidMessage as error:
                 reason = str(error)
             else:
-                left, reason = self._count_rejected(connection, row.plugin, message)
+                reason = None
+                if row.reason.startswith(f"{SIGNATURE}:"):
+                    reason = row.reason if refusal is None else refusal(message.raw)
+                if reason is None:
+                    left, reason = self._count_rejected(connection, row.plugin, message)
             if reason is None:
                 self._rejections.done(connection, digest)
             else:

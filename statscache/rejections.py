@@ -35,6 +35,9 @@ LONGEST_REASON = 2_000
 ROW_BYTES = 500
 """What a row takes at most beside its content: so that many small ones are bounded as well."""
 
+SIGNATURE = "signature"
+"""How the reason begins for a message whose signature was refused."""
+
 _DIGESTS_PER_QUERY = 5_000
 
 

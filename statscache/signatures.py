@@ -1,4 +1,4 @@
-"""Signatures: whether a hub that is told to check them can.
+"""Signatures: whether a hub that is told to check them can, and whether a message has a good one.
 
 fedmsg refuses every message, and says nothing of the reason, when the libraries that it checks
 certificates with are not there, or are not those that it was written for.
@@ -6,16 +6,19 @@ certificates with are not there, or are not those that it was written for.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import fedmsg.crypto
 import fedmsg.crypto.utils
 import fedmsg.crypto.x509_ng
 from requests.exceptions import RequestException
 
 from statscache.errors import ConfigurationError
+from statscache.rejections import SIGNATURE
 
 _CURE = (
     "; without, no message would be let through: install what it needs with "
@@ -43,6 +46,23 @@ def check(config: Mapping[str, Any]) -> None:
             f"installed ({_installed('pyOpenSSL')}, {_installed('cryptography')}){_CURE}"
         )
     _check_certificates(config)
+
+
+def refusal(raw: dict[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Why a message is refused because of its signature; None where it is not, or none is needed.
+
+    Args:
+        raw: the whole fedmsg dict.
+        config: fedmsg's configuration, with fedmsg's defaults.
+    """
+    if not config.get("validate_signatures"):
+        return None
+    try:
+        if fedmsg.crypto.validate(copy.deepcopy(raw), **config):
+            return None
+    except Exception as error:
+        return f"{SIGNATURE}: {error}"
+    return f"{SIGNATURE}: it is refused, as when the message came"
 
 
 def _installed(distribution: str) -> str:

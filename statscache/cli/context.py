@@ -25,6 +25,11 @@ class Context:
         return config.load(self.config_filename)
 
     @cached_property
+    def bus_config(self) -> dict[str, Any]:
+        """The same, with fedmsg's defaults, as the hub has it."""
+        return config.load(self.config_filename, for_the_bus=True)
+
+    @cached_property
     def settings(self) -> Settings:
         """Our keys of it."""
         return Settings.from_config(self.config)

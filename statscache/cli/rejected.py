@@ -14,6 +14,7 @@ from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 from statscache.plugins.base import make_ident
 from statscache.printable import printable
+from statscache.signatures import refusal
 
 SHOWN_DIGITS = 12
 """Of a digest: enough to tell rejections apart."""
@@ -72,7 +73,8 @@ def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everyt
 
     DIGESTS are what 'statscache rejected list' shows first; their beginnings will do. A message is
     counted for the plugin alone that rejected it, and then it is not among the rejections any more.
-    The hub may go on meanwhile. Ends with status 1 when something is rejected again.
+    A signature that was refused is checked again. The hub may go on meanwhile. Ends with status 1
+    when something is rejected again.
     """
     if sum((bool(digests), plugin is not None, everything)) != 1:
         raise click.UsageError("say what to retry: DIGESTS, --plugin NAME, or --all")
@@ -82,7 +84,7 @@ def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everyt
         with engine.transaction() as connection:
             wanted = _find(connection, digests, plugin)
         for digest in wanted:
-            reason = engine.retry(digest)
+            reason = engine.retry(digest, lambda raw: refusal(raw, context.bus_config))
             if reason is None:
                 counted += 1
             else:
