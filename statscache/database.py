@@ -416,7 +416,21 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
     )
     if statement_timeout is not None:
         _limit_statements(engine, statement_timeout.total_seconds())
+    if not read_only:
+        _let_go_of_standbys(engine)
     return engine
+
+
+def _let_go_of_standbys(engine: Engine) -> None:
+    """Connect anew when a session cannot write any more: its server has become a standby.
+
+    Sessions outlive that, and new ones lead to the server that has taken its place.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def let_go(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "pgcode", None) == _READ_ONLY:
+            context.is_disconnect = True
 
 
 def _milliseconds(duration: timedelta) -> int:

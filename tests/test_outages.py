@@ -205,6 +205,22 @@ class TestOneBatch:
         engine.close()
         other.dispose()
 
+    @pytest.mark.parametrize("backend", ["postgresql"])
+    def test_a_session_that_cannot_write_any_more_is_let_go(
+        self, migrated_uri: str, installed: Installed
+    ) -> None:
+        database = Database(migrated_uri)
+        engine = Engine(database, installed)
+        engine.open()
+        # As the server of this session is after another one has taken its place.
+        with database.begin() as connection:
+            connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        batch = next(batches(3))
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            engine.count(batch)
+        assert engine.count(batch).counted == 3
+        engine.close()
+
     def test_the_uri_of_sqlite_may_say_how_long_to_wait(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path / 'x.db'}?timeout=0.1"
         first, second = Database(uri), Database(uri)
