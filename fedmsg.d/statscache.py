@@ -31,6 +31,8 @@ config = {
     # what it finds to be wrong.
     "statscache.audit.messages_per_hour": 50_000,
     "statscache.audit.repair": False,
+    # How long a plugin may take for a batch, before it is ended and set apart.
+    "statscache.plugins.time_limit": datetime.timedelta(minutes=1),
     # How old rows get before they are deleted, by schedule; others are kept for ever.
     # "statscache.retention": {"15s": datetime.timedelta(days=7)},
     # Plugins that come with statscache and are not wanted: names, idents, or patterns of them, such

@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Table, event
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from statscache.database import is_unavailable
 from statscache.definitions import redirect
-from statscache.errors import is_interrupt
+from statscache.errors import PluginFault, Trespass, is_interrupt
+from statscache.fence import Fence
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
 from statscache.rejections import Rejection
+from statscache.watch import Turn, Watch
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +31,34 @@ class ClassicRunner:
 
     What a plugin keeps in memory is not under the control of a transaction. So after anything
     that rolled back, its memory no longer says the same as its table, and it is made anew.
+
+    Args:
+        make: makes an instance.
+        watch: that sees to its time; absent, nobody does.
+
+    Attributes:
+        fault: how it spoilt a transaction.
     """
 
-    def __init__(self, make: Callable[[], BasePlugin]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], BasePlugin],
+        watch: Watch | None = None,
+    ) -> None:
         self._make = make
+        self._watch = watch or Watch()
+        self._foreign: frozenset[str] = frozenset()
         self.plugin = make()
         self.ident = self.plugin.ident
+        self.fault: PluginFault | None = None
         self._is_launched = False
         self._is_touched = False
         self._table: Table | None = None
         self._shadow: str | None = None
+
+    def keep_away_from(self, foreign: frozenset[str]) -> None:
+        """Refuse whatever it would do to tables of these names, which are in lower case."""
+        self._foreign = foreign
 
     def redirect(self, table: Table, shadow: str | None) -> None:
         """From now on let it work on the table ``shadow`` instead of ``table``, if given."""
@@ -59,23 +79,30 @@ class ClassicRunner:
         Raises:
             Exception: whatever the plugin's code raises.
         """
+        start = since
+
+        def begin(session: Session) -> None:
+            nonlocal start
+            start = self._revert_incomplete(session, since)
+
+        self._call(connection, begin)
+        return start
+
+    def _revert_incomplete(self, session: Session, since: float) -> float:
         plugin = self.plugin
-        self._is_touched = True
-        with self._session(connection) as session:
-            latest = plugin.latest(session)
-            if latest is None:
-                return since
-            if plugin.schedule is not None:
-                # A row is stamped with the end of its window: the last one may be incomplete, and
-                # the row that is stamped with its start belongs to the window before.
-                start = plugin.schedule.last(latest - _MOMENT)
-                when = start + _MOMENT
-            else:
-                start = when = latest
-            if _seconds(start) <= since:
-                start, when = _naive(since), _naive(since) + _MOMENT
-            plugin.revert(when, session)
-            session.commit()
+        latest = plugin.latest(session)
+        if latest is None:
+            return since
+        if plugin.schedule is not None:
+            # A row is stamped with the end of its window: the last one may be incomplete, and
+            # the row that is stamped with its start belongs to the window before.
+            start = plugin.schedule.last(latest - _MOMENT)
+            when = start + _MOMENT
+        else:
+            start = when = latest
+        if _seconds(start) <= since:
+            start, when = _naive(since), _naive(since) + _MOMENT
+        plugin.revert(when, session)
         return max(since, _seconds(start))
 
     def window_start(self, moment: float) -> float:
@@ -91,9 +118,7 @@ class ClassicRunner:
             Exception: whatever the plugin's code raises.
         """
         when = _naive(start) if self.plugin.schedule is None else _naive(start) + _MOMENT
-        with self._session(connection) as session:
-            self.plugin.revert(when, session)
-            session.commit()
+        self._call(connection, lambda session: self.plugin.revert(when, session))
         self.renew()
 
     def launch(self, connection: Connection) -> None:
@@ -104,11 +129,9 @@ class ClassicRunner:
         """
         if self._is_launched:
             return
-        self._is_touched = True
         try:
-            with connection.begin_nested(), self._session(connection) as session:
-                self.plugin.launch(session)
-                session.commit()
+            with connection.begin_nested():
+                self._call(connection, self.plugin.launch)
         except BaseException as error:
             if not blames_plugin(error):
                 raise
@@ -116,17 +139,27 @@ class ClassicRunner:
         self._is_launched = True
 
     def process(self, messages: Sequence[Message]) -> list[Rejection]:
-        """Give it ``messages``, which are in the order of their timestamps."""
-        rejections = []
+        """Give it ``messages``, which are in the order of their timestamps.
+
+        Raises:
+            PluginTooSlow: it does not come to an end.
+        """
+        rejections: list[Rejection] = []
         self._is_touched = True
-        process = self.plugin.process
-        for message in messages:
-            try:
-                process(message.raw)
-            except BaseException as error:
-                if is_interrupt(error):
-                    raise
-                rejections.append(Rejection.by_plugin(message, self.ident, error))
+        turn = Turn([(self.ident,)])
+
+        def work() -> None:
+            process = self.plugin.process
+            for message in messages:
+                turn.message = message
+                try:
+                    process(message.raw)
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
+                    rejections.append(Rejection.by_plugin(message, self.ident, error))
+
+        self._watch.run(turn, work)
         return rejections
 
     def update(self, connection: Connection) -> bool:
@@ -136,7 +169,6 @@ class ClassicRunner:
             Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
         """
         wrote = False
-        self._is_touched = True
 
         def notice(*arguments: Any) -> None:
             nonlocal wrote
@@ -145,12 +177,61 @@ class ClassicRunner:
 
         event.listen(connection, "before_cursor_execute", notice)
         try:
-            with self._session(connection) as session:
-                self.plugin.update(session)
-                session.commit()
+            self._call(connection, self.plugin.update)
         finally:
             event.remove(connection, "before_cursor_execute", notice)
         return wrote
+
+    def _call(self, connection: Connection, work: Callable[[Session], None]) -> None:
+        """Let it work with the database, fenced in and watched.
+
+        Raises:
+            PluginFault: the transaction can only be given up.
+            Exception: whatever else is wrong with what the plugin's code does.
+        """
+        self._is_touched = True
+        fence = Fence(self._foreign)
+        problem: BaseException | None = None
+
+        def in_session() -> None:
+            with self._session(connection) as session:
+                work(session)
+                session.commit()
+
+        fence.put_around(connection)
+        try:
+            self._watch.run(Turn([(self.ident,)], fence), in_session)
+        except BaseException as error:
+            problem = error
+        finally:
+            fence.take_away()
+        fault = self._fault_of(problem, fence, connection)
+        if fault is not None:
+            self.fault = fault
+            fence.close(connection)
+            raise fault from problem
+        if fence.trespass is not None:
+            # It may have gone on as if nothing had been refused.
+            raise Trespass(fence.trespass) from problem
+        if isinstance(problem, DBAPIError) and fence.is_elsewhere(problem):
+            raise RuntimeError(f"on a connection of its own: {problem}") from problem
+        if problem is not None:
+            raise problem
+
+    def _fault_of(
+        self, problem: BaseException | None, fence: Fence, connection: Connection
+    ) -> PluginFault | None:
+        if isinstance(problem, PluginFault):
+            return problem  # it was stopped anywhere, in the midst of SQLAlchemy perhaps
+        if fence.is_intact(connection):
+            return None
+        if problem is not None and not isinstance(problem, Exception):
+            # SQLAlchemy gives up a connection through which such an exception went.
+            text = f"{type(problem).__name__}: {problem}"
+            return None if is_interrupt(problem) else PluginFault(text, (self.ident,))
+        if fence.trespass is None or _is_of_database(problem):
+            return None
+        return PluginFault(fence.trespass, (self.ident,))
 
     @contextmanager
     def _session(self, connection: Connection) -> Iterator[Session]:
@@ -187,6 +268,7 @@ class ClassicRunner:
         self.stop()
         self.plugin = self._make()
         self._is_launched = self._is_touched = False
+        self.fault = None
 
     def stop(self) -> None:
         """Let the plugin end its threads; called after its last batch."""
@@ -198,6 +280,10 @@ class ClassicRunner:
             log.exception("%s could not be stopped", self.ident)
 
 
+def _is_of_database(problem: BaseException | None) -> bool:
+    return isinstance(problem, OperationalError) and is_unavailable(problem)
+
+
 _CONNECTION_LOST = "8s2b"
 """SQLAlchemy's code for whoever goes on with a connection that is lost."""
 
@@ -207,7 +293,7 @@ def blames_plugin(error: BaseException) -> bool:
 
     A plugin's ``sys.exit()`` is its own as well: it ends nothing but the plugin's turn.
     """
-    if is_interrupt(error):
+    if is_interrupt(error) or isinstance(error, PluginFault):
         return False
     if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
         return False  # which the plugin may have passed over

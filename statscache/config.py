@@ -76,6 +76,8 @@ class Settings:
     None: as many as suit the server."""
     heartbeat: timedelta
     """``statscache.app.heartbeat``: how often a client that waits is shown that we are there."""
+    plugin_time_limit: timedelta
+    """``statscache.plugins.time_limit``: how long a plugin may take for a batch."""
     retention: Mapping[str, timedelta]
     """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
     resolutions that are not named keep their rows for ever."""
@@ -127,6 +129,9 @@ class Settings:
             cache_bytes=_natural(config, "statscache.app.cache_bytes", 64 * 1024 * 1024),
             maximum_listeners=_maximum(config, "statscache.app.maximum_listeners"),
             heartbeat=_duration(config, "statscache.app.heartbeat", timedelta(seconds=15)),
+            plugin_time_limit=_duration(
+                config, "statscache.plugins.time_limit", timedelta(minutes=1)
+            ),
             retention=_retention(config),
             rejected_bytes=_natural(config, "statscache.rejected.bytes", REJECTED_BYTES),
             people=People.from_config(config),

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
-import time
+import types
 from typing import Any
 
 import fedmsg.consumers
 import fedmsg.encoding
 from moksha.hub.reactor import reactor
 
-from statscache import about, migrations, signatures
+from statscache import about, signatures
 from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
 from statscache.catchup import CatchUp, Pace
@@ -51,9 +52,11 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             return
         _log_like_fedmsg()
         try:
-            self._start(hub)
+            self._prepare(hub)
+            # From here on it listens; what arrives waits in memory.
             super().__init__(hub)
             self._guard_frames()
+            self._begin(hub.config)
         except StatscacheError as error:
             # moksha would log an exception and run on without us.
             raise SystemExit(f"statscache: {error}") from error
@@ -61,30 +64,63 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             log.exception("statscache cannot start")
             raise SystemExit("statscache: cannot start, see the log") from error
 
-    def _start(self, hub: Any) -> None:
-        settings = Settings.from_config(hub.config)
+    def _prepare(self, hub: Any) -> None:
+        """Make what takes messages in; nothing of it asks the database."""
+        self._settings = Settings.from_config(hub.config)
         signatures.check(hub.config)
         about.configure(hub.config)
-        installed = discovery.discover(hub.config)
-        archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
-        self._engine = Engine.from_settings(settings, installed)
-        introduce(self._engine.database, installed, archive, hub.config)
-        _open_when_reachable(self._engine)
-        self.supervisor = Supervisor(self._engine.note_end, _interrupt)
+        # Before moksha asks for the pool, which starts then with the room that it has.
+        reactor.callWhenRunning(_make_room_for_threads, hub)
+        self._installed = discovery.discover(hub.config)
+        self._archive = open_archive(
+            self._settings.datagrepper_endpoint, self._settings.archive_files
+        )
+        self._engine = Engine.from_settings(self._settings, self._installed)
+        introduce(self._engine.database, self._installed, self._archive, hub.config)
+        self.supervisor = Supervisor(lambda reason: self._engine.note_end(reason), _interrupt)
+        self.frequency = self._settings.frequency
+        self.intake = Intake(self._engine, self._settings.batch_size, self._settings.buffer_size)
+
+    def _begin(self, config: Any) -> None:
+        """Let the threads begin that count, as soon as there is a database."""
+        self.supervisor.start("statscache-watch", lambda: self._engine.watch.watch(self._give_up))
+        try:
+            self._engine.open()
+        except DatabaseUnavailable as error:
+            log.error("the database is away, and what arrives waits for it: %s", error)
         self._stopping = threading.Event()
         self._catching_up = None
-        if archive is not None:
+        if self._archive is not None:
             self._catching_up = _start_catching_up(
-                self._engine, archive, settings, hub.config, self._stopping, self.supervisor
+                self._engine, self._archive, self._settings, config, self._stopping, self.supervisor
             )
-        self.frequency = settings.frequency
-        self.intake = Intake(self._engine, settings.batch_size, settings.buffer_size)
         # Not in moksha's threads: what they do not take out of its own queue has no bound.
         self.intake.start(self.supervisor.start)
         _stop_on_sigterm()
         # Behind the pool's threads, which shut down "during": nothing is put in after this.
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
-        reactor.callWhenRunning(_make_room_for_threads, hub)
+
+    def _give_up(self, idents: tuple[str, ...], text: str, thread: int) -> None:
+        """End the process because a plugin does not end; what others have in hand is committed."""
+        fault = PluginTooSlow(f"it does not end: {text}", idents, self._engine.watch.limit or 0.0)
+        log.critical(
+            "a plugin does not end: %s",
+            text,
+            exc_info=(PluginTooSlow, fault, _traceback_of(thread)),
+        )
+        self._engine.abandon()
+        engine = Engine.from_settings(self._settings, self._installed)
+        # By the other one; and no plugin is to be launched any more.
+        engine.is_open = self._engine.is_open
+        try:
+            engine.set_apart(fault)
+        except DatabaseUnavailable as error:
+            log.error(
+                "the plugin cannot be set apart, so that it gets its messages again: %s", error
+            )
+        self._engine = engine
+        self.intake.go_on_with(engine)
+        self.supervisor.fail(f"the plugin {', '.join(idents)} does not end")
 
     def validate(self, message: Any) -> None:
         """Check the signature, when the configuration of fedmsg asks for it.
@@ -152,19 +188,14 @@ def _guarded(got_message: Any, intake: Intake) -> Any:
     return guard
 
 
-def _open_when_reachable(engine: Engine) -> None:
-    delay = 1.0
-    troubles = Recurring()
-    while True:
-        try:
-            engine.open()
-            log.info("the schema of the database is %s", migrations.HEAD)
-            return
-        except DatabaseUnavailable as error:
-            if troubles.happened(str(error)):
-                log.error("the database is away, next try in %.0f s: %s", delay, error)
-            time.sleep(delay)
-            delay = min(delay * 2, LONGEST_BACKOFF)
+def _traceback_of(thread: int) -> types.TracebackType | None:
+    """Where a thread is, as a traceback."""
+    traceback = None
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        traceback = types.TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
+        frame = frame.f_back
+    return traceback
 
 
 def _start_catching_up(
@@ -181,7 +212,7 @@ def _start_catching_up(
 
     def run() -> None:
         # Connect first, then fetch: what is sent in between comes by both ways.
-        while not reactor.running and not stop.wait(0.05):
+        while not (reactor.running and engine.is_open) and not stop.wait(0.05):
             pass
         catch_up.run(stop)
         audit.close()

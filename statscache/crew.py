@@ -20,6 +20,7 @@ from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
 from statscache.rejections import Rejection
 from statscache.topics import EVERYTHING
 from statscache.upsert import Upsert, aggregate_upsert
+from statscache.watch import Turn, Watch
 
 _MOST_TOPICS_REMEMBERED = 10_000
 
@@ -62,6 +63,7 @@ class Crew:
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
             What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
             gets what is older than his own history: the archive does not give it to him either.
+        watch: that sees to the time of the aggregates; absent, nobody does.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Crew:
         runners: Sequence[tuple[ClassicRunner, float | None]],
         backend: str,
         floor: float | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch or Watch()
         self.seats = {seat.ident: seat for seat in seats}
         self.runners = [runner for runner, _ in runners]
         self.sinces_of_runners = [since for _, since in runners]
@@ -112,8 +116,24 @@ class Crew:
 
         ``start``, for messages of the archive, is the time from which on they are: a plugin whose
         own history begins later does not get the older ones.
+
+        Raises:
+            PluginTooSlow: one of them does not come to an end.
         """
         partials: list[Partial] = [{} for _ in self.folders]
+        turn = Turn([folder.idents for folder in self.folders])
+        if self.folders:
+            self._watch.run(turn, lambda: self._fold(messages, partials, rejections, start, turn))
+        return partials
+
+    def _fold(
+        self,
+        messages: Sequence[Message],
+        partials: Sequence[Partial],
+        rejections: list[Rejection],
+        start: float | None,
+        turn: Turn,
+    ) -> None:
         calls = [
             (folder.fold, partial) for folder, partial in zip(self.folders, partials, strict=True)
         ]
@@ -123,12 +143,14 @@ class Crew:
             bounds = [since or 0.0 for since in self._since]
         subscribers = self._subscribers
         for message in messages:
+            turn.message = message
             numbers = subscribers.get(message.topic)
             if numbers is None:
                 numbers = self._subscribe(message.topic)
             for number in numbers:
                 if bounds is not None and first <= message.timestamp < bounds[number]:
                     continue
+                turn.number = number
                 fold, partial = calls[number]
                 try:
                     fold(message, partial)
@@ -137,7 +159,6 @@ class Crew:
                         raise
                     plugin = written_by(self.folders[number].idents)
                     rejections.append(Rejection.by_plugin(message, plugin, error))
-        return partials
 
     def write(self, connection: Connection, partials: Iterable[Partial], written: Written) -> None:
         """Upsert the rows of ``partials``, each plugin in a savepoint of its own."""

@@ -26,7 +26,7 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from statscache import migrations
+from statscache import fence, migrations
 from statscache.errors import (
     AccessDenied,
     DatabaseMissing,
@@ -347,9 +347,11 @@ def _limit_statements(engine: Engine, seconds: float) -> None:
 
 
 def _sqlite_engine(uri: str, read_only: bool, statement_timeout: timedelta | None) -> Engine:
-    arguments = (
-        {} if "timeout" in make_url(uri).query else {"timeout": LOCK_TIMEOUT.total_seconds()}
-    )
+    arguments: dict[str, Any] = {}
+    if "timeout" not in make_url(uri).query:
+        arguments["timeout"] = LOCK_TIMEOUT.total_seconds()
+    if not read_only:
+        arguments["factory"] = fence.SQLiteConnection
     engine = create_engine(uri, connect_args=arguments)
     if statement_timeout is not None:
         # First, for BEGIN is a statement too.
@@ -407,12 +409,13 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
     if url.drivername == "postgresql":
         # What SQLAlchemy takes for a URI without a driver depends on its version.
         url = url.set(drivername="postgresql+psycopg2")
+    factory = {} if read_only else {"connection_factory": fence.PostgreSQLConnection}
     engine = create_engine(
         url,
         pool_pre_ping=True,
         # All that a reader reads in one transaction is of one moment.
         isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
-        connect_args={"options": options, "connect_timeout": 10, **_KEEPALIVES},
+        connect_args={"options": options, "connect_timeout": 10, **_KEEPALIVES, **factory},
     )
     if statement_timeout is not None:
         _limit_statements(engine, statement_timeout.total_seconds())

@@ -9,23 +9,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
 
-from statscache import leases, replayed, tables
+from statscache import leases, migrations, replayed, tables
 from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
 from statscache.config import REJECTED_BYTES, Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
-from statscache.errors import InvalidMessage
+from statscache.errors import InvalidMessage, PluginFault
 from statscache.held import Held
 from statscache.lanes import (
     MAIN,
@@ -81,6 +82,30 @@ class Outcome:
     """Name of a lane to the messages that it counted, of those that came live or from a file."""
 
 
+_REST = 20
+"""A plugin that was too slow rests for so many times as long as it took."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _without_the_guilty(
+    method: Callable[Concatenate[Engine, P], T],
+) -> Callable[Concatenate[Engine, P], T]:
+    """Call ``method`` again when a plugin was set apart: nothing was committed."""
+
+    @wraps(method)
+    def call(engine: Engine, /, *arguments: P.args, **more: P.kwargs) -> T:
+        while True:
+            try:
+                return method(engine, *arguments, **more)
+            except PluginFault:
+                continue
+
+    return call
+
+
 class Engine:
     """Counts messages for all the installed plugins.
 
@@ -94,6 +119,7 @@ class Engine:
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive that gives what was missed.
         rejected_bytes: how much is kept of what cannot be counted.
+        time_limit: how long a plugin may take for a batch, while somebody uses :attr:`watch`.
     """
 
     def __init__(
@@ -105,6 +131,7 @@ class Engine:
         *,
         has_history: bool = False,
         rejected_bytes: int = REJECTED_BYTES,
+        time_limit: timedelta | None = None,
     ) -> None:
         self.database = database
         self.installed = installed
@@ -112,7 +139,10 @@ class Engine:
         self._retention = retention or {}
         backend = database.backend
         self.lanes = Lanes(backend)
-        self.roster = Roster(installed, self.lanes, epoch, has_history=has_history)
+        self.watch = Watch(time_limit)
+        self.roster = Roster(
+            installed, self.lanes, epoch, has_history=has_history, watch=self.watch
+        )
         self._rejections = RejectionLog(backend, rejected_bytes)
         self._late = Upsert(tables.late, backend, {})
         self._revisions = Upsert(
@@ -130,6 +160,8 @@ class Engine:
         self._is_busy = False
         self._is_alone = False
         self._is_ending = False
+        self.is_open = False
+        self._connection: Connection | None = None
         # The idents whose rows the transaction in hand has changed.
         self._revised: set[str] = set()
         # Ordered lanes: which take live messages, and what is held for those that do not yet.
@@ -150,8 +182,10 @@ class Engine:
             settings.epoch,
             has_history=settings.has_archive,
             rejected_bytes=settings.rejected_bytes,
+            time_limit=settings.plugin_time_limit,
         )
 
+    @_without_the_guilty
     def open(self) -> None:
         """Check the schema, create what third-party plugins lack, and give each its lane.
 
@@ -177,6 +211,8 @@ class Engine:
                 for runner in crew.runners:
                     runner.launch(connection)
         self.join_complete()
+        self.is_open = True
+        log.info("the schema of the database is %s", migrations.HEAD)
 
     def close(self) -> None:
         """Stop the plugins and close the connections."""
@@ -192,38 +228,92 @@ class Engine:
 
         Raises:
             DatabaseUnavailable: nothing of it was committed.
+            PluginFault: the same; the plugin that is to blame has been set apart.
             RuntimeError: there is one in this thread already.
         """
         with self._turn:
-            if self._is_busy:
-                raise RuntimeError("a transaction of the engine cannot begin inside another one")
-            self._is_busy = True
-            self._revised.clear()
             try:
-                with self.database.begin() as connection:
-                    if alone:
-                        self.lanes.exclude(connection)
-                    else:
-                        self.lanes.share(connection)
-                    # A writer of SQLite always is.
-                    self._is_alone = alone or self.database.backend == "sqlite"
-                    self._sync(connection)
+                with self._transaction(alone=alone) as connection:
                     yield connection
-                    if connection.in_transaction():
-                        announce(connection, self._revised)
-            except BaseException:
+            except BaseException as error:
+                fault = self._fault(error)
                 for runner in self.roster.runners.values():
                     runner.roll_back()
-                raise
-            finally:
-                self._is_busy = False
+                if fault is None:
+                    raise
+                self.set_apart(fault)
+                raise fault from error
             for runner in self.roster.runners.values():
                 runner.commit()
+
+    @contextmanager
+    def _transaction(self, *, alone: bool) -> Iterator[Connection]:
+        if self._is_busy:
+            raise RuntimeError("a transaction of the engine cannot begin inside another one")
+        self._is_busy = True
+        self._revised.clear()
+        try:
+            with self.database.begin() as connection:
+                self._connection = connection
+                if alone:
+                    self.lanes.exclude(connection)
+                else:
+                    self.lanes.share(connection)
+                # A writer of SQLite always is.
+                self._is_alone = alone or self.database.backend == "sqlite"
+                self._sync(connection)
+                yield connection
+                if connection.in_transaction():
+                    announce(connection, self._revised)
+        finally:
+            self._is_busy = False
+            self._connection = None
+
+    def _fault(self, error: BaseException) -> PluginFault | None:
+        """Whose fault an exception is that a transaction has ended with."""
+        if isinstance(error, PluginFault):
+            return error
+        # What follows on a connection that was given up hides the cause.
+        faults = (runner.fault for runner in self.roster.runners.values())
+        return next((fault for fault in faults if fault is not None), None)
+
+    def set_apart(self, fault: PluginFault) -> None:
+        """Let a plugin that spoilt a transaction rest in a lane of its own.
+
+        Raises:
+            DatabaseUnavailable: nothing has happened.
+        """
+        log.error("%s: %s", ", ".join(fault.idents), fault)
+        # So that it cannot take much of the time of all, whatever it does.
+        rest = fault.seconds * _REST
+        with self._turn, self._transaction(alone=True) as connection:
+            for lane in self.lanes.all(connection):
+                crew = self._crews.get(lane.id)
+                idents = [i for i in crew.idents if i in fault.idents] if crew is not None else []
+                if crew is None or not idents:
+                    continue
+                if lane.name in PERMANENT or len(idents) < len(crew.idents):
+                    self.roster.set_apart(connection, lane, tuple(idents), str(fault), (), rest)
+                else:
+                    self.roster.note_failure(connection, idents, str(fault), 0)
+                    self._rest(connection, lane, rest)
+
+    def abandon(self) -> None:
+        """Give up the transaction of a thread that never comes back; from any other one.
+
+        The database rolls it back, and whoever waits for its locks goes on.
+        """
+        connection = self._connection
+        if connection is not None:
+            raw: Any = connection.connection.dbapi_connection
+            raw.fence = None
+            raw.close()
 
     def crew(self, lane: Lane) -> Crew | None:
         """The plugins of a lane, as of the last transaction; None when it has none."""
         return self._crews.get(lane.id)
 
+    @_without_the_guilty
     def count(self, messages: Sequence[Message], rejections: Iterable[Rejection] = ()) -> Outcome:
         """Count those of ``messages`` that were not counted before, and keep the rejections.
 
@@ -255,6 +345,7 @@ class Engine:
             failing = self.roster.failing(idents)
             replayed.note(connection, {*idents} - {*failing}, start, stop)
 
+    @_without_the_guilty
     def count_slice(self, lanes: Iterable[int], piece: Slice, *, is_last: bool = False) -> Outcome:
         """Count what the archive has of a time, for those of ``lanes`` that have come so far.
 
@@ -369,6 +460,7 @@ class Engine:
         self._finish(connection, outcome)
         return True
 
+    @_without_the_guilty
     def count_gap(self, number: int, piece: Slice) -> bool:
         """Count what the archive gives now of a gap; False if that is not all of it either.
 
@@ -667,6 +759,8 @@ class Engine:
             if self._rests(lane):
                 # The archive has the others, but it will not be asked for these again.
                 self.put_aside(connection, lane, [m for m in messages if lane.is_late(m)])
+                if not self.has_history:
+                    self.roster.note_missed(connection, crew.idents, len(messages))
             elif lane.ordered and self._waits(lane):
                 self._hold(lane, messages)
             else:
@@ -852,8 +946,8 @@ class Engine:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""
         return lane.retry_at is not None and (self.has_history or lane.rests(time.time()))
 
-    def _rest(self, connection: Connection, lane: Lane) -> None:
-        self.lanes.back_off(connection, lane)
+    def _rest(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
+        self.lanes.back_off(connection, lane, at_least)
         # Classic plugins get what they miss before they get live messages again.
         self._flowing.discard(lane.id)
 

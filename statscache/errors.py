@@ -4,12 +4,17 @@ import threading
 from typing import ClassVar
 
 
+class OutOfTime(BaseException):
+    """Raised in the midst of a plugin that has taken too long; not for ``except Exception``."""
+
+
 def is_interrupt(error: BaseException) -> bool:
-    """Whether a person interrupts the program: Ctrl-C comes to the main thread only."""
-    return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-    )
+    """Whether an exception in a plugin's code comes from outside of it.
+
+    From a person, whose Ctrl-C comes to the main thread only, or from our watch.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return isinstance(error, OutOfTime) or (isinstance(error, KeyboardInterrupt) and is_main)
 
 
 class StatscacheError(Exception):
@@ -26,6 +31,10 @@ class ConfigurationError(StatscacheError):
 
 class InvalidPlugin(StatscacheError, ValueError):
     """A plugin breaks its contract, so it is not loaded."""
+
+
+class Trespass(StatscacheError):
+    """A classic plugin tried to do with the database what would harm others; it was refused."""
 
 
 class InvalidRow(StatscacheError):
@@ -62,6 +71,26 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached now; nothing of the current batch was committed."""
 
     public = "the database does not answer; try again in a moment"
+
+
+class PluginFault(DatabaseUnavailable):
+    """A plugin spoilt the transaction that all share, and has been set apart.
+
+    Nothing of the batch was committed; the same call may be made again at once.
+
+    Attributes:
+        idents: of the plugin.
+        seconds: that it took, where that is its fault.
+    """
+
+    def __init__(self, text: str, idents: tuple[str, ...], seconds: float = 0.0) -> None:
+        super().__init__(text)
+        self.idents = idents
+        self.seconds = seconds
+
+
+class PluginTooSlow(PluginFault):
+    """A plugin took longer for a batch than it may."""
 
 
 class AccessDenied(Unavailable):

@@ -17,7 +17,7 @@ from itertools import islice
 
 from statscache.clock import Watch
 from statscache.engine import BEAT_EVERY, Engine, Outcome
-from statscache.errors import DatabaseUnavailable, InvalidMessage
+from statscache.errors import DatabaseUnavailable, InvalidMessage, SchemaError
 from statscache.message import Message, decode
 from statscache.recurring import Recurring
 from statscache.rejections import Rejection
@@ -163,9 +163,12 @@ class Intake:
         since = self._waits_since
         if since and time.monotonic() - since > _PATIENCE:
             self._waits_since = 0.0
-            log.warning(
-                "the database has not answered for %.0f s: %d messages wait", _PATIENCE, len(self)
-            )
+            if self._engine.watch.at_work() is None:  # which it would tell of
+                log.warning(
+                    "the database has not answered for %.0f s: %d messages wait",
+                    _PATIENCE,
+                    len(self),
+                )
         self._wanted.set()
 
     def flush(self) -> None:
@@ -192,6 +195,13 @@ class Intake:
         if len(self):
             left = "the archive has them" if self._engine.has_history else "they are lost"
             log.error("stopped with %d messages that could not be committed; %s", len(self), left)
+
+    def go_on_with(self, engine: Engine) -> None:
+        """Commit what is left by another engine: who uses the present one never comes back."""
+        self._engine = engine
+        self._flusher = None
+        self._flushing = threading.Lock()
+        self._retry_at = 0.0
 
     def _run(self) -> None:
         while self._deadline is None:
@@ -226,6 +236,8 @@ class Intake:
         self._watch_clock()
         now = time.time()
         try:
+            if not self._engine.is_open:
+                self._engine.open()
             # What arrives meanwhile is for the next flush, so that this one ends.
             remaining = len(self)
             while remaining > 0 or self._rejections or self._dropped:
@@ -236,6 +248,8 @@ class Intake:
             if time.monotonic() >= self._prune_at:
                 self._engine.prune()
                 self._prune_at = time.monotonic() + PRUNE_EVERY
+        except SchemaError:
+            raise  # which only the operator can mend
         except Exception as error:
             self._backoff = min(max(1.0, self._backoff * 2), LONGEST_BACKOFF)
             self._retry_at = time.monotonic() + self._backoff

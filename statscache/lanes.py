@@ -502,9 +502,9 @@ class Lanes:
             values |= {"failures": 0, "retry_at": None}
         connection.execute(update(tables.lane).where(row.id == lane.id).values(values))
 
-    def back_off(self, connection: Connection, lane: Lane) -> float:
+    def back_off(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> float:
         """Let a lane that failed rest, longer each time; gives the seconds."""
-        pause = min(_SHORTEST_BACKOFF * 2.0**lane.failures, _LONGEST_BACKOFF)
+        pause = max(min(_SHORTEST_BACKOFF * 2.0**lane.failures, _LONGEST_BACKOFF), at_least)
         connection.execute(
             update(tables.lane)
             .where(tables.lane.c.id == lane.id)

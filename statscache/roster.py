@@ -31,6 +31,7 @@ from statscache.lanes import MAIN, ORDERED, Lane, Lanes, counted_window
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.rejections import forget
+from statscache.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Roster:
         lanes: how lanes are kept.
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive from which history can be filled in.
+        watch: that sees to the time of the plugins.
 
     Attributes:
         runners: of the classic plugins, by ident.
@@ -61,7 +63,13 @@ class Roster:
     """
 
     def __init__(
-        self, installed: Installed, lanes: Lanes, epoch: datetime | None, *, has_history: bool
+        self,
+        installed: Installed,
+        lanes: Lanes,
+        epoch: datetime | None,
+        *,
+        has_history: bool,
+        watch: Watch | None = None,
     ) -> None:
         self.installed = installed
         self.has_history = has_history
@@ -69,9 +77,11 @@ class Roster:
         self._epoch = epoch
         self._failing: set[str] = set()
         self.forced: frozenset[str] = frozenset()
-        self.runners = {
-            runner.ident: runner for runner in (ClassicRunner(make) for make in installed.classics)
-        }
+        self._watch = watch
+        made = (ClassicRunner(make, watch) for make in installed.classics)
+        self.runners = {runner.ident: runner for runner in made}
+        for ident, runner in self.runners.items():
+            runner.keep_away_from(_foreign(installed, ident))
 
     # When the hub, or a command, starts.
 
@@ -410,8 +420,12 @@ class Roster:
         idents: tuple[str, ...],
         error: str,
         batches: Sequence[int],
+        rest: float = 0.0,
     ) -> None:
-        """Move a plugin whose writes failed to a lane that has not counted ``batches``."""
+        """Move a plugin whose writes failed to a lane that has not counted ``batches``.
+
+        There it rests for so many seconds at least.
+        """
         name = self._vacant_name(connection, f"apart {idents[0]}")
         apart = self._lanes.split(connection, lane, name, batches)
         for ident in idents:
@@ -423,7 +437,7 @@ class Roster:
                 error=error[:10_000],
                 failed_at=time.time(),
             )
-        pause = self._lanes.back_off(connection, apart)
+        pause = self._lanes.back_off(connection, apart, rest)
         log.error("%s in a lane of its own, next try in %.0f s", ", ".join(idents), pause)
 
     def hold(self, connection: Connection, lane: Lane) -> Lane | None:
@@ -525,7 +539,9 @@ class Roster:
         for number in {*seats, *runners}:
             both = (lanes[number], homes.get(lanes[number].joins or ""))
             floor = min((x.since for x in both if x and x.since is not None), default=None)
-            crews[number] = Crew(seats.get(number, []), runners.get(number, []), backend, floor)
+            crews[number] = Crew(
+                seats.get(number, []), runners.get(number, []), backend, floor, self._watch
+            )
         return crews
 
     # What happens to a plugin while it is counted.
@@ -575,14 +591,24 @@ class Roster:
                 missed=tables.plugin.c.missed + missed,
             )
 
+    def note_missed(self, connection: Connection, idents: Iterable[str], missed: int) -> None:
+        """So many messages went by while these rested, and no archive gives them again."""
+        row = tables.plugin.c
+        mine = update(tables.plugin).where(row.ident.in_(idents))
+        connection.execute(mine.values(missed=row.missed + missed))
+
     def failing(self, idents: Iterable[str]) -> list[str]:
         """Those whose last write did not succeed."""
         return sorted(self._failing.intersection(idents))
 
     def note_success(self, connection: Connection, idents: Iterable[str]) -> None:
-        """The rows of these can be written again."""
+        """The rows of these can be written again, and no archive gives what they missed."""
         for ident in idents:
-            self._update(connection, ident, state=ACTIVE)
+            home = self._home(connection, self.installed.datasets[ident])
+            row = tables.plugin.c
+            lane = connection.scalar(select(row.lane).where(row.ident == ident))
+            self._update(connection, ident, state=ACTIVE, lane=home.id)
+            self._drop_if_empty(connection, lane)
 
     def since(self, dataset: Dataset) -> float:
         """Where the history of a plugin begins: a midnight in UTC, so that no day is a part."""
@@ -636,6 +662,15 @@ class Roster:
         for lane in self._lanes.all(connection):
             if lane.id == number and not is_used and lane.name not in (MAIN, ORDERED):
                 self._lanes.remove(connection, lane)
+
+
+def _foreign(installed: Installed, ident: str) -> frozenset[str]:
+    """The names of the tables that a classic plugin must not write to, in lower case."""
+    names = {*tables.metadata.tables, "alembic_version"}
+    for other in installed.datasets.values():
+        if other.ident != ident:
+            names |= {other.model.__table__.name.lower(), shadow_name(other).lower()}
+    return frozenset(names)
 
 
 def _home_name(dataset: Dataset) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from statscache import tables
 from statscache.database import Database
 from statscache.rejections import Rejection
 from tests.commands import call
 from tests.conftest import NOON, table
-from tests.hub import Hub, wait_until
 from tests.world import execute
 
 EDIT = {
@@ -97,25 +94,3 @@ def test_retry_for_one_plugin(tmp_path: Path, migrated_uri: str) -> None:
         tmp_path, "rejected", "retry", "--plugin", "volume-by-category-1d", uri=migrated_uri
     )
     assert done.stdout == "1 counted, 0 rejected again.\n", done.stderr
-
-
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_what_was_refused_for_its_signature_is_checked_again(
-    tmp_path: Path, migrated_uri: str
-) -> None:
-    with Hub(tmp_path, migrated_uri, validate_signatures=True) as hub:
-        hub.start()
-        hub.publish(EDIT)
-        hub.publish(EDIT | {"msg_id": "2023-forged", "crypto": "x509", "signature": "forged"})
-        wait_until(lambda: len(table(migrated_uri, "statscache_rejected")) == 2, "kept", hub.log)
-        hub.stop()
-    for _ in range(2):
-        again = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
-        assert again.returncode == 1
-        assert "0 counted, 2 rejected again." in again.stdout
-        assert table(migrated_uri, "volume_1d") == []
-    # Where nobody asks for signatures any more, they are messages like others.
-    with Hub(tmp_path, migrated_uri, validate_signatures=False):
-        done = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
-    assert (done.returncode, done.stdout) == (0, "2 counted, 0 rejected again.\n")
-    assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [2]

@@ -19,6 +19,8 @@ from tests.hub import Hub, wait_until
 
 FAULTY = '''
 import ctypes
+import datetime
+import queue
 import sys
 import threading
 import time
@@ -32,12 +34,21 @@ class Leaving(Aggregate):
     name, summary, description = "leaving", "leaves", "Ends the program, as it believes."
     values = (Value("seen"),)
 
+    resolutions = (datetime.timedelta(days=1),)
+
     def rows(self, message):
         if message.msg.get("leave"):
             sys.exit("I want to go home")
         return [(1,)]
 
-    resolutions = (__import__("datetime").timedelta(days=1),)
+
+class Sleeping(Leaving):
+    name = "sleeping"
+
+    def rows(self, message):
+        if message.msg.get("sleep"):
+            time.sleep(3600)
+        return [(1,)]
 
 
 class KillingModel(BaseModel):
@@ -61,18 +72,22 @@ class Killing(BasePlugin):
 
 
 def kill(name):
-    found = [thread for thread in threading.enumerate() if name in thread.name]
-    while any(thread.is_alive() for thread in found):
-        for thread in found:
+    left = [thread for thread in threading.enumerate() if name in thread.name]
+    while left:
+        for thread in list(left):
             frame = sys._current_frames().get(thread.ident)
-            # Where it waits for work: elsewhere it may be about to take a lock.
-            if frame is not None and frame.f_code.co_name in ("wait", "get", "_work"):
+            # Where it waits for work: elsewhere it may have taken a lock.
+            waiting = (threading.__file__, queue.__file__)
+            while frame is not None and frame.f_code.co_filename in waiting:
+                frame = frame.f_back
+            if frame is not None and frame.f_code.co_name in ("_run", "run", "_work", "_work_loop"):
                 error = ctypes.py_object(SystemExit)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
-        time.sleep(0.05)
+                left.remove(thread)
+        time.sleep(0.01)
 
 
-PLUGINS = [Leaving, Killing]
+PLUGINS = [Leaving, Sleeping, Killing]
 '''
 
 LEAVES_WHEN_IMPORTED = "import sys\nsys.exit('not with me')\n"
@@ -146,3 +161,40 @@ def test_a_thread_that_ends(tmp_path: Path, migrated_uri: str, thread: str) -> N
         wait_until(lambda: client.get("/readyz").status_code == 200, "it is ready", hub.log)
         assert hub.stop(signal.SIGTERM) < 10
         assert hub.process.returncode == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> None:
+    config = {
+        "statscache.plugins.time_limit": timedelta(seconds=1),
+        "statscache.producer.frequency": timedelta(seconds=0.1),
+    }
+    with Hub(tmp_path, migrated_uri, **config) as hub:
+        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
+        hub.environment["PYTHONPATH"] = str(folder)
+        hub.start()
+        client = create_app(hub.config).test_client()
+        hub.publish(raw())
+        wait_until(lambda: counted(migrated_uri) == 1, "one is counted", hub.log)
+        hub.publish(raw(sleep=True))
+        hub.publish(raw())
+        assert hub.process is not None
+        assert hub.process.wait(timeout=30) == 1
+        log = hub.log.read_text()
+        assert "everybody waits for a plugin: sleeping-1d (for 1 s, at <Message 2026-" in log
+        assert "a plugin does not end: sleeping-1d" in log
+        assert "time.sleep(3600)" in log
+        assert "the database has not answered" not in log
+        why = client.get("/readyz").json["checks"]["hub"]
+        assert "the plugin sleeping-1d does not end" in why
+        # What the others had in hand is committed, and after a restart it does not hold them up.
+        assert counted(migrated_uri) == 3
+        hub.start()
+        hub.publish(raw())
+        wait_until(lambda: counted(migrated_uri) == 4, "they go on", hub.log)
+        assert counted(migrated_uri, "leaving_1d") == 4
+        assert counted(migrated_uri, "sleeping_1d") == 1
+        states = {row[0]: row[2] for row in table(migrated_uri, "statscache_plugin")}
+        assert states["sleeping-1d"] == "failing"
+        assert states["leaving-1d"] == "active"
+        assert hub.stop() < 10

@@ -388,8 +388,11 @@ def test_a_postgresql_that_goes_away_and_comes_back(tmp_path: Path, archive: Dat
         with Hub(tmp_path, server.uri, **config) as hub:
             hub.start(subscribes=False)
             wait_until(told(hub, "the database is away"), "it says so at start", hub.log)
-            server.start()
+            # It listens all the same, and what arrives waits for the database.
             hub.wait_until_subscribed()
+            early = stream.message(time.time())
+            hub.publish(early)
+            server.start()
             client = create_app(hub.config).test_client()
             with Live(hub, archive) as live:
                 wait_until(lambda: table(server.uri, "volume_1d"), "they count", hub.log)
@@ -407,7 +410,7 @@ def test_a_postgresql_that_goes_away_and_comes_back(tmp_path: Path, archive: Dat
                 server.pause()
                 wait_until(told(hub, "has not answered for"), "it says so", hub.log)
                 server.resume()
-            assert_complete(hub, old + live.raws, server.uri)
+            assert_complete(hub, [*old, early, *live.raws], server.uri)
             reasons = {row[2] for row in table(server.uri, "statscache_rejected") if not row[1]}
             assert any(reason.startswith("dropped: the buffer was full") for reason in reasons)
             assert hub.stop() < 10

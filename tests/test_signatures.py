@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 
 from statscache import signatures
 from statscache.errors import ConfigurationError
+from tests.commands import call
 from tests.conftest import table
 from tests.hub import Hub, wait_until
+from tests.world import execute
 
 if not fedmsg.crypto.x509_ng._cryptography:
     pytest.skip(
@@ -82,3 +85,30 @@ def test_certificates_that_are_of_no_use(authority: Authority) -> None:
     fedmsg.crypto.utils._cached_certificates.clear()
     with pytest.raises(ConfigurationError, match="the list of revoked certificates has expired"):
         signatures.check(authority.config)
+
+
+@on_sqlite
+def test_what_was_refused_is_checked_again_before_it_is_counted(
+    tmp_path: Path, migrated_uri: str, authority: Authority
+) -> None:
+    signed = fedmsg.crypto.sign(raw(0), **authority.config)
+    with Hub(tmp_path, migrated_uri, **authority.config) as hub:
+        hub.start()
+        hub.publish(signed | {"msg_id": "2026-forged"})
+        hub.publish(raw(1))
+        wait_until(lambda: len(table(migrated_uri, "statscache_rejected")) == 2, "kept", hub.log)
+        hub.stop()
+    # As it is kept where the list of revoked certificates had expired, say.
+    execute(
+        migrated_uri,
+        f"UPDATE statscache_rejected SET content = '{json.dumps(signed)}' "
+        "WHERE content LIKE '%2026-1%'",
+    )
+    done = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
+    assert done.returncode == 1
+    assert "1 counted, 1 rejected again." in done.stdout
+    assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [1]
+    # Where nobody asks for signatures any more, it is a message like others.
+    with Hub(tmp_path, migrated_uri, validate_signatures=False):
+        done = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
+    assert (done.returncode, done.stdout) == (0, "1 counted, 0 rejected again.\n")

@@ -1,0 +1,218 @@
+"""How long plugins take: what takes long is named while it runs, and ended when it takes too long.
+
+Plugins run in the threads that count for all, so that one that sleeps or loops would stall
+everybody. A thread of ours looks at what they are at, several times a second; the plugins
+themselves run at full speed. One that has used up its time gets an exception in the midst of its
+code. Code that never comes back to Python (it sleeps, or waits for an answer without a timeout)
+does not notice: then the process has to end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from statscache.errors import OutOfTime, PluginTooSlow
+from statscache.message import Message
+
+log = logging.getLogger(__name__)
+
+_LONGEST_INTERVAL = 0.25
+"""Seconds between two looks at most."""
+
+_PATIENCE = 5.0
+"""Seconds after which a plugin is named in the log."""
+
+_GRACE = 10.0
+"""Seconds that a plugin whose time is up may take to end; no more than it had."""
+
+
+class Statement(Protocol):
+    """A statement of the database that may be under way."""
+
+    @property
+    def statement(self) -> str | None:
+        """Its text, while it is."""
+
+    def cancel(self) -> None:
+        """End it; from any thread."""
+
+
+class Turn:
+    """What plugins are at in one thread.
+
+    Attributes:
+        names: the idents of each of the plugins that take turns.
+        number: which of them is at work.
+        message: what it was given last.
+    """
+
+    __slots__ = (
+        "ended_at",
+        "fence",
+        "guilty",
+        "is_given_up",
+        "is_told",
+        "message",
+        "names",
+        "number",
+        "raised",
+        "seconds",
+        "since",
+        "thread",
+        "verdict",
+    )
+
+    def __init__(self, names: Sequence[tuple[str, ...]], fence: Statement | None = None) -> None:
+        self.names = names
+        self.number = 0
+        self.message: Message | None = None
+        self.fence = fence
+        self.thread = threading.get_ident()
+        self.since = time.monotonic()
+        self.seconds: dict[int, float] = defaultdict(float)
+        self.is_told: set[int] = set()
+        # Whose time is up, and since when.
+        self.guilty: int | None = None
+        self.verdict = ""
+        self.ended_at = 0.0
+        self.raised = False
+        self.is_given_up = False
+
+    def describe(self, number: int) -> str:
+        """The plugin, and what it is at."""
+        at = f", at {self.message!r}" if self.message is not None else ""
+        statement = self.fence.statement if self.fence is not None else None
+        doing = f", in the statement {statement:.200}" if statement else ""
+        return f"{', '.join(self.names[number])} (for {self.seconds[number]:.0f} s{at}{doing})"
+
+
+class Watch:
+    """Looks at the plugins at work.
+
+    Args:
+        limit: how long a plugin may take for a batch; None is unlimited.
+    """
+
+    def __init__(self, limit: timedelta | None = None) -> None:
+        self.limit = limit.total_seconds() if limit is not None else None
+        self._turns: dict[int, Turn] = {}
+        self._changing = threading.Lock()
+        self._begun = threading.Event()
+
+    def run(self, turn: Turn, work: Callable[[], None]) -> None:
+        """Do some ``work``, which keeps ``turn`` up to date.
+
+        Raises:
+            PluginTooSlow: whatever ``work`` made of the exception that was to end it.
+        """
+        try:
+            try:
+                self._enter(turn)
+                work()
+            finally:
+                self._leave(turn)
+        except BaseException as error:
+            # The exception from outside may have come within _leave; there is only one.
+            self._leave(turn)
+            if turn.guilty is None:
+                raise
+            raise self._verdict(turn) from error
+        if turn.guilty is not None:
+            raise self._verdict(turn)
+
+    def at_work(self) -> str | None:
+        """The plugin that is at work, and what it is at."""
+        with self._changing:
+            turn = next(iter(self._turns.values()), None)
+            return None if turn is None else turn.describe(turn.number)
+
+    def watch(self, give_up: Callable[[tuple[str, ...], str, int], None]) -> None:
+        """Look at what plugins are at, for ever.
+
+        Args:
+            give_up: called with the idents of a plugin that cannot be ended, a description, and
+                the thread.
+        """
+        interval = _LONGEST_INTERVAL
+        if self.limit is not None:
+            interval = min(interval, self.limit / 10)
+        looked_at = time.monotonic()
+        while True:
+            self._begun.wait()
+            if self.limit is not None:
+                # For code that keeps the interpreter to itself, from this thread as well: nothing
+                # in Python could end it.
+                faulthandler.dump_traceback_later(self.limit + 3 * _GRACE, exit=True)
+            time.sleep(interval)
+            now = time.monotonic()
+            stuck = self._look(now, looked_at)
+            looked_at = now
+            for turn in stuck:
+                assert turn.guilty is not None
+                give_up(turn.names[turn.guilty], turn.verdict, turn.thread)
+
+    def _enter(self, turn: Turn) -> None:
+        with self._changing:
+            self._turns[turn.thread] = turn
+            self._begun.set()
+
+    def _leave(self, turn: Turn) -> None:
+        with self._changing:
+            self._turns.pop(turn.thread, None)
+            if turn.raised:
+                # Not behind the work, where it would hit us.
+                _raise_in(turn.thread, None)
+
+    def _verdict(self, turn: Turn) -> PluginTooSlow:
+        assert turn.guilty is not None
+        return PluginTooSlow(
+            f"too slow: {turn.verdict}; statscache.plugins.time_limit is {self.limit:g} s",
+            turn.names[turn.guilty],
+            turn.seconds[turn.guilty],
+        )
+
+    def _look(self, now: float, before: float) -> list[Turn]:
+        """See to the time of each plugin at work; gives the turns that do not end."""
+        with self._changing:
+            if not self._turns:
+                self._begun.clear()
+                faulthandler.cancel_dump_traceback_later()
+            return [turn for turn in self._turns.values() if self._judge(turn, now, before)]
+
+    def _judge(self, turn: Turn, now: float, before: float) -> bool:
+        number = turn.number
+        turn.seconds[number] += now - max(before, turn.since)
+        seconds = turn.seconds[number]
+        is_waiting = turn.fence is not None and turn.fence.statement is not None
+        if seconds >= min(_PATIENCE, self.limit or _PATIENCE) and number not in turn.is_told:
+            turn.is_told.add(number)
+            log.warning("everybody waits for a plugin: %s", turn.describe(number))
+        if self.limit is None or (turn.guilty is None and seconds < self.limit):
+            return False
+        if turn.guilty is None:
+            turn.guilty, turn.ended_at, turn.verdict = number, now, turn.describe(number)
+            if is_waiting and turn.fence is not None:
+                turn.fence.cancel()
+        if is_waiting:
+            return False  # for the database, which may be the one that is slow
+        if not turn.raised:
+            turn.raised = True
+            _raise_in(turn.thread, OutOfTime)
+        if turn.is_given_up or now < turn.ended_at + min(_GRACE, self.limit):
+            return False
+        turn.is_given_up = True
+        return True
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let a thread find an exception in its way; None takes back what it has not found yet."""
+    what = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)

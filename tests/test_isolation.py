@@ -1,0 +1,327 @@
+"""A plugin that takes for ever, or meddles with the transaction of all, hurts only itself."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+import sqlalchemy as sa
+
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.fence import is_end, written
+from statscache.message import Message
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins.discovery import Source
+from tests.conftest import NOON, message, table
+from tests.world import execute
+
+Opener = Callable[..., Engine]
+
+
+@pytest.fixture
+def open_engine(migrated_uri: str) -> Iterator[Opener]:
+    engines: list[Engine] = []
+
+    def open_(*classes: type, seconds: float | None = None, **more: Any) -> Engine:
+        installed = discovery.load([(Source("t", "t", "1"), lambda: classes)], {})
+        assert not installed.broken
+        limit = None if seconds is None else timedelta(seconds=seconds)
+        engine = Engine(Database(migrated_uri), installed, time_limit=limit, **more)
+        engines.append(engine)
+        if seconds is not None:
+            watch = threading.Thread(target=engine.watch.watch, args=(pytest.fail,), daemon=True)
+            watch.start()
+        engine.open()
+        return engine
+
+    yield open_
+    for engine in engines:
+        engine.close()
+
+
+class Hits(Aggregate):
+    name, summary, description = "hits", "hits", "For tests."
+    values = (Value("hits"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message: Message) -> list[tuple[int]]:
+        return [(1,)]
+
+
+class Looping(Aggregate):
+    name, summary, description = "looping", "loops", "For tests."
+    keys = (Key("place"),)
+    values = (Value("hits"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message: Message) -> list[tuple[str, int]]:
+        if message.msg.get("loop"):
+            while True:
+                # What ends it is no Exception.
+                with contextlib.suppress(Exception):
+                    time.sleep(0.01)
+        return [("here", 1)]
+
+
+def hits(uri: str, name: str = "hits_1d") -> int:
+    return sum(row[-1] for row in table(uri, name))
+
+
+def plugin(uri: str, ident: str) -> dict[str, Any]:
+    database = Database(uri)
+    with database.begin() as connection:
+        found = connection.execute(
+            sa.text(
+                "SELECT p.*, l.name AS lane_name, l.retry_at FROM statscache_plugin p "
+                "JOIN statscache_lane l ON l.id = p.lane WHERE ident = :ident"
+            ),
+            {"ident": ident},
+        ).one()
+    database.dispose()
+    return dict(found._mapping)
+
+
+def test_a_plugin_that_loops_is_named_and_set_apart(
+    open_engine: Opener, migrated_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(Hits, Looping, seconds=0.5)
+    batch = [message(timestamp=NOON), message(timestamp=NOON + 1, msg={"loop": True})]
+    assert engine.count(batch).counted == 2
+    assert hits(migrated_uri) == 2
+    assert f"everybody waits for a plugin: looping-1d (for 1 s, at {batch[1]!r})" in caplog.text
+    row = plugin(migrated_uri, "looping-1d")
+    assert row["lane_name"] == "apart looping-1d"
+    assert "too slow: looping-1d" in row["error"]
+    # It rests for long enough not to take much of the time of the others.
+    assert row["retry_at"] - time.time() > 5
+    began = time.monotonic()
+    engine.count([message(timestamp=NOON + 2), message(timestamp=NOON + 3, msg={"loop": True})])
+    assert time.monotonic() - began < 0.5
+    assert plugin(migrated_uri, "looping-1d")["missed"] == 4
+    # When it can, it goes on, together with the others.
+    execute(migrated_uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    engine.count([message(timestamp=NOON + 4)])
+    row = plugin(migrated_uri, "looping-1d")
+    assert (row["lane_name"], row["state"]) == ("main", "active")
+    assert hits(migrated_uri) == 5
+    assert hits(migrated_uri, "looping_1d") == 1
+    engine.count([message(timestamp=NOON + 5)])
+    assert (hits(migrated_uri), hits(migrated_uri, "looping_1d")) == (6, 2)
+
+
+class LoopingModel(BaseModel):
+    __tablename__ = "isolation_looping"
+
+
+class LoopingClassic(BasePlugin):
+    name, summary, description = "looping classic", "loops", "For tests."
+    model = LoopingModel
+    where: ClassVar[str] = "process"
+
+    def process(self, message: dict[str, Any]) -> None:
+        self._loop("process")
+
+    def update(self, session: Any) -> None:
+        self._loop("update")
+        session.add(LoopingModel(timestamp=datetime(2023, 1, 1)))
+
+    def _loop(self, where: str) -> None:
+        while self.where == where:
+            pass
+
+
+@pytest.mark.parametrize("where", ["process", "update"])
+def test_a_classic_plugin_that_loops(
+    open_engine: Opener, migrated_uri: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoopingClassic, "where", where)
+    engine = open_engine(Hits, LoopingClassic, Noting, seconds=0.5)
+    assert engine.count([message(timestamp=NOON)]).counted == 1
+    assert hits(migrated_uri) == 1
+    assert len(table(migrated_uri, "isolation_noting")) == 1
+    row = plugin(migrated_uri, "looping-classic")
+    assert row["lane_name"] == "apart looping-classic"
+    assert "too slow: looping-classic" in row["error"]
+    assert engine.count([message(timestamp=NOON + 1)]).counted == 1
+    assert hits(migrated_uri) == 2
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_statement_that_takes_for_ever(open_engine: Opener, migrated_uri: str) -> None:
+    engine = open_engine(Hits, Meddling, seconds=0.5)
+    Meddling.meddle = staticmethod(lambda session: session.execute(sa.text("SELECT pg_sleep(60)")))
+    began = time.monotonic()
+    assert engine.count([message(timestamp=NOON)]).counted == 1
+    assert time.monotonic() - began < 30
+    assert "SELECT pg_sleep(60)" in plugin(migrated_uri, "meddling")["error"]
+
+
+class NotingModel(BaseModel):
+    __tablename__ = "isolation_noting"
+
+
+class Noting(BasePlugin):
+    """Comes behind the others, in the order of the idents."""
+
+    name, summary, description = "noting", "notes", "For tests."
+    model = NotingModel
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen = 0
+
+    def process(self, message: dict[str, Any]) -> None:
+        self.seen += 1
+
+    def update(self, session: Any) -> None:
+        for _ in range(self.seen):
+            session.add(NotingModel(timestamp=datetime(2023, 1, 1)))
+        self.seen = 0
+
+
+class MeddlingModel(BaseModel):
+    __tablename__ = "isolation_meddling"
+
+
+class Meddling(Noting):
+    name = "meddling"
+    model = MeddlingModel
+    meddle: ClassVar[Callable[[Any], Any]]
+
+    def update(self, session: Any) -> None:
+        session.add(MeddlingModel(timestamp=datetime(2023, 1, 1)))
+        session.flush()
+        type(self).meddle(session)
+
+
+def quietly(act: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Pass over what it raises, as some plugins do."""
+
+    def acting(session: Any) -> None:
+        try:
+            act(session)
+        except Exception:
+            session.rollback()
+
+    return acting
+
+
+def statement(text: str) -> Callable[[Any], Any]:
+    return lambda session: session.execute(sa.text(text))
+
+
+def driver(session: Any) -> Any:
+    return session.connection().connection
+
+
+def leave(session: Any) -> None:
+    class Leaving(sa.types.TypeDecorator[str]):
+        impl = sa.Text
+        cache_ok = True
+
+        def process_bind_param(self, value: Any, dialect: Any) -> Any:
+            raise SystemExit
+
+    session.execute(sa.select(sa.literal("x", Leaving())))
+
+
+MEDDLING: dict[str, Callable[[Any], Any]] = {
+    "rolls back": statement("ROLLBACK"),
+    "rolls back, passing over it": quietly(statement("ROLLBACK")),
+    "commits": statement("COMMIT"),
+    "commits behind a comment": statement("/* now */ ; COMMIT"),
+    "commits the connection": lambda session: session.connection().commit(),
+    "commits the connection, passing over it": quietly(
+        lambda session: session.connection().commit()
+    ),
+    "rolls back the connection": lambda session: session.connection().rollback(),
+    "closes the connection": quietly(lambda session: session.connection().close()),
+    "invalidates the connection": lambda session: session.connection().invalidate(),
+    "commits through the driver": lambda session: driver(session).commit(),
+    "commits by a cursor": lambda session: driver(session).cursor().execute("COMMIT"),
+    "closes through the driver": lambda session: driver(session).dbapi_connection.close(),
+    "writes to others": statement("UPDATE hits_1d SET hits = hits + 10"),
+    "writes to others, passing over it": quietly(statement("DELETE FROM isolation_noting")),
+    "writes to the framework": statement("INSERT INTO statscache_claim SELECT * FROM hits_1d"),
+    "leaves": leave,
+}
+
+
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
+@pytest.mark.parametrize("what", MEDDLING)
+def test_a_classic_plugin_that_meddles_is_blamed_alone(
+    open_engine: Opener, migrated_uri: str, what: str
+) -> None:
+    Meddling.meddle = staticmethod(MEDDLING[what])
+    engine = open_engine(Hits, Meddling, Noting)
+    for number in range(3):
+        assert engine.count([message(timestamp=NOON + number)]).counted == 1
+    assert hits(migrated_uri) == 3
+    assert len(table(migrated_uri, "isolation_noting")) == 3
+    assert table(migrated_uri, "isolation_meddling") == []
+    row = plugin(migrated_uri, "meddling")
+    assert row["state"] == "failing"
+    assert row["error"]
+    assert plugin(migrated_uri, "noting")["state"] == "active"
+    assert plugin(migrated_uri, "hits-1d")["state"] == "active"
+    # Its author puts it right, and it goes on.
+    execute(migrated_uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    Meddling.meddle = staticmethod(lambda _session: None)
+    engine.count([message(timestamp=NOON + 4)])
+    assert len(table(migrated_uri, "isolation_meddling")) == 1
+    assert plugin(migrated_uri, "meddling")["state"] == "active"
+    assert hits(migrated_uri) == 4
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_lock_that_we_hold_ourselves_is_not_the_database(
+    open_engine: Opener, migrated_uri: str
+) -> None:
+    def write_elsewhere(_session: Any) -> None:
+        other = sa.create_engine(f"{migrated_uri}?timeout=0.1")
+        try:
+            with other.begin() as connection:
+                connection.execute(sa.insert(MeddlingModel).values(timestamp=datetime(2023, 1, 1)))
+        finally:
+            other.dispose()
+
+    Meddling.meddle = staticmethod(write_elsewhere)
+    engine = open_engine(Hits, Meddling)
+    assert engine.count([message(timestamp=NOON)]).counted == 1
+    assert "on a connection of its own" in plugin(migrated_uri, "meddling")["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ends", "names"),
+    [
+        ("commit", True, set()),
+        ("INSERT INTO a VALUES (1); END TRANSACTION", True, {"a"}),
+        ("ROLLBACK TO SAVEPOINT x", False, set()),
+        ("SET TRANSACTION READ ONLY", True, set()),
+        ("PRAGMA query_only = 1", True, set()),
+        ('PRAGMA main.table_info("x")', False, set()),
+        ("ROLLBACK WORK TO x", False, set()),
+        ("RELEASE SAVEPOINT x", False, set()),
+        ("SELECT 'commit; drop table a' -- delete from b", False, set()),
+        ('UPDATE ONLY "public"."Big" SET x = 1', False, {"big"}),
+        (
+            "insert or replace into t values (1) on conflict do update set x = 1",
+            False,
+            {"t", "set"},
+        ),
+        ("WITH x AS (SELECT 1) DELETE FROM main.t", False, {"t"}),
+        ("CREATE UNIQUE INDEX i ON t (x)", False, {"t"}),
+        ("DROP TABLE IF EXISTS t", False, {"t"}),
+        ("TRUNCATE t", False, {"t"}),
+        ("SELECT * FROM updates", False, set()),
+    ],
+)
+def test_what_a_statement_does(text: str, ends: bool, names: set[str]) -> None:
+    assert is_end(text) is ends
+    assert written(text) == names
