@@ -391,6 +391,9 @@ def _sqlite_engine(uri: str, read_only: bool, statement_timeout: timedelta | Non
     return engine
 
 
+_LONGEST_WAIT = timedelta(seconds=30)
+"""For one of the connections, where statements have no limit."""
+
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 """Seconds and tries after which a machine that has vanished without a word is given up."""
 
@@ -416,6 +419,7 @@ def _postgresql_engine(uri: str, read_only: bool, statement_timeout: timedelta |
         # All that a reader reads in one transaction is of one moment.
         isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
         connect_args={"options": options, "connect_timeout": 10, **_KEEPALIVES, **factory},
+        pool_timeout=(statement_timeout or _LONGEST_WAIT).total_seconds(),
     )
     if statement_timeout is not None:
         _limit_statements(engine, statement_timeout.total_seconds())

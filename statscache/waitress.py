@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import socket
+import struct
 import time
+from contextlib import suppress
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -13,7 +16,7 @@ from statscache.app.client import SEND_UNTIL
 
 
 class Task(WSGITask):
-    """A request that may say by when its answer must have been sent."""
+    """A request that may say by when its answer must have been sent, and may fail in its midst."""
 
     def get_environment(self) -> dict[str, Any]:
         """The WSGI environment."""
@@ -22,15 +25,29 @@ class Task(WSGITask):
         environ[SEND_UNTIL] = self.channel.send_until
         return environ
 
+    def execute(self) -> None:
+        """Answer it."""
+        try:
+            super().execute()
+        except Exception:
+            if self.wrote_header:
+                assert isinstance(self.channel, Channel)
+                self.channel.is_broken = True
+            raise
+
 
 class Channel(HTTPChannel):
-    """A connection that is closed when a client has not read its answer in time.
+    """A connection that is broken when a client has not read its answer in time.
 
     The thread that is writing it, and waits for the client, then ends, and so does its transaction.
+
+    Attributes:
+        is_broken: whether the answer has no end, which its client must not take for one.
     """
 
     task_class = Task
     _until = math.inf
+    is_broken = False
 
     def send_until(self, at: float) -> None:
         """Close the connection at this time, by :func:`time.monotonic`, if there is still more."""
@@ -41,6 +58,7 @@ class Channel(HTTPChannel):
         if self.requests or self.total_outbufs_len:
             if time.monotonic() >= self._until:
                 self.logger.warning("a client took longer to read an answer than it may")
+                self.is_broken = True
                 self.handle_close()
         else:
             self._until = math.inf
@@ -49,6 +67,15 @@ class Channel(HTTPChannel):
     def writable(self) -> bool:
         """Called by the thread of the server, after :meth:`readable`."""
         return self.connected and bool(super().writable())
+
+    def handle_close(self) -> None:
+        """Called by the thread of the server."""
+        if self.is_broken and self.socket is not None:
+            with suppress(OSError):
+                # Reset: in HTTP/1.0 a connection that is closed is the end of the answer.
+                linger = struct.pack("ii", 1, 0)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        super().handle_close()
 
     def send_continue(self) -> None:
         """Ask for the body of a request that waits to be asked, if it has one."""

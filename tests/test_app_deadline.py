@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from statscache.app.client import SEND_UNTIL
 from statscache.database import Database, limit
 from statscache.engine import Engine
 from statscache.errors import RequestTimeout, StatementTimeout
@@ -58,13 +59,15 @@ def connected(server: Server, request: str) -> Iterator[socket.socket]:
 
 def rest(connection: socket.socket) -> bytes:
     """What there is to read, until the server closes the connection or breaks it."""
-    pieces = []
-    try:
-        while piece := connection.recv(65_536):
-            pieces.append(piece)
-    except ConnectionResetError:
-        pass
+    pieces: list[bytes] = []
+    with suppress(ConnectionResetError):
+        read_all(connection, pieces.append)
     return b"".join(pieces)
+
+
+def read_all(connection: socket.socket, keep: Callable[[bytes], Any] = len) -> None:
+    while piece := connection.recv(65_536):
+        keep(piece)
 
 
 def transactions(uri: str) -> int:
@@ -112,6 +115,38 @@ def test_a_client_that_does_not_read_is_cut_off(
             body = rest(connection)
         assert body.endswith(b"\r\n0\r\n\r\n")
         assert len(body) > ROWS * WIDTH
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_client_of_http_1_0_is_told_as_well(migrated_uri: str, tmp_path: Path) -> None:
+    fill(migrated_uri)
+    config = {"statscache.app.request_timeout": timedelta(seconds=1)}
+    whole = f"GET /api/{IDENT}?format=csv HTTP/1.0\n\n"
+    with (
+        Server("serve", tmp_path, migrated_uri, config=config) as server,
+        connected(server, whole) as connection,
+    ):
+        assert connection.recv(1_000).startswith(b"HTTP/1.0 200")
+        time.sleep(3)
+        with pytest.raises(ConnectionResetError):
+            read_all(connection)
+
+
+def test_listeners_are_not_cut_off_but_must_read(migrated_uri: str) -> None:
+    config = {"request_timeout": timedelta(microseconds=1), "heartbeat": timedelta(seconds=10)}
+    asked: list[float] = []
+    with served(migrated_uri, **config) as api:
+        api.count(things(("a", 1)))
+        answer = api.client.get(
+            "/api/sizes-1h/events",
+            buffered=False,
+            environ_overrides={"wsgi.multithread": True, SEND_UNTIL: asked.append},
+        )
+        first = next(iter(answer.response))
+        assert b"sizes-1h" in first
+        (until,) = asked
+        assert 10 < until - time.monotonic() <= 20
+        answer.close()
 
 
 def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str) -> None:

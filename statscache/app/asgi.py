@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -71,7 +72,7 @@ class AsgiApplication:
             try:
                 await answer.send(send, answer.start)
                 if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
-                    await _stream(answer.deferred, send, gone)
+                    await _stream(answer.deferred, self._patient(send), gone)
                 elif not answer.is_whole:
                     while (chunk := await self._in_thread(answer.read)) and not gone.done():
                         event = {"type": "http.response.body", "body": chunk, "more_body": True}
@@ -82,6 +83,14 @@ class AsgiApplication:
                     await self._in_thread(answer.finish)
         finally:
             gone.cancel()
+
+    def _patient(self, send: Send) -> Send:
+        """``send`` for what has no end: no client may leave it unread for ever."""
+
+        async def send_in_time(event: Event) -> None:
+            await _in_time(send, event, self.service.patience)
+
+        return send_in_time
 
     async def _ask(self, scope: Scope, waited: Hold | None = None) -> _Answer:
         asking = self._in_thread(_Answer, self._app, scope, waited)
@@ -115,7 +124,7 @@ class _Answer:
     ) -> None:
         self.start: dict[str, Any] = {"type": "http.response.start"}
         deferred: list[Any] = [] if waited is None else [waited]
-        self._until: float | None = None
+        self._until = math.inf
         more = {DEFERRED: deferred, SEND_UNTIL: self._send_until}
         self._body = app(environ_of(scope) | more, self._start)
         self._chunks = iter(self._body)
@@ -138,17 +147,8 @@ class _Answer:
         self._until = at
 
     async def send(self, send: Send, event: Event) -> None:
-        """Send an event while there is time.
-
-        Raises:
-            RequestTimeout: there is none: the server closes the connection.
-        """
-        remaining = None if self._until is None else self._until - time.monotonic()
-        try:
-            async with asyncio.timeout(remaining):
-                await send(event)
-        except TimeoutError:
-            raise RequestTimeout("a client took longer to read an answer than it may") from None
+        """Send an event while there is time, see :func:`_in_time`."""
+        await _in_time(send, event, self._until - time.monotonic())
 
     def read(self) -> bytes:
         """The next piece of the body; nothing at the end."""
@@ -162,6 +162,19 @@ class _Answer:
         close = getattr(self._body, "close", None)
         if close is not None:
             close()
+
+
+async def _in_time(send: Send, event: Event, seconds: float) -> None:
+    """Send an event while there is time.
+
+    Raises:
+        RequestTimeout: there is none: the server closes the connection.
+    """
+    try:
+        async with asyncio.timeout(seconds if seconds < math.inf else None):
+            await send(event)
+    except TimeoutError:
+        raise RequestTimeout("a client took longer to read an answer than it may") from None
 
 
 def _finish(asking: asyncio.Future[_Answer]) -> None:

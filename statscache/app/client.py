@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,11 @@ def _is_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _has_ended(connection: socket.socket) -> bool:
     try:
+        ready = select.poll()
+        ready.register(connection, select.POLLIN)
+        # To read from a socket with a timeout is to wait for that, whatever the flags say.
+        if not ready.poll(0):
+            return False
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False

@@ -269,11 +269,16 @@ class Dispatcher:
         headers = _headers(plan, answer, mark)
         links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         if answer.chunks is not None:
-            is_finite = plan.format != formats.ENDLESS
-            seconds = self._service.settings.request_timeout.total_seconds()
-            until = began + seconds if is_finite else math.inf
+            until = math.inf
+            if plan.format != formats.ENDLESS:
+                until = began + self._service.settings.request_timeout.total_seconds()
             stream = Stream(
-                answer.chunks, reading, compressed=plan.compressed, until=until, client=client
+                answer.chunks,
+                reading,
+                compressed=plan.compressed,
+                until=until,
+                patience=self._service.patience,
+                client=client,
             )
             try:
                 # What has been read so far; the statement holds the table until its end.

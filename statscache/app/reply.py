@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from collections.abc import Iterator
@@ -71,6 +70,7 @@ class Stream:
         compressed: whether they are to be.
         until: when all of them must have been sent, by :func:`time.monotonic`; infinite for what
             has no end.
+        patience: seconds in which a client must have read each of them.
         client: that they are sent to.
     """
 
@@ -81,12 +81,14 @@ class Stream:
         *,
         compressed: bool,
         until: float,
+        patience: float,
         client: Client,
     ) -> None:
         self._source = chunks
         self._until = until
+        self._patience = patience
         self._client = client
-        timed = self._in_time() if until < math.inf else chunks
+        timed = self._in_time()
         self._chunks = _compressed(timed) if compressed else timed
         self._reading = reading
 
@@ -98,7 +100,7 @@ class Stream:
 
     def _in_time(self) -> Iterator[bytes]:
         for chunk in self._source:
-            self._client.send_until(self._until)
+            self._client.send_until(min(self._until, time.monotonic() + self._patience))
             yield chunk
             if time.monotonic() >= self._until:
                 raise RequestTimeout("a download took longer than a request may: it is cut off")

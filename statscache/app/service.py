@@ -63,6 +63,14 @@ class Service:
             tuple(installed.broken),
         )
 
+    @property
+    def patience(self) -> float:
+        """Seconds in which a client must have read what is sent of an answer without end."""
+        settings = self.settings
+        # A client that listens is sent nothing for as long as a heart takes to beat.
+        longest = max(settings.request_timeout, 2 * settings.heartbeat)
+        return longest.total_seconds()
+
     def runs_in(self, threads: int | None) -> None:
         """Let listeners and downloads leave some of the ``threads`` of the server to others.
 
