@@ -117,6 +117,7 @@ def test_a_client_that_does_not_read_is_cut_off(
         assert len(body) > ROWS * WIDTH
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_client_of_http_1_0_is_told_as_well(migrated_uri: str, tmp_path: Path) -> None:
     fill(migrated_uri)

@@ -132,6 +132,7 @@ def addresses(who: str, count: str) -> list[str]:
         f"/api/votes-1d/top?{span}&by=thing&{who}=ralph",
         "/api/votes-1d/values/thing",
         f"/api/votes-1d/messages?{who}=ralph",
+        "/api/log/values/category",
         "/api/votes-1d/badge",
         "/api/votes-1d?format=html",
         f"/api/latest-vote?{who}=ralph",
@@ -180,6 +181,50 @@ def test_the_table_is_served_as_it_is_by_either_release(world: World) -> None:
     ]
     assert client.get("/api/log?limit=1").json[0]["weight"] == 0.5
     assert client.get("/api/votes-1d?user=ralph").status_code == 400
+
+
+class VotesModel(CategorizedModel):
+    metadata = sa.MetaData()
+    __tablename__ = "votes_1d"
+
+
+class ClassicVotes(Log):
+    """The same ident, by a plugin of the other kind."""
+
+    name = "votes"
+    interval = timedelta(days=1)
+    model = VotesModel
+
+
+class DailyVotes(Votes):
+    resolutions = (timedelta(days=1),)
+
+
+@pytest.mark.parametrize(
+    ("former", "latter"), [(ClassicVotes, DailyVotes), (DailyVotes, ClassicVotes)]
+)
+def test_a_plugin_may_become_one_of_the_other_kind(
+    world: World, former: type, latter: type
+) -> None:
+    columns = {ClassicVotes: "category", DailyVotes: "thing"}
+    count(world, (former,))
+    world.open(latter)
+    apps = [api(world, (each,)) for each in (former, latter)]
+    for served in (former, latter):
+        if served is latter:
+            count(world, (latter,))
+            for app in apps:
+                app.extensions["statscache"].revisions.confirm()
+        column = columns[served]
+        for path in (
+            f"/api/votes-1d?{column}=a",
+            f"/api/votes-1d/series?start={TODAY - 2 * DAY}&stop={TODAY + DAY}&by={column}",
+            "/api/votes-1d?format=html",
+            "/api/plugins",
+        ):
+            answers = [app.test_client().get(path) for app in apps]
+            assert [answer.status_code for answer in answers] == [200, 200], (path, answers[0].text)
+            assert answers[0].text.count("thing") == answers[1].text.count("thing")
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,18 @@ def _classic(dataset: Dataset, definition: str) -> Dataset:
     key = orjson.loads(definition)["key"]
     plugin, ident = dataset.plugin, dataset.ident
     is_classic = isinstance(plugin, BasePlugin)
+    now = dataset.model.__table__
+    indexed = {column.name for column in now.columns if is_classic and column.index}
     table = Table(
-        dataset.model.__table__.name if is_classic else table_name(ident),
+        now.name if is_classic else table_name(ident),
         MetaData(),
         *(
-            Column(name, _COLUMN_TYPES.get(type_, PLAIN_TEXT), primary_key=name in key)
+            Column(
+                name,
+                _COLUMN_TYPES.get(type_, PLAIN_TEXT),
+                primary_key=name in key,
+                index=name in indexed,
+            )
             for name, type_ in columns_of(definition)
         ),
     )
