@@ -33,8 +33,9 @@ config = {
     "statscache.audit.repair": False,
     # How long a plugin may take for a batch, before it is ended and set apart.
     "statscache.plugins.time_limit": datetime.timedelta(minutes=1),
-    # How old rows get before they are deleted, by schedule; others are kept for ever.
-    # "statscache.retention": {"15s": datetime.timedelta(days=7)},
+    # How old rows get before they are deleted, by schedule (None: never); of other schedules the
+    # plugins say: the volumes keep 15s for 7 days and 1m for 31, all else is kept for ever.
+    "statscache.retention": {},
     # Plugins that come with statscache and are not wanted: names, idents, or patterns of them, such
     # as "volume-by-*"; "distribution:pattern" for plugins of others.
     "statscache.plugins.disabled": [],

@@ -50,6 +50,9 @@ _LONGEST_WAIT = 300.0
 
 _LONGEST_WAIT_FOR_DATABASE = 30.0
 
+_AGING = 3600.0
+"""Seconds after which it is looked what need not be filled in, because it is too old to be kept."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -145,6 +148,7 @@ class CatchUp:
         self._remark = ""
         self._forced: set[int] = set()
         self._log = LaneLog()
+        self._aged = 0.0
         self.progress = Progress()
 
     def run(self, stop: threading.Event) -> None:
@@ -267,6 +271,9 @@ class CatchUp:
         if any(_watermark(lane) > (lane.since or 0.0) for lane in lanes):
             self._compare(clock, shown)
         self._target = min(clock, shown)
+        if self._target - self._aged > _AGING:
+            self._engine.note_ages(self._target)
+            self._aged = self._target
         self._look_at = now + self._pace.interval
         return self._target
 

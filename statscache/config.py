@@ -78,9 +78,9 @@ class Settings:
     """``statscache.app.heartbeat``: how often a client that waits is shown that we are there."""
     plugin_time_limit: timedelta
     """``statscache.plugins.time_limit``: how long a plugin may take for a batch."""
-    retention: Mapping[str, timedelta]
-    """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted;
-    resolutions that are not named keep their rows for ever."""
+    retention: Mapping[str, timedelta | None]
+    """``statscache.retention``: schedule (``15s``) to the age at which its rows are deleted, None:
+    never; of resolutions that are not named the plugins say."""
     rejected_bytes: int
     """``statscache.rejected.bytes``: how much is kept of what could not be counted."""
     people: People
@@ -269,7 +269,7 @@ def _moment(config: Mapping[str, Any], key: str) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _retention(config: Mapping[str, Any]) -> Mapping[str, timedelta]:
+def _retention(config: Mapping[str, Any]) -> Mapping[str, timedelta | None]:
     key = "statscache.retention"
     value = config.get(key, {})
     if not isinstance(value, Mapping):
@@ -278,8 +278,10 @@ def _retention(config: Mapping[str, Any]) -> Mapping[str, timedelta]:
             f"not {value!r}"
         )
     for age in value.values():
-        if not isinstance(age, timedelta) or age <= timedelta(0):
-            raise ConfigurationError(f"{key}: {age!r} is not a timedelta longer than zero")
+        if age is not None and (not isinstance(age, timedelta) or age <= timedelta(0)):
+            raise ConfigurationError(
+                f"{key}: {age!r} is neither a timedelta longer than zero nor None"
+            )
     return dict(value)
 
 

@@ -115,7 +115,7 @@ class Engine:
         database: to write to.
         installed: the plugins.
         retention: schedule to the age at which rows of that resolution are deleted; it overrides
-            what the plugins declare.
+            what the plugins declare; an age of None: never.
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive that gives what was missed.
         rejected_bytes: how much is kept of what cannot be counted.
@@ -126,7 +126,7 @@ class Engine:
         self,
         database: Database,
         installed: Installed,
-        retention: Mapping[str, timedelta] | None = None,
+        retention: Mapping[str, timedelta | None] | None = None,
         epoch: datetime | None = None,
         *,
         has_history: bool = False,
@@ -668,7 +668,8 @@ class Engine:
 
     def prune(self) -> None:
         """Delete the rows that are older than their retention, and the oldest rejections."""
-        aged = self._note_ages()
+        aged = self.note_ages()
+        deleted: dict[str, int] = {}
         for ident, until in aged.items():
             is_more = True
             while is_more:
@@ -676,19 +677,29 @@ class Engine:
                     number, is_more = self.roster.delete_rows(connection, ident, until)
                     if number:
                         self.note_changes(connection, [ident])
+                        deleted[ident] = deleted.get(ident, 0) + number
+        if deleted:
+            log.info(
+                "rows that have outlived their retention were deleted: %s",
+                ", ".join(f"{number} of {ident}" for ident, number in deleted.items()),
+            )
         with self.transaction() as connection:
             self._rejections.prune(connection)
 
-    def _note_ages(self) -> dict[str, float]:
+    def note_ages(self, shown: float = 0.0) -> dict[str, float]:
         """Ident to the time before which its rows have outlived their retention.
 
         From then on nobody writes such rows any more: a late message must not bring back a part of
         one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
         old as the newest message says.
+
+        Args:
+            shown: the time of the newest message that an archive has, UNIX seconds: while history
+                is filled in, that is long after the newest one that was counted.
         """
         with self.transaction(alone=True) as connection:
-            newest = self.lanes.newest(connection)
-            if newest is None:
+            newest = max(self.lanes.newest(connection) or 0.0, shown)
+            if not newest:
                 return {}
             now = min(time.time(), newest)
             ages = {}

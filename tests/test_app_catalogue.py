@@ -246,10 +246,15 @@ def test_a_hub_that_is_silent_for_long_is_not_live(migrated_uri: str) -> None:
 
 
 def test_retention_is_that_of_the_configuration(migrated_uri: str) -> None:
-    config = {"statscache.retention": {"15s": timedelta(days=7)}}
-    client = app_of(migrated_uri, BUNDLED, **config).test_client()
-    assert get(client, "/api/plugins/volume-15s")["retention"] == 7 * DAY
-    assert get(client, "/api/plugins/volume-1m")["retention"] is None
+    for config, days in (
+        ({}, {"15s": 7, "1m": 31, "1h": None}),
+        ({"15s": timedelta(days=8), "1h": timedelta(days=9)}, {"15s": 8, "1m": 31, "1h": 9}),
+        ({"15s": None, "1m": None}, {"15s": None, "1m": None, "1h": None}),
+    ):
+        client = app_of(migrated_uri, BUNDLED, **{"statscache.retention": config}).test_client()
+        for schedule, age in days.items():
+            expected = None if age is None else age * DAY
+            assert get(client, f"/api/plugins/volume-{schedule}")["retention"] == expected
 
 
 def test_an_unknown_plugin_is_a_404(migrated_uri: str) -> None:

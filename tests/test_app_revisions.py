@@ -24,7 +24,7 @@ from statscache.app.service import Service
 from statscache.config import Settings
 from statscache.database import Database
 from statscache.engine import Engine
-from statscache.errors import DatabaseUnavailable, SchemaError
+from statscache.errors import DatabaseMissing, DatabaseUnavailable, SchemaError
 from statscache.plugins import discovery
 from tests.conftest import NOON, message, upgrade
 from tests.hub import wait_until
@@ -100,7 +100,7 @@ def test_each_commit_is_seen(revisions: Revisions, engine: Engine) -> None:
     for expected in range(1, 20):
         began = time.time()
         engine.count([message()])
-        if engine._database.backend == "sqlite":
+        if engine.database.backend == "sqlite":
             # At once: whoever knows of the commit finds it.
             assert number(revisions) == expected
         wait_until(lambda expected=expected: number(revisions) == expected, "it is seen")
@@ -161,7 +161,7 @@ def test_what_the_hub_notes_without_new_rows_is_seen(revisions: Revisions, engin
 
 def test_rows_that_are_deleted_change_the_revision(revisions: Revisions, engine: Engine) -> None:
     engine._retention = {"1m": timedelta(days=1)}
-    engine.count([message(timestamp=NOON)])
+    engine.count([message(timestamp=NOON), message(timestamp=NOON + 2 * 86_400)])
     wait_until(lambda: number(revisions) == 1, "it is seen")
     engine.prune()
     wait_until(lambda: number(revisions) == 2, "the deletion is seen")
@@ -177,7 +177,7 @@ def test_what_a_transaction_saw_is_never_taken_back(
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen")
     # As if the announcement were still on its way.
-    with engine._database.begin() as connection:
+    with engine.database.begin() as connection:
         connection.execute(
             sa.text("UPDATE statscache_revision SET revision = 2 WHERE ident = :ident"),
             {"ident": IDENT},
@@ -322,7 +322,7 @@ def test_says_what_is_wrong_with_the_database(tmp_path: Path) -> None:
     settings = Settings.from_config({"statscache.sqlalchemy.uri": f"sqlite:///{path}"})
     service = Service(settings, discovery.discover({}))
     revisions = service.revisions
-    with pytest.raises(DatabaseUnavailable, match="does not exist yet"):
+    with pytest.raises(DatabaseMissing, match="has no statscache tables yet"):
         revisions.all()
     assert not path.exists()
     path.touch()

@@ -45,7 +45,9 @@ NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 
 
 def configure(folder: Path, **config: Any) -> None:
-    config = {"statscache.consumer.epoch": NAIVE_EPOCH} | config
+    # What is compared here is all of a month, and not what is left of it in the end.
+    kept = {"statscache.retention": {"15s": None, "1m": None}}
+    config = {"statscache.consumer.epoch": NAIVE_EPOCH} | kept | config
     (folder / "fedmsg.d").mkdir(exist_ok=True)
     (folder / "fedmsg.d" / "test.py").write_text(
         f"import datetime\nconfig = {pprint.pformat(config)}\n"
@@ -470,6 +472,27 @@ def test_when_the_archive_stays_away_it_ends_with_the_reason(
     assert code == 1
     assert "next try in 1 s" in err
     assert "What was done is committed: repeat the command to go on" in err.splitlines()[-1]
+
+
+def test_what_would_be_too_old_to_be_kept_is_not_filled_in(
+    tmp_path: Path, new_database: Callable[[str], str]
+) -> None:
+    uri = new_database("sqlite")
+    write_month(tmp_path / "archive", MONTH, seed=1)
+    files = {"statscache.archive.files": [str(tmp_path / "archive")]}
+    configure(tmp_path, **{"statscache.retention": {}} | files)
+    code, _, err = run(tmp_path, uri, "backfill")
+    assert code == 0, err
+    times = {
+        name: [row[0] for row in table(uri, f"volume_{name}")] for name in ("15s", "1m", "15m")
+    }
+    newest = max(raw["timestamp"] for raw in MONTH)
+    assert 0 <= min(times["15s"]) - (newest - 7 * 86_400) < 86_400
+    assert min(times["1m"]) // 900 == min(times["15m"]) // 900
+    # All of it is counted, in what is kept for ever, and nothing differs from the archive.
+    assert sum(row[1] for row in table(uri, "volume_15m")) == len(MONTH)
+    code, out, _ = run(tmp_path, uri, "verify")
+    assert code == 0, out
 
 
 def test_rows_that_cannot_be_written_are_told_of(
