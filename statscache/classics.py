@@ -48,13 +48,24 @@ class ClassicRunner:
         self._make = make
         self._watch = watch or Watch()
         self._foreign: frozenset[str] = frozenset()
-        self.plugin = make()
-        self.ident = self.plugin.ident
+        self._plugin: BasePlugin | None = make()
+        self.ident = self._plugin.ident
         self.fault: PluginFault | None = None
         self._is_launched = False
         self._is_touched = False
         self._table: Table | None = None
         self._shadow: str | None = None
+
+    @property
+    def plugin(self) -> BasePlugin:
+        """The present instance; made when it is needed, and not where nobody could be blamed.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        if self._plugin is None:
+            self._plugin = self._make()
+        return self._plugin
 
     def keep_away_from(self, foreign: frozenset[str]) -> None:
         """Refuse whatever it would do to tables of these names, which are in lower case."""
@@ -266,14 +277,16 @@ class ClassicRunner:
     def renew(self) -> None:
         """Forget all that the plugin holds in memory."""
         self.stop()
-        self.plugin = self._make()
+        self._plugin = None
         self._is_launched = self._is_touched = False
         self.fault = None
 
     def stop(self) -> None:
         """Let the plugin end its threads; called after its last batch."""
+        if self._plugin is None:
+            return
         try:
-            self.plugin.stop()
+            self._plugin.stop()
         except BaseException as error:
             if is_interrupt(error):
                 raise

@@ -198,9 +198,9 @@ class Crew:
             theirs = in_order
             if since is not None and since > first:
                 theirs = [m for m in in_order if not first <= m.timestamp < since]
-            rejections += runner.process(theirs)
             try:
                 with connection.begin_nested():
+                    rejections += runner.process(theirs)
                     if runner.update(connection):
                         written.changed.append(runner.ident)
             except BaseException as error:
