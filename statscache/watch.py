@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import logging
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -106,6 +107,7 @@ class Watch:
         self._turns: dict[int, Turn] = {}
         self._changing = threading.Lock()
         self._begun = threading.Event()
+        self._has_alarm = False
 
     def run(self, turn: Turn, work: Callable[[], None]) -> None:
         """Do some ``work``, which keeps ``turn`` up to date.
@@ -141,16 +143,13 @@ class Watch:
             give_up: called with the idents of a plugin that cannot be ended, a description, and
                 the thread.
         """
+        self._has_alarm = self.limit is not None and _can_write()
         interval = _LONGEST_INTERVAL
         if self.limit is not None:
             interval = min(interval, self.limit / 10)
         looked_at = time.monotonic()
         while True:
             self._begun.wait()
-            if self.limit is not None:
-                # For code that keeps the interpreter to itself, from this thread as well: nothing
-                # in Python could end it.
-                faulthandler.dump_traceback_later(self.limit + 3 * _GRACE, exit=True)
             time.sleep(interval)
             now = time.monotonic()
             stuck = self._look(now, looked_at)
@@ -163,13 +162,26 @@ class Watch:
         with self._changing:
             self._turns[turn.thread] = turn
             self._begun.set()
+            self._set_alarm()
 
     def _leave(self, turn: Turn) -> None:
         with self._changing:
             self._turns.pop(turn.thread, None)
+            self._set_alarm()
             if turn.raised:
                 # Not behind the work, where it would hit us.
                 _raise_in(turn.thread, None)
+
+    def _set_alarm(self) -> None:
+        """End the process unless we, or whoever is at work, come by again.
+
+        For code that keeps the interpreter to itself, so that nothing in Python can end it.
+        """
+        if self._has_alarm and self.limit is not None:
+            if self._turns:
+                faulthandler.dump_traceback_later(self.limit + 3 * _GRACE, exit=True)
+            else:
+                faulthandler.cancel_dump_traceback_later()
 
     def _verdict(self, turn: Turn) -> PluginTooSlow:
         assert turn.guilty is not None
@@ -184,7 +196,7 @@ class Watch:
         with self._changing:
             if not self._turns:
                 self._begun.clear()
-                faulthandler.cancel_dump_traceback_later()
+            self._set_alarm()
             return [turn for turn in self._turns.values() if self._judge(turn, now, before)]
 
     def _judge(self, turn: Turn, now: float, before: float) -> bool:
@@ -210,6 +222,15 @@ class Watch:
             return False
         turn.is_given_up = True
         return True
+
+
+def _can_write() -> bool:
+    """Whether there is a standard error, where the alarm writes."""
+    try:
+        sys.stderr.fileno()
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

@@ -21,6 +21,7 @@ FAULTY = '''
 import ctypes
 import datetime
 import queue
+import re
 import sys
 import threading
 import time
@@ -49,6 +50,33 @@ class Sleeping(Leaving):
         if message.msg.get("sleep"):
             time.sleep(3600)
         return [(1,)]
+
+
+class Backtracking(Leaving):
+    name = "backtracking"
+
+    def rows(self, message):
+        if message.msg.get("backtrack"):
+            # Without a break for any other thread.
+            re.match("(a*)*b", "a" * 50)
+        return [(1,)]
+
+
+class MeddlingModel(BaseModel):
+    __tablename__ = "data_meddling"
+
+
+class Meddling(BasePlugin):
+    name, summary, description = "meddling", "meddles", "For tests."
+    model = MeddlingModel
+    rolls_back = False
+
+    def process(self, message):
+        self.rolls_back = bool(message["msg"].get("rollback"))
+
+    def update(self, session):
+        if self.rolls_back:
+            session.execute(sa.text("ROLLBACK"))
 
 
 class KillingModel(BaseModel):
@@ -87,7 +115,7 @@ def kill(name):
         time.sleep(0.01)
 
 
-PLUGINS = [Leaving, Sleeping, Killing]
+PLUGINS = [Leaving, Sleeping, Backtracking, Meddling, Killing]
 '''
 
 LEAVES_WHEN_IMPORTED = "import sys\nsys.exit('not with me')\n"
@@ -104,6 +132,10 @@ def raw(topic: str = "org.fedoraproject.prod.git.receive", **msg: Any) -> dict[s
 
 def counted(uri: str, name: str = "volume_1d") -> int:
     return sum(row[-1] for row in table(uri, name))
+
+
+def states(uri: str) -> dict[str, str]:
+    return {row[0]: row[2] for row in table(uri, "statscache_plugin")}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -174,8 +206,10 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         hub.environment["PYTHONPATH"] = str(folder)
         hub.start()
         client = create_app(hub.config).test_client()
-        hub.publish(raw())
+        # One that ends the transaction of all is refused, and set apart; the others go on.
+        hub.publish(raw(rollback=True))
         wait_until(lambda: counted(migrated_uri) == 1, "one is counted", hub.log)
+        assert states(migrated_uri)["meddling"] == "failing"
         hub.publish(raw(sleep=True))
         hub.publish(raw())
         assert hub.process is not None
@@ -194,7 +228,23 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         wait_until(lambda: counted(migrated_uri) == 4, "they go on", hub.log)
         assert counted(migrated_uri, "leaving_1d") == 4
         assert counted(migrated_uri, "sleeping_1d") == 1
-        states = {row[0]: row[2] for row in table(migrated_uri, "statscache_plugin")}
-        assert states["sleeping-1d"] == "failing"
-        assert states["leaving-1d"] == "active"
+        assert states(migrated_uri)["sleeping-1d"] == "failing"
+        assert states(migrated_uri)["leaving-1d"] == "active"
         assert hub.stop() < 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_plugin_that_keeps_the_interpreter_to_itself(tmp_path: Path, migrated_uri: str) -> None:
+    config = {
+        "statscache.plugins.time_limit": timedelta(seconds=1),
+        "statscache.producer.frequency": timedelta(seconds=0.1),
+    }
+    with Hub(tmp_path, migrated_uri, **config) as hub:
+        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
+        hub.environment["PYTHONPATH"] = str(folder)
+        hub.start()
+        hub.publish(raw(backtrack=True))
+        assert hub.process is not None
+        assert hub.process.wait(timeout=60) == 1
+        assert 'faulty.py", line' in hub.log.read_text()

@@ -181,7 +181,7 @@ class Noting(BasePlugin):
 
     def update(self, session: Any) -> None:
         for _ in range(self.seen):
-            session.add(NotingModel(timestamp=datetime(2023, 1, 1)))
+            session.add(self.model(timestamp=datetime(2023, 1, 1)))
         self.seen = 0
 
 
@@ -277,6 +277,42 @@ def test_a_classic_plugin_that_meddles_is_blamed_alone(
     assert len(table(migrated_uri, "isolation_meddling")) == 1
     assert plugin(migrated_uri, "meddling")["state"] == "active"
     assert hits(migrated_uri) == 4
+
+
+class OnceModel(BaseModel):
+    __tablename__ = "isolation_once"
+
+
+class Once(Noting):
+    name = "once"
+    model = OnceModel
+    can: ClassVar[bool] = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if not self.can:
+            raise RuntimeError("there is something of mine already")
+
+    def update(self, session: Any) -> None:
+        if not self.can:
+            raise ValueError("no more")
+        super().update(session)
+
+
+def test_a_classic_plugin_that_cannot_be_made_anew(
+    open_engine: Opener, migrated_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(Hits, Noting, Once)
+    monkeypatch.setattr(Once, "can", False)
+    for number in range(3):
+        assert engine.count([message(timestamp=NOON + number)]).counted == 1
+    assert len(table(migrated_uri, "isolation_noting")) == 3
+    assert "something of mine already" in plugin(migrated_uri, "once")["error"]
+    monkeypatch.setattr(Once, "can", True)
+    engine.count([message(timestamp=NOON + 3)])
+    assert len(table(migrated_uri, "isolation_noting")) == 4
+    assert len(table(migrated_uri, "isolation_once")) == 1
+    assert plugin(migrated_uri, "once")["state"] == "active"
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
