@@ -218,6 +218,7 @@ class Engine:
         """Stop the plugins and close the connections."""
         for runner in self.roster.runners.values():
             runner.stop()
+        self.watch.end()
         self.database.dispose()
 
     @contextmanager

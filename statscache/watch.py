@@ -108,6 +108,7 @@ class Watch:
         self._changing = threading.Lock()
         self._begun = threading.Event()
         self._has_alarm = False
+        self._is_over = False
 
     def run(self, turn: Turn, work: Callable[[], None]) -> None:
         """Do some ``work``, which keeps ``turn`` up to date.
@@ -136,8 +137,8 @@ class Watch:
             turn = next(iter(self._turns.values()), None)
             return None if turn is None else turn.describe(turn.number)
 
-    def watch(self, give_up: Callable[[tuple[str, ...], str, int], None]) -> None:
-        """Look at what plugins are at, for ever.
+    def watch(self, give_up: Callable[[tuple[str, ...], str, int], None] = lambda *_: None) -> None:
+        """Look at what plugins are at, until :meth:`end`.
 
         Args:
             give_up: called with the idents of a plugin that cannot be ended, a description, and
@@ -150,6 +151,8 @@ class Watch:
         looked_at = time.monotonic()
         while True:
             self._begun.wait()
+            if self._is_over:
+                return
             time.sleep(interval)
             now = time.monotonic()
             stuck = self._look(now, looked_at)
@@ -157,6 +160,11 @@ class Watch:
             for turn in stuck:
                 assert turn.guilty is not None
                 give_up(turn.names[turn.guilty], turn.verdict, turn.thread)
+
+    def end(self) -> None:
+        """Look no more: no plugin works any more."""
+        self._is_over = True
+        self._begun.set()
 
     def _enter(self, turn: Turn) -> None:
         with self._changing:

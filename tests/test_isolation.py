@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -18,7 +19,9 @@ from statscache.fence import is_end, written
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
+from tests.commands import call
 from tests.conftest import NOON, message, table
+from tests.distributions import distribute
 from tests.world import execute
 
 Opener = Callable[..., Engine]
@@ -361,3 +364,38 @@ def test_a_lock_that_we_hold_ourselves_is_not_the_database(
 def test_what_a_statement_does(text: str, ends: bool, names: set[str]) -> None:
     assert is_end(text) is ends
     assert written(text) == names
+
+
+SLOW = """
+import datetime
+import time
+
+from statscache.plugins import Aggregate, Value
+
+
+class Slow(Aggregate):
+    name, summary, description = "slow", "takes its time", "For tests."
+    values = (Value("hits"),)
+    resolutions = (datetime.timedelta(days=1),)
+
+    def rows(self, message):
+        time.sleep(2)
+        return [(1,)]
+"""
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_command_names_what_takes_long(
+    tmp_path: Path,
+    migrated_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("statscache.watch._PATIENCE", 0.5)
+    monkeypatch.syspath_prepend(distribute(tmp_path / "plugins", "slow_one", SLOW, slow="Slow"))
+    found = message(timestamp=NOON)
+    (tmp_path / "a.jsonl").write_text(found.to_json())
+    done = call(tmp_path, "replay", "a.jsonl", uri=migrated_uri)
+    assert "1 counted" in done.stdout
+    assert f"everybody waits for a plugin: slow-1d (for 1 s, at {found!r})" in caplog.text
+    assert hits(migrated_uri, "slow_1d") == 1

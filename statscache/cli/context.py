@@ -11,6 +11,7 @@ from statscache.database import Database
 from statscache.engine import Engine
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
+from statscache.supervision import daemon
 
 
 class Context:
@@ -47,5 +48,8 @@ class Context:
         """An engine that is ready to count."""
         about.configure(self.config)
         engine = Engine.from_settings(self.settings, self.installed)
+        # What takes long is named; whoever waits for the command decides how long.
+        engine.watch.limit = None
+        daemon("statscache-watch", engine.watch.watch)
         engine.open()
         return engine
