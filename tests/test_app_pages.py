@@ -638,6 +638,26 @@ def noticed(browser: Browser, rule: str) -> bool:
 
 
 @needs_a_browser
+@pytest.mark.parametrize(("path", "status"), [("/api/volume-1d?limit=1", 200), ("/nothing", 404)])
+def test_scripts_of_other_origins_may_send_any_header(
+    site: Site, browser: Browser, path: str, status: int
+) -> None:
+    other = flask.Flask("another_origin")
+    other.add_url_rule("/", "page", lambda: "<!doctype html><p>A dashboard.")
+    with bundled.listening(other) as address:
+        browser.open(address)
+        browser.run(
+            f"fetch('{site.address}{path}', {{headers: {{"
+            "'X-Requested-With': 'fetch', 'Cache-Control': 'no-cache', "
+            "'Content-Type': 'text/plain', 'X-Anything': '1', "
+            "'If-Modified-Since': 'Thu, 01 Jan 1970 00:00:00 GMT'}})"
+            ".then(answer => answer.status, String).then(said => { window.said = said; }); 0"
+        )
+        wait_until(lambda: browser.run("window.said"), "it is answered")
+    assert browser.run("window.said") == status, browser.seen.problems
+
+
+@needs_a_browser
 def test_pages_say_the_same_without_scripts(site: Site, browser: Browser) -> None:
     for path in ("/", "/reference", "/api/volume-by-category-1h"):
         texts = []

@@ -4,7 +4,8 @@ The dispatcher (:mod:`statscache.app.dispatch`) does everything else, alike for 
 order of a request:
 
 1. It matches the address, and finds the dataset where the rule has an ``<ident>`` (404 with near
-   names otherwise). Other parts of the rule (``<column>``) are in :attr:`Call.arguments`.
+   names otherwise): with the columns that its table has now (:mod:`statscache.app.stored`). Other
+   parts of the rule (``<column>``) are in :attr:`Call.arguments`.
 2. It parses the query by :attr:`Route.parameters`, and by the filters of the dataset where
    :attr:`Route.filterable`: unknown, doubled, overlong or ill-formed ones are a 400 that names them
    (:mod:`statscache.app.query`). ``callback`` and ``_`` belong to every route with JSON, ``format``
@@ -30,7 +31,7 @@ order of a request:
 An answer function must depend on nothing but its call: not on the clock (there is
 :attr:`Call.now`), nor on what it remembers. What is wrong with a value that only it can judge, it
 refuses by :func:`statscache.app.query.refuse`; anything else that the client can mend is a
-:class:`~statscache.app.problems.Problem`. A statement that takes too long becomes a 422 by itself.
+:class:`~statscache.app.problems.Problem`. What takes too long becomes a 422 by itself.
 
 ``ROUTES`` in :mod:`statscache.app.routes` lists all routes; the application, ``/api/batch``,
 ``/openapi.json`` and the reference for people are made from that list.
