@@ -31,6 +31,9 @@ config = {
     # what it finds to be wrong.
     "statscache.audit.messages_per_hour": 50_000,
     "statscache.audit.repair": False,
+    # The share of the messages that were counted which the archive may lack when a table is counted
+    # anew: where it lacks more, the old rows stay.
+    "statscache.rebuild.tolerated_loss": 0.0001,
     # How long a plugin may take for a batch, before it is ended and set apart.
     "statscache.plugins.time_limit": datetime.timedelta(minutes=1),
     # How old rows get before they are deleted, by schedule (None: never); of other schedules the

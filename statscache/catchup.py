@@ -18,6 +18,7 @@ from statscache import late, leases
 from statscache.archive import Archive, Slice, Window, read
 from statscache.archive.reading import fetch
 from statscache.archive.rows import iso
+from statscache.audit import shortfall
 from statscache.audit.background import Audit
 from statscache.backfill import Folded, FoldTask
 from statscache.clock import SMALLEST_JUMP
@@ -140,6 +141,7 @@ class CatchUp:
         self._report = report
         self._takes_over = takes_over
         self._taken: set[int] = set()
+        self._weighed: set[int] = set()
         self._stop = threading.Event()
         self._readers: dict[int, tuple[float, Iterator[Any]]] = {}
         self._due = 0.0
@@ -441,9 +443,24 @@ class CatchUp:
             if lane.joins is None:
                 continue
             try:
+                self._weigh(lane, lane.joins)
                 self._engine.join(lane.id)
             except DatabaseUnavailable as error:
                 log.warning("%s cannot join %s now: %s", lane.name, lane.joins, error)
+
+    def _weigh(self, lane: Lane, home: str) -> None:
+        """See, once, whether what was counted anew came from an archive that has lost something."""
+        if lane.id in self._weighed:
+            return
+        with self._engine.transaction() as connection:
+            is_anew = self._engine.roster.is_anew(connection, lane)
+        objection = is_anew and shortfall.objection(
+            self._engine, self._archive, home, lane.since or 0.0
+        )
+        if objection:
+            with self._engine.transaction() as connection:
+                self._engine.roster.note_shortfall(connection, lane, objection)
+        self._weighed.add(lane.id)
 
     # Far from it: each lane by itself, in turns.
 

@@ -26,6 +26,10 @@ REJECTED_BYTES = 64 * 1024 * 1024
 ABOUT_SOURCES = ("tables", "fedmsg.meta")
 
 
+TOLERATED_LOSS = 1 / 10_000
+"""Of the messages that were counted."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the configuration says; each attribute names its key."""
@@ -59,6 +63,9 @@ class Settings:
     read; 0 switches it off."""
     audit_repairs: bool
     """``statscache.audit.repair``: whether the audit counts anew what it finds to be wrong."""
+    tolerated_loss: float
+    """``statscache.rebuild.tolerated_loss``: the share of what was counted, 0 to 1, that the
+    archive may lack when a table is counted anew."""
     default_rows_per_page: int
     """``statscache.app.default_rows_per_page``."""
     maximum_rows_per_page: int
@@ -118,6 +125,7 @@ class Settings:
             archive_overlap=_duration(config, "statscache.archive.overlap", timedelta(minutes=15)),
             audit_budget=_natural(config, "statscache.audit.messages_per_hour", 50_000),
             audit_repairs=bool(config.get("statscache.audit.repair", False)),
+            tolerated_loss=_share(config, "statscache.rebuild.tolerated_loss", TOLERATED_LOSS),
             default_rows_per_page=min(default_rows, maximum_rows),
             maximum_rows_per_page=maximum_rows,
             statement_timeout=_duration(
@@ -212,6 +220,13 @@ def _natural(config: Mapping[str, Any], key: str, default: int) -> int:
     if type(value) is not int or value < 0:
         raise ConfigurationError(f"{key} must be a whole number from 0 on, not {value!r}")
     return value
+
+
+def _share(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{key} must be a share from 0 to 1, not {value!r}")
+    return float(value)
 
 
 def _maximum(config: Mapping[str, Any], key: str) -> int | None:

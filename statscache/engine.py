@@ -23,7 +23,7 @@ from statscache import leases, migrations, replayed, tables
 from statscache.announcements import announce
 from statscache.archive.base import Slice
 from statscache.classics import blames_plugin
-from statscache.config import REJECTED_BYTES, Settings
+from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
 from statscache.errors import InvalidMessage, PluginFault
@@ -132,10 +132,12 @@ class Engine:
         has_history: bool = False,
         rejected_bytes: int = REJECTED_BYTES,
         time_limit: timedelta | None = None,
+        tolerated_loss: float = TOLERATED_LOSS,
     ) -> None:
         self.database = database
         self.installed = installed
         self.has_history = has_history
+        self.tolerated_loss = tolerated_loss
         self._retention = retention or {}
         backend = database.backend
         self.lanes = Lanes(backend)
@@ -183,6 +185,7 @@ class Engine:
             has_history=settings.has_archive,
             rejected_bytes=settings.rejected_bytes,
             time_limit=settings.plugin_time_limit,
+            tolerated_loss=settings.tolerated_loss,
         )
 
     @_without_the_guilty
@@ -639,7 +642,8 @@ class Engine:
             if home is None or self._crews.get(lane.id) is None:
                 return []
             if self.roster.has_members(connection, home):
-                if not self.lanes.can_join(connection, lane, home):
+                may_lack = self.roster.is_forced(connection, lane)
+                if not self.lanes.can_join(connection, lane, home, may_lack=may_lack):
                     return []
             elif not self.lanes.can_replace(connection, lane, home):
                 return []

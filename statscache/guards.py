@@ -4,7 +4,7 @@ Rows are counted anew for a rebuild or a changed definition (:mod:`statscache.ro
 verification and for the audit (:mod:`statscache.audit`). A plugin may be worse off then than it was
 when it first counted: what it asks is not installed or not configured any more, or a new release of
 it is broken. What it rejects now is not in the new rows, which is no reason to delete it from the
-served ones.
+served ones. And the archive may have less than was counted (:mod:`statscache.audit.shortfall`).
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def objection(connection: Connection, plugin: Any) -> str:
     Args:
         plugin: its row of :data:`statscache.tables.plugin`.
     """
+    if plugin.shortfall:
+        return str(plugin.shortfall)
     names = plugin.rejected_before or b""
     before = frozenset(
         bytes(names[start : start + _DIGEST]) for start in range(0, len(names), _DIGEST)

@@ -279,8 +279,13 @@ class Lanes:
             return False
         return not self._has_late(connection, lane)
 
-    def can_join(self, connection: Connection, lane: Lane, other: Lane) -> bool:
-        """Whether both have counted the same, of what they still remember by claims."""
+    def can_join(
+        self, connection: Connection, lane: Lane, other: Lane, *, may_lack: bool = False
+    ) -> bool:
+        """Whether both have counted the same, of what they still remember by claims.
+
+        ``may_lack``: ``lane`` may lack some of it.
+        """
         if lane.watermark != other.watermark:
             return False
         # What waits in one of them the other may have counted already.
@@ -293,7 +298,8 @@ class Lanes:
                 tables.claim.c.lane == number, tables.claim.c.timestamp >= since
             )
 
-        for first, second in ((lane.id, other.id), (other.id, lane.id)):
+        both = ((lane.id, other.id), (other.id, lane.id))
+        for first, second in both[:1] if may_lack else both:
             # The copies that the two have counted may have been stamped differently.
             difference = except_(
                 remembered(first, since), remembered(second, since - 2 * RESTAMPING)
@@ -665,20 +671,27 @@ class Lanes:
         self, connection: Connection, lane: Lane, start: float, stop: float
     ) -> dict[int, tuple[int, int]]:
         """The number and the sum of the pruned claims of each window from start to stop."""
-        table = tables.counted
-        query = select(table.c.start, table.c.messages, table.c.digest).where(
-            table.c.lane == lane.id, table.c.start >= counted_window(start), table.c.start < stop
-        )
-        return {
-            row.start: (row.messages, int.from_bytes(bytes(row.digest)))
-            for row in connection.execute(query)
-        }
+        return read_counted(connection, lane, start, stop)
 
 
 def read_lanes(connection: Connection) -> list[Lane]:
     """All lanes, oldest first; a connection that only reads will do."""
     query = select(*_COLUMNS).order_by(tables.lane.c.id)
     return [_lane(row) for row in connection.execute(query)]
+
+
+def read_counted(
+    connection: Connection, lane: Lane, start: float, stop: float
+) -> dict[int, tuple[int, int]]:
+    """The same as :meth:`Lanes.counted`; a connection that only reads will do."""
+    table = tables.counted
+    query = select(table.c.start, table.c.messages, table.c.digest).where(
+        table.c.lane == lane.id, table.c.start >= counted_window(start), table.c.start < stop
+    )
+    return {
+        row.start: (row.messages, int.from_bytes(bytes(row.digest)))
+        for row in connection.execute(query)
+    }
 
 
 def new_batch() -> int:

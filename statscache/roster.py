@@ -358,6 +358,18 @@ class Roster:
 
         The others are being counted anew already, and go on.
         """
+        groups = self.to_begin(connection, idents)
+        begun = [dataset.ident for datasets in groups.values() for dataset in datasets]
+        row = tables.plugin.c
+        going_on = self.forced & set(idents) - set(begun)
+        for number in connection.scalars(select(row.lane).where(row.ident.in_(going_on))).all():
+            self._lanes.wake(connection, number)
+        for home, datasets in groups.items():
+            self._seat_apart(connection, home, datasets)
+        return begun
+
+    def to_begin(self, connection: Connection, idents: Iterable[str]) -> dict[str, list[Dataset]]:
+        """Those that :meth:`rebuild` would begin to count anew, by the name of their home."""
         rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
         groups: dict[str, list[Dataset]] = {}
         for ident in sorted(idents):
@@ -365,11 +377,26 @@ class Roster:
             is_under_way = rows[ident].shadow == shadow_name(dataset)
             if not is_under_way or self._objection(connection, rows[ident]):
                 groups.setdefault(_home_name(dataset), []).append(dataset)
-            elif ident in self.forced:
-                self._lanes.wake(connection, rows[ident].lane)
-        for home, datasets in groups.items():
-            self._seat_apart(connection, home, datasets)
-        return [dataset.ident for datasets in groups.values() for dataset in datasets]
+        return groups
+
+    def is_anew(self, connection: Connection, lane: Lane) -> bool:
+        """Whether a plugin of a lane is being counted anew."""
+        row = tables.plugin.c
+        query = select(row.ident).where(row.lane == lane.id, row.shadow.is_not(None)).limit(1)
+        return connection.execute(query).first() is not None
+
+    def is_forced(self, connection: Connection, lane: Lane) -> bool:
+        """Whether all the plugins of a lane are to take their places whatever they lack."""
+        members = connection.scalars(
+            select(tables.plugin.c.ident).where(tables.plugin.c.lane == lane.id)
+        )
+        return self.forced.issuperset(members)
+
+    def note_shortfall(self, connection: Connection, lane: Lane, text: str) -> None:
+        """Note why the shadows of a lane must not take their places: the archive lacks so much."""
+        row = tables.plugin.c
+        mine = (row.lane == lane.id, row.shadow.is_not(None))
+        connection.execute(update(tables.plugin).where(*mine).values(shortfall=text))
 
     def _vacant_name(self, connection: Connection, name: str) -> str:
         """``name``, or one that begins so: a lane of that name may have come far already."""
@@ -406,6 +433,7 @@ class Roster:
             served_until=previous.watermark if served_until is None else served_until,
             counted_until=counted_until,
             rejected_before=rejected_before,
+            shortfall=None,
             error=None,
             failed_at=None,
         )
@@ -503,6 +531,7 @@ class Roster:
                 served_until=None,
                 counted_until=None,
                 rejected_before=None,
+                shortfall=None,
                 definition=definition_of(dataset),
                 audited_until=None,
             )

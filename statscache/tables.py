@@ -108,6 +108,8 @@ plugin = Table(
     # digests of the messages that the plugin had rejected by then, one behind the other.
     Column("counted_until", Double),
     Column("rejected_before", LargeBinary),
+    # With a shadow: what the archive lacks of what was counted, where that is too much.
+    Column("shortfall", PLAIN_TEXT),
     comment="What the hub knows of each plugin, for the API and the command line.",
 )
 

@@ -119,6 +119,20 @@ class Archive(ABC):
             start = piece.window.stop
         return found
 
+    def count(self, window: Window) -> int:
+        """How many messages it has of a window; it may count copies of one twice.
+
+        Raises:
+            ArchiveUnavailable: after several tries.
+        """
+        number = 0
+        start = window.start
+        while start < window.stop:
+            piece = self.fetch(Window(start, window.stop))
+            number += len(piece.messages)
+            start = piece.window.stop
+        return number
+
     @abstractmethod
     def describe(self) -> str:
         """What it is, for people, without passwords."""

@@ -224,6 +224,15 @@ class DatagrepperArchive(Archive):
         times = [when for _, when in map(key_of, answer["raw_messages"]) if when is not None]
         return max(times) / _MICRO if times else None
 
+    def count(self, window: Window) -> int:
+        """How many rows it says that it has of the whole seconds of a window."""
+        try:
+            return self._count(window, [])
+        except _TooSlow as error:
+            if window.is_one_second:
+                raise ArchiveUnavailable(str(error)) from error
+            return sum(map(self.count, window.halves()))
+
     def _complete(self, window: Window, filters: list[tuple[str, str]]) -> tuple[list[Any], int]:
         """The rows of a window, and how many are missing however often it is asked for.
 

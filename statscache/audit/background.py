@@ -20,6 +20,7 @@ from statscache.archive import Archive, Window
 from statscache.audit.comparison import depends_on_history
 from statscache.audit.gaps import refetch_gaps
 from statscache.audit.repair import repair
+from statscache.audit.shortfall import measure
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.database import Database
@@ -145,6 +146,7 @@ class Audit:
             confirmed = [verdict for verdict in again.verdicts if verdict.differences]
             if confirmed:
                 self._report(confirmed)
+                self._report_loss(window)
                 if self._repairs:
                     yield from self._repair(confirmed, window)
         self._note(verification.verdicts, window, begin)
@@ -185,10 +187,21 @@ class Audit:
             last_mismatch=str(verdicts[0].differences[0]),
         )
 
+    def _report_loss(self, window: Window | None) -> None:
+        """Say so if it is the archive that lacks something."""
+        if window is not None:
+            for name in PERMANENT:
+                found = measure(
+                    self._database.begin, self._archive, name, window.start, window.stop
+                )
+                if found.lost:
+                    log.error("nothing is deleted on its word: %s", found)
+
     def _repair(self, verdicts: list[Verdict], window: Window | None) -> Iterator[int]:
         idents = [verdict.ident for verdict in verdicts]
         repaired = yield from repair(self._engine, self._archive, idents, window)
-        log.warning("counted anew: %s", ", ".join(repaired))
+        if repaired:
+            log.warning("counted anew: %s", ", ".join(repaired))
         count = sum(len(v.differences) + v.more for v in verdicts if v.ident in repaired)
         self._update(repaired=tables.audit.c.repaired + count)
 

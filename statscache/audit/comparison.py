@@ -22,6 +22,8 @@ from statscache.plugins.discovery import Dataset
 MOST_DIFFERENCES = 1_000
 """Differences of one ident that are kept."""
 
+_DAY = 86_400
+
 Row = tuple[Any, ...]
 
 
@@ -109,6 +111,7 @@ class Comparison:
         """The verdict."""
         subject = self._subject
         if subject.needs_all and self._doubts:
+            self._verdict.waits = True
             self._verdict.skipped = (
                 "the archive does not have yet all that has been counted: try again later"
             )
@@ -123,6 +126,8 @@ class Comparison:
                 judge(stored, counted)
             if is_bucketed and self._verdict.differences:
                 self._explain(archive)
+        for difference in self._verdict.differences:
+            self._note_day(difference.key.get("timestamp", 0.0))
         return self._verdict
 
     def _pairs(
@@ -151,7 +156,7 @@ class Comparison:
         if stored == counted:
             self._verdict.rows += 1
         elif self._width is not None and self._doubts.touch(row[0], row[0] + self._width):
-            self._verdict.undecided += 1
+            self._wait()
         else:
             self._differ(stored, counted)
 
@@ -163,7 +168,7 @@ class Comparison:
         if stored == counted:
             self._verdict.rows += 1
         elif self._doubts.touch(when, when + 1e-6):
-            self._verdict.undecided += 1
+            self._wait()
         elif stored is None:
             self._differ(stored, counted)
         elif counted is None:
@@ -184,11 +189,16 @@ class Comparison:
             else:
                 self._differ(stored, counted)
 
+    def _wait(self) -> None:
+        self._verdict.undecided += 1
+        self._verdict.waits = True
+
     def _differ(self, stored: Row | None, counted: Row | None) -> None:
         row = stored or counted
         assert row is not None
         if len(self._verdict.differences) >= MOST_DIFFERENCES:
             self._verdict.more += 1
+            self._note_day(row[0])
             return
         names = self._columns
         split = self._keys
@@ -210,6 +220,10 @@ class Comparison:
                 values(counted),
             )
         )
+
+    def _note_day(self, moment: float) -> None:
+        if self._width is not None:
+            self._verdict.days.add(int(moment) // _DAY * _DAY)
 
     def _explain(self, archive: Archive) -> None:
         """Take back the differences that come of copies with times on both sides of an edge."""

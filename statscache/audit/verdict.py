@@ -43,7 +43,10 @@ class Verdict:
         undecided: rows that could not be compared, because the archive does not have yet, or did
             not give, what has been counted.
         more: differences beyond :data:`MOST_DIFFERENCES`, which are only counted.
+        days: of the differences, the starts in UTC, UNIX seconds; none where rows are no buckets.
         skipped: why nothing was compared.
+        waits: whether something could not be compared for now, since the archive does not have it
+            yet, or did not give it.
         refused: why what was counted anew says nothing: see :mod:`statscache.guards`.
     """
 
@@ -55,7 +58,9 @@ class Verdict:
     restamped: int = 0
     undecided: int = 0
     more: int = 0
+    days: set[int] = field(default_factory=set)
     skipped: str = ""
+    waits: bool = False
     refused: str = ""
 
 

@@ -27,6 +27,9 @@ from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, Statscach
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PATIENCE = 300.0
+"""Seconds for which a command goes on trying, unless it is told otherwise."""
+
 INTERRUPTED = 130
 """The status with which a command ends that Ctrl-C has ended."""
 
@@ -46,10 +49,10 @@ class Means:
         endurance: seconds for which it is tried again while the archive or the database is away.
     """
 
-    workers: int
-    dask: str | None
-    concurrency: int | None
-    endurance: float
+    workers: int = 1
+    dask: str | None = None
+    concurrency: int | None = None
+    endurance: float = PATIENCE
 
     def pace(self, settings: Settings) -> Pace:
         """How the archive is asked."""
@@ -76,7 +79,7 @@ def options(command: F) -> F:
     for option in (
         click.option(
             "--patience",
-            default=300.0,
+            default=PATIENCE,
             show_default=True,
             type=click.FloatRange(min=0),
             help="Seconds for which to go on trying while the archive or the database is away.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 from sqlalchemy import select
 
 from statscache import tables
+from statscache.archive import Archive
+from statscache.audit.shortfall import objections
 from statscache.cli import filling
 from statscache.cli.backfill import failures, refuse_failures
 from statscache.cli.context import Context
@@ -42,27 +44,50 @@ def rebuild(
 
     IDENTS are those that 'statscache plugins' lists, or names of plugins. The new rows are gathered
     in tables beside, while readers go on to see the old ones, and take their places at once when
-    they are complete. The old ones stay where a plugin rejects messages that it had counted before:
-    the command says so, and ends with status 1. The hub may run or not. Interrupted, it goes on
-    where it stopped when the command is repeated, or when the hub runs.
+    they are complete. The old ones stay where a plugin rejects messages that it had counted before,
+    and where the archive has lost more of what was counted than
+    statscache.rebuild.tolerated_loss: the command says so, and ends with status 1. The hub may run
+    or not. Interrupted, it goes on where it stopped when the command is repeated, or when the hub
+    runs.
     """
     chosen = with_siblings(context.installed, named(context.installed, idents))
     means = filling.means(workers, dask, concurrency, patience)
-    pace = means.pace(context.settings)
     with filling.opened(context) as (engine, archive):
         if force:
             engine.roster.forced = chosen
+        else:
+            _refuse_loss(objections(engine, archive, chosen))
         with engine.transaction(alone=True) as connection:
             begun = engine.roster.rebuild(connection, chosen)
         for text, some in (("Counted anew", begun), ("Goes on", chosen - set(begun))):
             if some:
                 echo(f"{text}: {', '.join(sorted(some))}.", err=True)
-        # The others may have counted messages that the archive is yet to show.
-        longest = pace.lag + pace.overlap + _SLACK
-        messages, _ = filling.fill_in(context, engine, archive, chosen, means, longest)
-        engine.prune()
-        failing = failures(engine, chosen)
-        waiting = _waiting(engine, chosen) - set(failing)
+        messages = complete(context, engine, archive, chosen, means)
+    echo(
+        f"{messages} messages of the archive were read; counted anew: {', '.join(sorted(chosen))}."
+    )
+
+
+def complete(
+    context: Context,
+    engine: Engine,
+    archive: Archive,
+    idents: frozenset[str],
+    means: filling.Means,
+) -> int:
+    """Count on what is being counted anew until it has taken its place; gives what was read.
+
+    Raises:
+        click.exceptions.Exit: it was interrupted.
+        StatscacheError: it has not, for a cause that the text names.
+    """
+    pace = means.pace(context.settings)
+    # The others may have counted messages that the archive is yet to show.
+    longest = pace.lag + pace.overlap + _SLACK
+    messages, _ = filling.fill_in(context, engine, archive, idents, means, longest)
+    engine.prune()
+    failing = failures(engine, idents)
+    waiting = _waiting(engine, idents) - set(failing)
     refuse_failures(failing)
     if waiting:
         raise StatscacheError(
@@ -70,9 +95,21 @@ def rebuild(
             "plugins have counted messages that the archive does not give; the hub, or the same "
             "command, goes on to compare until they agree"
         )
-    echo(
-        f"{messages} messages of the archive were read; counted anew: {', '.join(sorted(chosen))}."
-    )
+    return messages
+
+
+def _refuse_loss(objections: Mapping[str, str]) -> None:
+    """End with an error if there are any.
+
+    Raises:
+        StatscacheError: with all of them.
+    """
+    if objections:
+        lines = [f"{ident}: {text}" for ident, text in sorted(objections.items())]
+        raise StatscacheError(
+            "not begun, and the old rows stay: the archive has lost what they tell of. Restore "
+            "it, or use --force to have what is left of it:\n" + "\n".join(lines)
+        )
 
 
 def _waiting(engine: Engine, idents: Iterable[str]) -> set[str]:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 
 import click
 
 from statscache import about
-from statscache.archive import open_archive
+from statscache.archive import Archive, open_archive
+from statscache.audit.repair import mend
+from statscache.audit.shortfall import measure
 from statscache.audit.verdict import Verdict, iso
 from statscache.audit.verify import Verification, check_idents
 from statscache.cli.context import Context
+from statscache.cli.filling import Means
 from statscache.cli.moments import MOMENT
+from statscache.cli.rebuild import complete
 from statscache.cli.terminal import echo, redraw
+from statscache.database import Database
+from statscache.engine import PERMANENT
 from statscache.errors import StatscacheError
+
+WAITS = 3
+"""The status with which the command ends when nothing differs and something waits."""
 
 SHOWN = 20
 """Differences of one ident that are printed."""
@@ -25,6 +35,7 @@ SHOWN = 20
 @click.option("--start", type=MOMENT, help="Compare from here on: UNIX seconds or ISO 8601.")
 @click.option("--stop", type=MOMENT, help="Compare what is earlier than this.")
 @click.option("--all", "show_all", is_flag=True, help=f"Show more than {SHOWN} differences each.")
+@click.option("--repair", is_flag=True, help="Count the days anew in which a row differs.")
 @click.pass_obj
 def verify(
     context: Context,
@@ -32,12 +43,20 @@ def verify(
     start: float | None,
     stop: float | None,
     show_all: bool,
+    repair: bool,
 ) -> None:
     """Count a time anew from the archive, beside, and compare it with the tables, row for row.
 
     IDENTS are those that 'statscache plugins' lists; all of them when absent. A time is
-    widened to whole windows. Nothing is changed, and the hub may go on meanwhile. Ends with
-    status 1 when a row differs, or when a plugin rejects messages that it had counted before.
+    widened to whole windows. Without --repair nothing is changed. The hub may go on meanwhile.
+
+    With it, days in which a row differs are counted anew (rows that are no windows: all of their
+    history, beside), except where the archive has less than was counted; then they are compared
+    once more.
+
+    Ends with status 1 when a row differs, or when a plugin rejects messages that it had counted
+    before; with 3 when none does, and some could not be compared because the archive does not have
+    yet, or did not give, what was counted.
     """
     check_idents(context.installed, idents)
     if start is not None and stop is not None and start >= stop:
@@ -51,20 +70,65 @@ def verify(
             "statscache.archive.files"
         )
     database = context.database(read_only=True)
-    database.check_schema()
-    verification = Verification(database, context.installed, archive, idents or None, start, stop)
-    try:
+
+    def compare(some: Sequence[str] | None) -> list[Verdict]:
+        verification = Verification(database, context.installed, archive, some, start, stop)
         _run(verification)
+        found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
+        echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
+        if any(found):
+            _show_loss(database, archive, verification.verdicts)
+        return verification.verdicts
+
+    try:
+        database.check_schema()
+        verdicts = compare(idents or None)
+        wrong = [verdict for verdict in verdicts if verdict.differences]
+        if repair and wrong:
+            _mend(context, archive, wrong)
+            mended = {verdict.ident for verdict in wrong}
+            others = [verdict for verdict in verdicts if verdict.ident not in mended]
+            echo("After the repair:")
+            verdicts = others + compare(sorted(mended))
     except KeyboardInterrupt:
-        echo("Interrupted. Nothing was changed; --start and --stop divide the work.", err=True)
+        echo("Interrupted. --start and --stop divide the work.", err=True)
         raise
     finally:
         archive.close()
         database.dispose()
-    found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
-    echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
-    if any(found) or any(verdict.refused for verdict in verification.verdicts):
+    if any(verdict.differences or verdict.refused for verdict in verdicts):
         sys.exit(1)
+    if any(verdict.waits for verdict in verdicts):
+        sys.exit(WAITS)
+
+
+def _mend(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
+    """Count anew what differs."""
+    engine = context.engine()
+    try:
+        mending = mend(engine, archive, wrong)
+        begun: list[str] = []
+        while True:
+            try:
+                next(mending)
+            except StopIteration as end:
+                begun = end.value
+                break
+        if begun:
+            complete(context, engine, archive, frozenset(begun), Means())
+    finally:
+        engine.close()
+
+
+def _show_loss(database: Database, archive: Archive, verdicts: Iterable[Verdict]) -> None:
+    """Say so if it is rather the archive that lacks something."""
+    wrong = [verdict for verdict in verdicts if verdict.differences]
+    start = min(verdict.start for verdict in wrong)
+    stop = max(verdict.stop for verdict in wrong)
+    for name in PERMANENT:
+        found = measure(database.begin, archive, name, start, stop)
+        if found.lost:
+            echo(f"In this time {found}.")
 
 
 def _run(verification: Verification) -> None:

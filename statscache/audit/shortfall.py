@@ -1,0 +1,123 @@
+"""How much less an archive has than was counted: then it is no judge of the tables.
+
+An archive may have been emptied, or restored in part. What it lacks was counted all the same, and
+nothing is deleted, or replaced by less, on its word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from statscache import tables
+from statscache.archive import Archive, Window
+from statscache.archive.rows import iso
+from statscache.engine import Engine
+from statscache.lanes import RESTAMPING, Lane, counted_window, read_counted, read_lanes
+
+_WIDTH = 7 * 86_400
+"""Seconds of history for which the archive is asked at a time how much it has."""
+
+
+@dataclass
+class Shortfall:
+    """What is missing.
+
+    Attributes:
+        counted: how many messages were counted.
+        lost: how many of them the archive lacks, as far as their numbers tell.
+        first: since when, UNIX seconds.
+    """
+
+    counted: int = 0
+    lost: int = 0
+    first: float = math.inf
+
+    @property
+    def share(self) -> float:
+        """Of what was counted, 0 to 1."""
+        return self.lost / self.counted if self.counted else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"the archive lacks {self.lost} of the {self.counted} messages that were counted, "
+            f"the first of them from {iso(self.first)} on"
+        )
+
+
+def measure(
+    read: Callable[[], AbstractContextManager[Connection]],
+    archive: Archive,
+    name: str,
+    start: float = 0.0,
+    stop: float = math.inf,
+) -> Shortfall:
+    """Compare what a lane has counted from ``start`` to before ``stop`` with what there is of it.
+
+    By numbers, of all topics, for a week at a time: in what it remembers a lane does not tell
+    topics apart.
+
+    Args:
+        read: begins a transaction.
+        name: of a lane that others join; of these it is known that they have counted everything.
+
+    Raises:
+        ArchiveUnavailable: nothing is known.
+        DatabaseUnavailable: the same.
+    """
+    with read() as connection:
+        lane = next((each for each in read_lanes(connection) if each.name == name), None)
+        if lane is None or lane.watermark is None:
+            return Shortfall()
+        stop = min(stop, lane.watermark)
+        numbers = _counted(connection, lane, start, stop)
+    found = Shortfall()
+    for week, counted in sorted(numbers.items()):
+        window = Window(max(week, start) - RESTAMPING, min(week + _WIDTH, stop) + RESTAMPING)
+        lost = max(0, counted - archive.count(Window(max(0.0, window.start), window.stop)))
+        found.counted += counted
+        found.lost += lost
+        if lost:
+            found.first = min(found.first, max(week, start))
+    return found
+
+
+def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> Counter[int]:
+    """How many messages the lane has counted, by week: what is claimed, and what is in sums."""
+    numbers: Counter[int] = Counter()
+    for moment, (number, _) in read_counted(connection, lane, start, stop).items():
+        numbers[moment // _WIDTH * _WIDTH] += number
+    claim = tables.claim.c
+    # What is behind the horizon and claimed still the archive has lost, or never had. Of what is
+    # newer, it may not have yet what it has not shown.
+    is_due = (claim.timestamp < (lane.horizon or 0.0)) | (claim.batch < 0)
+    query = select(claim.timestamp).where(
+        claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
+    )
+    for (moment,) in connection.execution_options(yield_per=10_000).execute(query):
+        numbers[counted_window(moment) // _WIDTH * _WIDTH] += 1
+    return numbers
+
+
+def objection(engine: Engine, archive: Archive, name: str, start: float = 0.0) -> str:
+    """Why nothing of the lane is to be counted anew from ``start`` on; empty where it may be."""
+    found = measure(engine.transaction, archive, name, start)
+    return str(found) if found.share > engine.tolerated_loss else ""
+
+
+def objections(engine: Engine, archive: Archive, idents: Iterable[str]) -> dict[str, str]:
+    """Why some of ``idents`` are not to be begun to be counted anew, by ident."""
+    with engine.transaction() as connection:
+        groups = engine.roster.to_begin(connection, idents)
+    found: dict[str, str] = {}
+    for home, datasets in groups.items():
+        start = min(engine.roster.since(dataset) for dataset in datasets)
+        text = objection(engine, archive, home, start)
+        if text:
+            found |= {dataset.ident: text for dataset in datasets}
+    return found
