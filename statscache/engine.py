@@ -652,8 +652,10 @@ class Engine:
                 self._rest(connection, held)
                 if held.id == lane.id:
                     return []
+            shadows = {*self._crews[lane.id].idents} - {*self._crews[lane.id].served}
             joined = self.roster.join(connection, lane, home)
-            self.note_changes(connection, joined)
+            # The rows of the others are as they were: one that never had any still has not.
+            self.note_changes(connection, shadows.intersection(joined))
         log.info("complete: %s", ", ".join(joined))
         if number in self._flowing:
             self._flowing.add(home.id)

@@ -21,7 +21,7 @@ def test_ready_when_the_hub_was_heard(migrated_uri: str) -> None:
     assert client.get("/healthz").json == {"status": "ok"}
     never = client.get("/readyz")
     assert never.status_code == 503
-    assert "start fedmsg-hub" in never.json["checks"]["hub"]
+    assert "start 'statscache hub'" in never.json["checks"]["hub"]
     assert client.get("/readyz?require=database").status_code == 200
     engine = Engine.from_settings(Settings.from_config(config), discovery.discover(config))
     engine.open()

@@ -97,8 +97,9 @@ def test_what_was_replayed_is_covered_and_a_hole_stays_a_hole(
     assert (coverage["since"], coverage["until"]) == (MIDNIGHT + 1.5 * HOUR, MIDNIGHT + 10 * HOUR)
     assert coverage["gaps"] == [[MIDNIGHT + 4.5 * HOUR, MIDNIGHT + 8 * HOUR]]
     status = call(tmp_path, "status", uri=migrated_uri).stdout
-    assert "complete from 2023-11-14 01:30:00 UTC to 2023-11-14 10:00:00 UTC, but for 1 holes" in (
-        status
+    assert (
+        "active, complete from 2023-11-14 01:30:00 UTC to 2023-11-14 10:00:00 UTC, but for a hole "
+        "from 2023-11-14 04:30:00 UTC to 2023-11-14 08:00:00 UTC:\n" in status
     )
     # The file of the hole closes it, but for the minutes at its edges that are no quarter.
     replay(lines(MIDNIGHT + 4.7 * HOUR, MIDNIGHT + 7.9 * HOUR, step=HOUR / 10))
@@ -145,9 +146,16 @@ def test_a_plugin_that_comes_later_is_filled_from_the_same_file(
     assert get(migrated_uri, f"/api/{ident}") == rows
 
 
+@pytest.mark.parametrize("is_newcomer", [False, True])
 def test_a_plugin_that_rejects_everything_is_not_active(
-    replay: Replay, migrated_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    replay: Replay,
+    migrated_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_newcomer: bool,
 ) -> None:
+    if is_newcomer:
+        replay(lines(MIDNIGHT, MIDNIGHT + 2 * HOUR))
     distribution = tmp_path / "installed" / "picky-1.0.dist-info"
     distribution.mkdir(parents=True)
     (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: picky\nVersion: 1.0\n")
@@ -162,7 +170,11 @@ def test_a_plugin_that_rejects_everything_is_not_active(
     assert found["coverage"]["since"] is None
     status = call(tmp_path, "status", uri=migrated_uri).stdout
     assert "picky-1d" in status
-    assert "failing, complete for no time yet" in status
+    assert "failing, complete for no time yet:\n" in status
     assert "it has no row, and has rejected 5 messages: 'statscache rejected list'" in status
+    config = {"statscache.sqlalchemy.uri": migrated_uri}
+    app = build_app(Settings.from_config(config), discovery.discover(config))
+    metrics = app.test_client().get("/metrics").text
+    assert 'statscache_plugin_state{ident="picky-1d",state="failing"} 1.0' in metrics
     # The others are as they should be.
     assert get(migrated_uri, "/api/plugins/volume-1d")["state"] == "active"

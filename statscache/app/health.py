@@ -44,7 +44,7 @@ def _ready(call: Call) -> Answer:
         beat = max((lane.beat_at for lane in lanes if lane.beat_at is not None), default=None)
         within = max(LIVE_WITHIN, 2 * call.service.settings.frequency.total_seconds())
         if beat is None:
-            checks["hub"] = "it has never run on this database: start fedmsg-hub"
+            checks["hub"] = "it has never run on this database: start 'statscache hub'"
         elif failure is not None:
             checks["hub"] = f"it ended {call.now - failure.failed_at:.0f} s ago: {failure.reason}"
         elif beat - call.now > within:
@@ -53,7 +53,7 @@ def _ready(call: Call) -> Answer:
                 "the times of both machines are right"
             )
         elif call.now - beat > within:
-            checks["hub"] = f"silent for {call.now - beat:.0f} s: see whether fedmsg-hub runs"
+            checks["hub"] = f"silent for {call.now - beat:.0f} s: see whether the hub runs"
     required = call.values["require"] or ("database", "hub")
     is_ready = all(checks[name] == OK for name in required)
     value = {"status": OK if is_ready else "not ready", "checks": checks, "hub_at": plain(beat)}

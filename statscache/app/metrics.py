@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from statscache import tables
+from statscache.app import coverage
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.logs import begin_request
 
@@ -154,7 +155,8 @@ class Hub(Collector):
             labels=["ident", "state"],
         )
         for plugin in plugins:
-            state.add_metric([plugin.ident, plugin.state], 1)
+            # As discovery says it: one that rejects all that it is given is failing, too.
+            state.add_metric([plugin.ident, coverage.of(snapshot, plugin.ident).state], 1)
         yield state
         revisions = CounterMetricFamily(
             "statscache_revision",
