@@ -33,6 +33,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python setup.py pyproject.toml
+	@echo "Installing statscache and what it requires into $(VENV): a minute or two"
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 

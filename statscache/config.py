@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -16,6 +18,46 @@ from sqlalchemy.exc import ArgumentError
 
 from statscache.errors import ConfigurationError
 from statscache.people import People
+
+log = logging.getLogger(__name__)
+
+KEYS = frozenset(
+    f"statscache.{name}"
+    for name in (
+        "consumer.enabled",
+        "sqlalchemy.uri",
+        "producer.frequency",
+        "consumer.batch_size",
+        "consumer.buffer_size",
+        "consumer.epoch",
+        "datagrepper.endpoint",
+        "archive.files",
+        "archive.lag",
+        "archive.interval",
+        "archive.overlap",
+        "archive.concurrency",
+        "audit.messages_per_hour",
+        "audit.repair",
+        "plugins.time_limit",
+        "retention",
+        "plugins.disabled",
+        "rejected.bytes",
+        "people.hidden",
+        "people.bots",
+        "people.lists",
+        "people.rankings",
+        "about",
+        "about.aliases",
+        "app.default_rows_per_page",
+        "app.maximum_rows_per_page",
+        "app.statement_timeout",
+        "app.request_timeout",
+        "app.cache_bytes",
+        "app.maximum_listeners",
+        "app.heartbeat",
+    )
+)
+"""All that we read."""
 
 URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
 """The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
@@ -154,7 +196,7 @@ def load(filename: str | None = None, *, for_the_bus: bool = False) -> dict[str,
     ``for_the_bus``: with fedmsg's defaults, as the hub needs them.
 
     Raises:
-        ConfigurationError: for the bus, and no file says where that is.
+        ConfigurationError: a file cannot be read, or, for the bus, none says where that is.
     """
     with warnings.catch_warnings():
         # The replacement, fedmsg.config.conf, reads other folders than fedmsg-hub does.
@@ -166,15 +208,24 @@ def load(filename: str | None = None, *, for_the_bus: bool = False) -> dict[str,
                 invalidate_cache=True,
                 disable_defaults=not for_the_bus,
             )
-        except ValueError as error:
-            if not for_the_bus:
-                raise
+        except Exception as error:
+            # The files are programs: anything may happen in them.
+            what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             files = filename or "/etc/fedmsg.d/, ~/.fedmsg.d/ and ./fedmsg.d/"
             raise ConfigurationError(
-                f"fedmsg's configuration cannot be used: {error} It is read from {files}; "
+                f"fedmsg's configuration cannot be used: {what}. It is read from {files}; "
                 "'statscache config' writes one to begin with"
             ) from error
+    warn_of_misspelt(config)
     return dict(config)
+
+
+def warn_of_misspelt(config: Mapping[str, Any]) -> None:
+    """Log the keys that are nearly one of ours: others may be of plugins."""
+    for key in sorted(config.keys() - KEYS):
+        if key.startswith("statscache."):
+            for meant in difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8):
+                log.warning("the configuration has the key %r: is %r meant?", key, meant)
 
 
 def _uri(config: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from statscache.errors import (
     AccessDenied,
     DatabaseMissing,
     DatabaseUnavailable,
+    NotADatabase,
     SchemaError,
     StatementTimeout,
 )
@@ -106,6 +107,7 @@ class Database:
                 has no room: nothing was committed, and a later try may succeed.
             StatementTimeout: a statement ran longer than it may.
             AccessDenied: this database is only read, and that was not granted.
+            NotADatabase: the file is something else.
         """
         was_lost = False
         try:
@@ -116,6 +118,12 @@ class Database:
                     was_lost = connection.invalidated
                     raise
         except DBAPIError as error:
+            if _is_no_database(error):
+                raise NotADatabase(
+                    f"{make_url(self.uri).database} is no database of SQLite "
+                    f"({_first_line(error)}): name another file in statscache.sqlalchemy.uri, or "
+                    "put a good copy in its place"
+                ) from error
             if self._statement_timeout is not None and _was_cancelled(error):
                 raise StatementTimeout(_first_line(error)) from error
             if was_lost or is_unavailable(error):
@@ -243,6 +251,11 @@ def ordered_alike(column: Any, backend: str) -> Any:
     if backend == "postgresql" and isinstance(column.type, String) and not column.primary_key:
         key = collate(column, "C")
     return key.asc().nulls_first() if column.nullable else key
+
+
+def _is_no_database(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & _PRIMARY_CODE in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _was_cancelled(error: DBAPIError) -> bool:

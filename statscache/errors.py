@@ -93,6 +93,10 @@ class PluginTooSlow(PluginFault):
     """A plugin took longer for a batch than it may."""
 
 
+class NotADatabase(Unavailable):
+    """The file of the configured SQLite database is something else, or damaged."""
+
+
 class AccessDenied(Unavailable):
     """The database does not let this process read a table; the message has the GRANT."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from statscache.config import KEYS
 from tests.commands import Done, call, run
 from tests.hub import PROGRAMS, Hub, wait_until
 from tests.test_hub import counted, on_sqlite, raw
@@ -78,6 +80,7 @@ def test_our_command_runs_the_stock_hub(tmp_path: Path, migrated_uri: str) -> No
         # Ours, in fedmsg's format; and nothing about the inside of moksha.
         assert "][statscache.consumer    INFO] statscache has stopped" in log
         assert "pkg_resources" not in log
+        assert "qpid" not in log
 
 
 @on_sqlite
@@ -96,6 +99,44 @@ def test_a_configuration_with_which_the_hub_would_do_nothing_is_refused(
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_key_is_told_of(tmp_path: Path) -> None:
+    config = {"statscache.app.default_rows_page": 5, "statscache.wiki.pages": 3}
+    (tmp_path / "c.py").write_text(f"{config=}\n")
+    done = run(tmp_path, "--config", "c.py", "plugins")
+    assert (
+        "'statscache.app.default_rows_page': is 'statscache.app.default_rows_per_page' meant?"
+        in (done.stderr)
+    )
+    # It may be the key of a plugin.
+    assert "wiki" not in done.stderr
+
+
+def test_the_keys_are_those_of_the_configuration_that_comes_with_it() -> None:
+    text = (ROOT / "fedmsg.d/statscache.py").read_text()
+    found = re.findall(r'^ *(?:# )?"(statscache\.[\w.]+)":', text, re.MULTILINE)
+    assert sorted(found) == sorted(KEYS)
+
+
+def test_a_file_that_is_no_configuration_and_one_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("config = {10_000,,}\n")
+    done = call(tmp_path, "--config", "c.py", "status")
+    assert done.returncode == 1
+    assert "fedmsg's configuration cannot be used: SyntaxError: invalid syntax" in done.stderr
+    (tmp_path / "x.db").write_text("not a database, but long enough to be taken for one" * 100)
+    for command in (("status",), ("db", "upgrade")):
+        done = call(tmp_path, *command, uri=f"sqlite:///{tmp_path}/x.db")
+        assert done.returncode == 1
+        assert "x.db is no database of SQLite (file is not a database): name another" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_there_is_not(tmp_path: Path) -> None:
+    for command in ("serve", "events", "demo"):
+        done = call(tmp_path, command, "--port", "99999")
+        assert done.returncode == 2
+        assert "99999 is not in the range" in done.stderr
 
 
 def test_without_a_configuration_the_hub_says_where_it_looked(tmp_path: Path) -> None:

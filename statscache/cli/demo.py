@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from statscache.cli.port import PORT
 from statscache.cli.terminal import echo
 from statscache.demo import Demo
 
 
 @click.command()
-@click.option("--port", default=8080, show_default=True, help="The port of the API.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="The port of the API.")
 @click.option("--rate", default=20.0, show_default=True, help="Messages per second.")
 @click.option("--seconds", type=float, help="Stop by itself after so long.")
 @click.option(

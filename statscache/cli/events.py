@@ -9,6 +9,7 @@ import click
 from statscache.app import create_app
 from statscache.app.asgi import THREADS, AsgiApplication
 from statscache.cli.context import Context
+from statscache.cli.port import PORT
 from statscache.cli.prefix import prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
@@ -24,7 +25,9 @@ BACKLOG = 2_048
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8081, show_default=True, help="The port; 0 takes a free one.")
+@click.option(
+    "--port", type=PORT, default=8081, show_default=True, help="The port; 0 takes a free one."
+)
 @click.option("--threads", default=THREADS, show_default=True, help="Requests answered at a time.")
 @prefix_option
 @click.pass_obj

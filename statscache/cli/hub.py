@@ -23,7 +23,10 @@ def hub(context: Context) -> None:
     logging.getLogger().handlers.clear()
     # What moksha does is not for operators to mend.
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+    # Nor that it finds no library of another bus.
+    logging.disable(logging.WARNING)
     # Here, because it installs the reactor of Twisted.
     from statscache.hub import run
 
+    logging.disable(logging.NOTSET)
     run(config.load(context.config_filename, for_the_bus=True))

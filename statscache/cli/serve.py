@@ -12,6 +12,7 @@ from waitress.server import TcpWSGIServer, create_server
 
 from statscache.app import create_app
 from statscache.cli.context import Context
+from statscache.cli.port import PORT
 from statscache.cli.prefix import prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
@@ -24,7 +25,9 @@ CONNECTIONS = 900
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="The port; 0 takes a free one.")
+@click.option(
+    "--port", type=PORT, default=8080, show_default=True, help="The port; 0 takes a free one."
+)
 @click.option("--threads", default=16, show_default=True, help="Requests answered at a time.")
 @prefix_option
 @click.pass_obj

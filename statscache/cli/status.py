@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -77,31 +79,50 @@ def _show_lane(
         echo(f"  {waiting} messages that came late wait for the archive")
     if missing:
         echo(f"  the archive did not give {missing} messages that it says it has")
-    width = max((len(plugin.ident) for plugin in members), default=0)
     if lane.joins and lane.watermark is None:
         echo(
             f"  {lane.joins} has counted messages that this lane has not: 'statscache replay "
             "FILE...' of those messages fills it in"
         )
+    # Most of them cover the same.
+    alike: dict[str, list[str]] = {}
     for plugin in members:
-        anew = ", being counted anew" if plugin.shadow else ""
-        found = coverages[plugin.ident]
-        echo(f"  {plugin.ident:{width}}  {found.state}{anew}, {_span(found)}")
-        if plugin.error:
-            echo(
-                f"    failed {_age(plugin.failed_at)}, {plugin.missed} messages missed: "
-                f"{plugin.error}"
-            )
-        elif found.error:
-            echo(f"    {found.error}")
+        alike.setdefault(_condition(plugin, coverages[plugin.ident]), []).append(plugin.ident)
+    for condition, idents in alike.items():
+        echo(f"  {condition}")
+        names = ", ".join(idents)
+        echo(textwrap.fill(names, 100, initial_indent="    ", subsequent_indent="    "))
 
 
-def _span(found: Coverage) -> str:
+def _condition(plugin: Any, found: Coverage) -> str:
+    """The state of a plugin, and what it covers."""
+    anew = ", being counted anew" if plugin.shadow else ""
+    lines = [f"{found.state}{anew}, {_covered(found)}"]
+    if plugin.error:
+        lines.append(f"failed {_age(plugin.failed_at)}, {plugin.missed} messages missed")
+    lines += filter(None, [plugin.error or found.error])
+    return ":\n  ".join(lines) + ":"
+
+
+def _covered(found: Coverage) -> str:
     """Of which times everything has been counted, as a person says it."""
     if found.since is None or found.until is None:
         return "complete for no time yet"
-    span = f"complete from {_moment(found.since)} to {_moment(found.until)}"
-    return f"{span}, but for {len(found.gaps)} holes" if found.gaps else span
+    starts = [found.since, *(stop for _, stop in found.gaps)]
+    stops = [*(start for start, _ in found.gaps), found.until]
+    # Where history is to begin, and nothing has been read yet, is no time.
+    spans = [(a, b) for a, b in zip(starts, stops, strict=True) if b > a]
+    if not spans:
+        return f"complete for no time yet, from {_moment(found.since)} on"
+    text = f"complete from {_moment(spans[0][0])} to {_moment(spans[-1][1])}"
+    holes = [(before[1], after[0]) for before, after in pairwise(spans)]
+    if holes:
+        start, stop = max(holes, key=lambda hole: hole[1] - hole[0])
+        what = "a hole" if len(holes) == 1 else f"{len(holes)} holes, the longest"
+        text += f", but for {what} from {_moment(start)} to {_moment(stop)}"
+    if found.since < spans[0][0]:
+        text += f"; wanted since {_moment(found.since)}"
+    return text
 
 
 def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:

@@ -186,10 +186,11 @@ class Demo:
     def _check_processes(self) -> None:
         for name, process in self._processes.items():
             if process.poll() is not None:
+                self._is_temporary = False
                 log = (self.folder / f"{name}.log").read_text(errors="replace")
                 raise StatscacheError(
-                    f"the {name} has ended with status {process.returncode}; its log ends with:\n"
-                    + "\n".join(log.splitlines()[-20:])
+                    f"the {name} has ended {_ending(process.returncode)}; its files are in "
+                    f"{self.folder}, and its log ends with:\n" + "\n".join(log.splitlines()[-20:])
                 )
 
     def _send(self, sample: dict[str, Any]) -> None:
@@ -223,6 +224,12 @@ def sample_messages() -> list[dict[str, Any]]:
     """The real messages that come with statscache, as fedmsg dicts."""
     text = files("statscache.demo").joinpath("messages.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"with status {status}"
+    return f"by signal {-status} ({signal.Signals(-status).name})"
 
 
 def _check_port(port: int) -> None:
