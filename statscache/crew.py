@@ -204,7 +204,8 @@ class Crew:
                     if runner.update(connection):
                         written.changed.append(runner.ident)
             except BaseException as error:
-                _blame(written, (runner.ident,), error)
+                # What SQLAlchemy makes of a connection that was given up hides the cause.
+                _blame(written, (runner.ident,), runner.fault or error)
                 runner.renew()
 
     def count_again(self, connection: Connection, ident: str, message: Message) -> str | None:

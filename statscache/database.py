@@ -133,6 +133,8 @@ class Database:
             raise
         except PoolTimeout as error:
             raise DatabaseUnavailable("all connections have been in use for too long") from error
+        except DatabaseUnavailable:
+            raise
         except Exception as error:
             # Of somebody who went on after the connection was lost.
             if was_lost:

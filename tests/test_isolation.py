@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
+from statscache.audit.verify import Verification
 from statscache.database import Database
 from statscache.engine import Engine
 from statscache.fence import is_end, written
@@ -22,7 +23,8 @@ from statscache.plugins.discovery import Source
 from tests.commands import call
 from tests.conftest import NOON, message, table
 from tests.distributions import distribute
-from tests.world import execute
+from tests.steps import settle
+from tests.world import TODAY, World, execute
 
 Opener = Callable[..., Engine]
 
@@ -223,6 +225,10 @@ def driver(session: Any) -> Any:
     return session.connection().connection
 
 
+def commit_connection(session: Any) -> None:
+    session.connection().commit()
+
+
 def leave(session: Any) -> None:
     class Leaving(sa.types.TypeDecorator[str]):
         impl = sa.Text
@@ -239,10 +245,8 @@ MEDDLING: dict[str, Callable[[Any], Any]] = {
     "rolls back, passing over it": quietly(statement("ROLLBACK")),
     "commits": statement("COMMIT"),
     "commits behind a comment": statement("/* now */ ; COMMIT"),
-    "commits the connection": lambda session: session.connection().commit(),
-    "commits the connection, passing over it": quietly(
-        lambda session: session.connection().commit()
-    ),
+    "commits the connection": commit_connection,
+    "commits the connection, passing over it": quietly(commit_connection),
     "rolls back the connection": lambda session: session.connection().rollback(),
     "closes the connection": quietly(lambda session: session.connection().close()),
     "invalidates the connection": lambda session: session.connection().invalidate(),
@@ -399,3 +403,38 @@ def test_a_command_names_what_takes_long(
     assert "1 counted" in done.stdout
     assert f"everybody waits for a plugin: slow-1d (for 1 s, at {found!r})" in caplog.text
     assert hits(migrated_uri, "slow_1d") == 1
+
+
+class Recounted(Aggregate):
+    name, summary, description = "recounted", "loops later", "For tests."
+    values = (Value("hits"),)
+    resolutions = (timedelta(days=1),)
+    loops: ClassVar[bool] = False
+
+    def rows(self, message: Message) -> list[tuple[int]]:
+        while self.loops:
+            pass
+        return [(1,)]
+
+
+def test_the_audit_goes_on_without_a_plugin_that_loops(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [message(timestamp=TODAY - 86_400 + number) for number in range(10)]
+    archive = world.archive(found)
+    engine = world.open(Hits, Recounted, Meddling)
+    Meddling.meddle = staticmethod(lambda _session: None)
+    settle(engine, archive, TODAY)
+    assert world.total() == 10
+    engine.watch.limit = 0.5
+    threading.Thread(target=engine.watch.watch, daemon=True).start()
+    monkeypatch.setattr(Recounted, "loops", True)
+    Meddling.meddle = staticmethod(commit_connection)
+    database = Database(world.uri, read_only=True)
+    verification = Verification(database, engine.installed, archive, watch=engine.watch)
+    assert list(verification.run())
+    database.dispose()
+    verdicts = {verdict.ident: verdict for verdict in verification.verdicts}
+    assert (verdicts["hits-1d"].rows, verdicts["hits-1d"].differences) == (1, [])
+    assert "too slow: recounted-1d" in verdicts["recounted-1d"].refused
+    assert "must not end the transaction" in verdicts["meddling"].refused

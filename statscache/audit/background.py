@@ -156,12 +156,20 @@ class Audit:
         if window is not None:
             limits = (window.start, window.stop)
             return Verification(
-                self._database, installed, self._archive, idents, *limits, history=False
+                self._database,
+                installed,
+                self._archive,
+                idents,
+                *limits,
+                history=False,
+                watch=self._engine.watch,
             )
         if idents is None:
             datasets = installed.datasets.items()
             idents = [ident for ident, dataset in datasets if depends_on_history(dataset)]
-        return Verification(self._database, installed, self._archive, idents)
+        return Verification(
+            self._database, installed, self._archive, idents, watch=self._engine.watch
+        )
 
     def _run(self, verification: Verification) -> Iterator[int]:
         done = 0

@@ -20,6 +20,7 @@ from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
 from statscache.rejections import Rejection
+from statscache.watch import Watch
 
 SAME_MESSAGE = 2 * RESTAMPING
 """Seconds within which two copies of one id in consecutive slices are one message."""
@@ -31,6 +32,7 @@ class Recount:
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
         classics: ident to a function that makes a fresh instance of a classic plugin.
+        watch: that sees to the time of the plugins; absent, nobody does.
 
     Attributes:
         messages: how many were counted.
@@ -41,6 +43,7 @@ class Recount:
         self,
         datasets: Mapping[str, tuple[Dataset, float]],
         classics: Mapping[str, Callable[[], BasePlugin]],
+        watch: Watch | None = None,
     ) -> None:
         self.messages = 0
         self.refusals = Refusals(datasets)
@@ -56,8 +59,8 @@ class Recount:
                     table = next(t for t in dataset.plugin.tables if t.ident == ident)
                     seats.append(Seat(ident, table, dataset.plugin, since=since))
                 else:
-                    runners.append((ClassicRunner(classics[ident]), since))
-        self._crew = Crew(seats, runners, self._database.backend)
+                    runners.append((ClassicRunner(classics[ident], watch), since))
+        self._crew = Crew(seats, runners, self._database.backend, watch=watch)
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +80,7 @@ class Recount:
         """Count a slice; slices come in the order of time.
 
         Raises:
+            PluginFault: a plugin takes too long, or spoils what the others do.
             RuntimeError: a plugin cannot write into an empty table of its own.
         """
         self.count(piece.messages, piece.window.start)

@@ -21,12 +21,13 @@ from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
 from statscache.database import Database
-from statscache.errors import StatscacheError
+from statscache.errors import PluginFault, StatscacheError
 from statscache.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.roster import GONE
+from statscache.watch import Watch
 
 
 class Verification:
@@ -41,6 +42,7 @@ class Verification:
             that each ident covers.
         history: whether those idents are compared as well whose rows depend on all of their
             history, which is read from its beginning.
+        watch: that sees to the time of the plugins; absent, nobody does.
 
     Attributes:
         verdicts: one for each ident, when :meth:`run` is through.
@@ -57,7 +59,9 @@ class Verification:
         stop: float | None = None,
         *,
         history: bool = True,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._database = database
         self._installed = installed
         self._archive = archive
@@ -78,8 +82,21 @@ class Verification:
         """
         self.verdicts.clear()
         for lane, subjects in self._subjects():
-            yield from self._compare_lane(lane, subjects)
+            left = subjects
+            while left:
+                try:
+                    yield from self._compare_lane(lane, left)
+                    break
+                except PluginFault as fault:
+                    left = self._without_the_guilty(left, fault)
         self.verdicts.sort(key=lambda verdict: verdict.ident)
+
+    def _without_the_guilty(self, subjects: list[Subject], fault: PluginFault) -> list[Subject]:
+        guilty = [subject for subject in subjects if subject.ident in fault.idents]
+        if not guilty:
+            raise fault
+        self.verdicts += [Verdict(subject.ident, refused=str(fault)) for subject in guilty]
+        return [subject for subject in subjects if subject not in guilty]
 
     # What can be compared.
 
@@ -135,7 +152,9 @@ class Verification:
         settled = min(stop, lane.horizon or lane.since or 0.0)
         with ExitStack() as stack:
             scratch = stack.enter_context(
-                Recount({s.ident: (s.dataset, s.since) for s in subjects}, self._classics)
+                Recount(
+                    {s.ident: (s.dataset, s.since) for s in subjects}, self._classics, self._watch
+                )
             )
             for piece in read(self._archive, start, settled, scratch.topics):
                 scratch.add(piece)
