@@ -23,7 +23,7 @@ from statscache.plugins.discovery import Source
 from tests.commands import call
 from tests.conftest import NOON, message, table
 from tests.distributions import distribute
-from tests.steps import settle
+from tests.steps import lane, settle
 from tests.world import TODAY, World, execute
 
 Opener = Callable[..., Engine]
@@ -438,3 +438,29 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
     assert (verdicts["hits-1d"].rows, verdicts["hits-1d"].differences) == (1, [])
     assert "too slow: recounted-1d" in verdicts["recounted-1d"].refused
     assert "must not end the transaction" in verdicts["meddling"].refused
+
+
+def test_from_the_archive_it_gets_what_it_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [message(timestamp=TODAY - 86_400 + number) for number in range(10)]
+    archive = world.archive(found)
+    engine = world.open(Hits, Recounted, Noting, Meddling)
+    engine.watch.limit = 0.5
+    threading.Thread(target=engine.watch.watch, daemon=True).start()
+    monkeypatch.setattr(Recounted, "loops", True)
+    Meddling.meddle = staticmethod(commit_connection)
+    settle(engine, archive, TODAY)
+    assert world.total() == len(world.rows("isolation_noting")) == 10
+    assert world.rows("recounted_1d") == world.rows("isolation_meddling") == []
+    assert world.lane_of("recounted-1d") == "apart recounted-1d"
+    assert world.lane_of("meddling") == "apart meddling"
+    monkeypatch.setattr(Recounted, "loops", False)
+    Meddling.meddle = staticmethod(lambda _session: None)
+    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    settle(engine, archive, TODAY)
+    for name in ("apart recounted-1d", "apart meddling"):
+        assert engine.join(lane(engine, name).id)
+    assert world.total("recounted_1d") == 10
+    assert world.rows("isolation_meddling")
+    assert {row[2] for row in world.rows("statscache_plugin")} == {"active"}
