@@ -25,6 +25,12 @@ def test_ready_when_the_hub_was_heard(migrated_uri: str) -> None:
     assert client.get("/readyz?require=database").status_code == 200
     engine = Engine.from_settings(Settings.from_config(config), discovery.discover(config))
     engine.open()
+    # One that has to end before it listens says why, too.
+    engine.note_end("a plugin does not end")
+    assert "a plugin does not end" in client.get("/readyz").json["checks"]["hub"]
+    engine.close()
+    engine = Engine.from_settings(Settings.from_config(config), discovery.discover(config))
+    engine.open()
     engine.beat(time.time())
     heard = client.get("/readyz")
     assert heard.status_code == 200, heard.text

@@ -43,10 +43,10 @@ def _ready(call: Call) -> Answer:
     else:
         beat = max((lane.beat_at for lane in lanes if lane.beat_at is not None), default=None)
         within = max(LIVE_WITHIN, 2 * call.service.settings.frequency.total_seconds())
-        if beat is None:
-            checks["hub"] = "it has never run on this database: start 'statscache hub'"
-        elif failure is not None:
+        if failure is not None:
             checks["hub"] = f"it ended {call.now - failure.failed_at:.0f} s ago: {failure.reason}"
+        elif beat is None:
+            checks["hub"] = "it has never run on this database: start 'statscache hub'"
         elif beat - call.now > within:
             checks["hub"] = (
                 f"its clock is {beat - call.now:.0f} s ahead of this one, or has been: see whether "
