@@ -198,7 +198,7 @@ def test_a_thread_that_ends(tmp_path: Path, migrated_uri: str, thread: str) -> N
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> None:
     config = {
-        "statscache.plugins.time_limit": timedelta(seconds=1),
+        "statscache.plugins.time_limit": timedelta(seconds=3),
         "statscache.producer.frequency": timedelta(seconds=0.1),
     }
     with Hub(tmp_path, migrated_uri, **config) as hub:
@@ -215,7 +215,7 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         assert hub.process is not None
         assert hub.process.wait(timeout=30) == 1
         log = hub.log.read_text()
-        assert "everybody waits for a plugin: sleeping-1d (for 1 s, at <Message 2026-" in log
+        assert "everybody waits for a plugin: sleeping-1d (for 3 s, at <Message 2026-" in log
         assert "a plugin does not end: sleeping-1d" in log
         assert "time.sleep(3600)" in log
         assert "the database has not answered" not in log
