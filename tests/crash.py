@@ -17,6 +17,7 @@ import argparse
 import heapq
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -37,6 +38,8 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
 from statscache import tables
+from statscache.archive import Window
+from statscache.archive.datagrepper import DatagrepperArchive
 from statscache.database import Database
 from statscache.message import Message
 from statscache.plugins import discovery
@@ -370,7 +373,10 @@ class Crash:
         database.dispose()
         states = {row.ident: row.state for row in plugins if row.state != "active"}
         names = sorted(lane.name for lane in lanes)
-        behind = [lane.name for lane in lanes if lane.watermark < end + 2]
+        # No further than the archive has shown, of which it has all when its lag is over.
+        shown = DatagrepperArchive(self._archive.url).newest_of(Window(end - 86_400, end + 86_400))
+        target = math.inf if shown is None or time.time() < end + 2 * LAG else int(shown) + 1
+        behind = [lane.name for lane in lanes if lane.watermark < target]
         if states or names != ["main", "ordered"] or behind or late:
             return f"plugins {states}, lanes {names}, behind {behind}, {late} late"
         return ""
