@@ -27,7 +27,7 @@ from statscache.engine import Engine
 from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError
 from statscache.intake import Intake
 from statscache.introduction import introduce
-from statscache.logs import make_printable
+from statscache.logs import Rarely, make_printable
 from statscache.plugins import discovery
 from statscache.rejections import SIGNATURE
 from statscache.supervision import Supervisor
@@ -245,9 +245,18 @@ def _make_room_for_threads(hub: Any) -> None:
         reactor.suggestThreadPoolSize(needed)
 
 
+_TALKATIVE = (
+    *("fedmsg.consumers", "fedmsg.crypto", "fedmsg.crypto.utils"),
+    *("fedmsg.crypto.x509", "fedmsg.crypto.x509_ng", "fedmsg.crypto.gpg"),
+)
+"""Loggers that have lines for each message whose signature is checked."""
+
+
 def _log_like_fedmsg() -> None:
     """Use the handlers of fedmsg's logger, unless the configuration names one for us."""
     make_printable()
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(Rarely())
     logger = logging.getLogger("statscache")
     if not logger.handlers and not logging.getLogger().handlers:
         logger.handlers = list(logging.getLogger("fedmsg").handlers)

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from statscache.printable import printable
+from statscache.recurring import Recurring
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request)s] %(message)s"
 """Of the lines of servers of the API."""
@@ -34,6 +35,19 @@ class Record(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802 - the library's name
         """The message with its arguments."""
         return printable(super().getMessage())
+
+
+class Rarely(logging.Filter):
+    """Lets warnings of one place in the code through at growing intervals, whatever they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recurring = Recurring()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is to be written."""
+        is_warning = record.levelno >= logging.WARNING
+        return not is_warning or bool(self._recurring.happened((record.pathname, record.lineno)))
 
 
 def make_printable() -> None:

@@ -55,7 +55,10 @@ def test_a_refused_message_is_one_however_often_it_comes(
         wait_until(lambda: len(table(migrated_uri, "statscache_rejected")) == 2, "kept", hub.log)
         ((_, plugin, cause, times),) = table(migrated_uri, "statscache_rejected_total")
         assert (plugin, cause, times) == ("", "signature", 2)
-        assert "signatures are checked" in hub.log.read_text()
+        log = hub.log.read_text()
+        assert "signatures are checked" in log
+        for text in ("Received invalid message", "has an invalid signature", "No routing policy"):
+            assert log.count(text) == 1
 
 
 @on_sqlite
