@@ -148,15 +148,18 @@ class Watch:
         interval = _LONGEST_INTERVAL
         if self.limit is not None:
             interval = min(interval, self.limit / 10)
-        looked_at = time.monotonic()
+        looked_at, worked = time.monotonic(), time.process_time()
         while True:
             self._begun.wait()
             if self._is_over:
                 return
             time.sleep(interval)
             now = time.monotonic()
+            if now - looked_at > 4 * interval:
+                # Nobody was at work while the whole process stood still, or this thread was idle.
+                looked_at = max(looked_at, now - interval - (time.process_time() - worked))
             stuck = self._look(now, looked_at)
-            looked_at = now
+            looked_at, worked = now, time.process_time()
             for turn in stuck:
                 assert turn.guilty is not None
                 give_up(turn.names[turn.guilty], turn.verdict, turn.thread)
