@@ -493,6 +493,9 @@ def test_what_would_be_too_old_to_be_kept_is_not_filled_in(
     assert sum(row[1] for row in table(uri, "volume_15m")) == len(MONTH)
     code, out, _ = run(tmp_path, uri, "verify")
     assert code == 0, out
+    # Nor is it when the plugin is counted anew.
+    assert run(tmp_path, uri, "rebuild", "volume-15s")[0] == 0
+    assert [row[0] for row in table(uri, "volume_15s")] == times["15s"]
 
 
 def test_rows_that_cannot_be_written_are_told_of(
