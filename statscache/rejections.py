@@ -33,7 +33,7 @@ LONGEST_REASON = 2_000
 """Characters of a reason."""
 
 ROW_BYTES = 500
-"""What a row takes at most beside its content: so that many small ones are bounded as well."""
+"""What a row takes at most beside its texts: so that many small ones are bounded as well."""
 
 SIGNATURE = "signature"
 """How the reason begins for a message whose signature was refused."""
@@ -101,7 +101,8 @@ class _Entry:
         self.plugin = plugin
         self.kind = _digest(plugin, cause)
         self.digest = _digest(plugin, self.content)
-        self.size = len(self.content.encode()) + len(self.reason.encode()) + ROW_BYTES
+        texts = (self.plugin, self.reason, self.content)
+        self.size = sum(len(text.encode()) for text in texts) + ROW_BYTES
         self.times = 0
 
     def row(self, now: float) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ def kept(world: World) -> dict[str, int]:
     """The beginning of a content to the number of those that are kept."""
     found: dict[str, int] = {}
     for row in world.rows("statscache_rejected"):
-        assert row[8] == len(row[3]) + len(row[2]) + ROW_BYTES
+        assert row[8] == sum(map(len, row[1:4])) + ROW_BYTES
         found[row[3][0]] = found.get(row[3][0], 0) + 1
     return found
 
