@@ -78,7 +78,7 @@ def test_rows_that_are_deleted_are_announced(
     # Each table by itself, so that nobody waits long for the others.
     idents = sorted(ident for each in heard(listener) for ident in each)
     assert {"volume-15s", "volume-by-topic-15s"} <= set(idents)
-    assert "volume-1m" not in idents
+    assert "volume-1h" not in idents
     after = table(migrated_uri, "statscache_revision")
     grown = [new[0] for old, new in zip(before, after, strict=True) if new[1] == old[1] + 1]
     assert grown == idents
