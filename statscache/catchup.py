@@ -263,7 +263,8 @@ class CatchUp:
         watermark.
         """
         now = time.monotonic()
-        if now < min(self._due, self._look_at):
+        is_due = now >= self._due and any(not self._is_far(x, self._target) for x in lanes)
+        if now < self._look_at and not is_due:
             return self._target
         clock = float(int(time.time() - self._pace.lag))
         shown = max((_watermark(lane) for lane in lanes), default=0.0)

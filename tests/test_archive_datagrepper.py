@@ -284,6 +284,20 @@ def test_when_even_a_second_takes_too_long_it_says_so(server: Datagrepper) -> No
     assert archive.widest > 1000
 
 
+@pytest.mark.parametrize("most_rows", [None, 40])
+def test_its_newest_message_and_how_many_it_has(server: Datagrepper, most_rows: int | None) -> None:
+    server.add(spread(300, 3_000))
+    # What is too much at a time is asked for in halves.
+    server.set(most_rows=most_rows)
+    archive = client(server)
+    month = 30 * 86_400
+    assert archive.newest(NOON - month, NOON + month) == NOON + 2_990
+    assert archive.newest(NOON - month, NOON + 1_000) == NOON + 990
+    assert archive.newest(NOON + 2_991, NOON + month) is None
+    assert archive.count(Window(NOON - month, NOON + 1_500)) == 150
+    assert all(request.status == 200 for request in server.requests) == (most_rows is None)
+
+
 def test_a_server_that_hangs(server: Datagrepper) -> None:
     sent = spread(300, 300)
     server.add(sent)

@@ -102,7 +102,7 @@ def test_near_the_present_one_process_runs_the_classic_plugins(world: World) -> 
     archive = world.archive(messages(300, NOW - 24_000, 79))
     engine = world.open(Hits, Log)
     complete(engine, archive)
-    more = messages(5, time.time() - 300, 1)
+    more = messages(5, NOW - 300, 1)
     archive = world.archive([*messages(300, NOW - 24_000, 79), *more])
     lease(world, ELSEWHERE)
     complete(world.open(Hits, Log), archive)

@@ -24,7 +24,8 @@ from tests.conftest import message, table
 PACE = Pace(lag=60, overlap=900, interval=60)
 
 NOW = int(time.time())
-TODAY = NOW // 86_400 * 86_400
+TODAY = (NOW - 1_200) // 86_400 * 86_400
+"""The last midnight of which no claims are left: see :data:`PACE`."""
 
 
 class Hits(Aggregate):
