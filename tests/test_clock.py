@@ -118,7 +118,8 @@ def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(
                 clock.jump(jump)
                 counts_on()
                 see_the_archive()
-                assert watermark(migrated_uri) < time.time()
+                # It may be the end of the second of the newest message.
+                assert watermark(migrated_uri) < time.time() + 1
             # And at a start.
             hub.stop()
             clock.jump(jumps[0])
