@@ -38,6 +38,7 @@ KEYS = frozenset(
         "archive.concurrency",
         "audit.messages_per_hour",
         "audit.repair",
+        "rebuild.tolerated_loss",
         "plugins.time_limit",
         "retention",
         "plugins.disabled",
