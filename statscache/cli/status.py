@@ -18,6 +18,15 @@ from statscache.app.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 
+# Idents are copied from here: they are not broken.
+_IDENTS = textwrap.TextWrapper(
+    100,
+    initial_indent="    ",
+    subsequent_indent="    ",
+    break_on_hyphens=False,
+    break_long_words=False,
+)
+
 
 @click.command()
 @click.pass_obj
@@ -91,7 +100,7 @@ def _show_lane(
     for condition, idents in alike.items():
         echo(f"  {condition}")
         names = ", ".join(idents)
-        echo(textwrap.fill(names, 100, initial_indent="    ", subsequent_indent="    "))
+        echo("\n".join(_IDENTS.wrap(names)))
 
 
 def _condition(plugin: Any, found: Coverage) -> str:
