@@ -22,7 +22,7 @@ from statscache.app import cursors
 from statscache.app.batch import MOST_QUERIES
 from statscache.app.health import READYZ
 from statscache.app.metrics import ROUTE as METRICS
-from statscache.app.query import LONGEST_QUERY, MOST_PAIRS, Parameter, filters_of
+from statscache.app.query import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, filters_of
 from statscache.app.reply import COMMON_HEADERS
 from statscache.app.route import Route
 from statscache.app.routes import ROUTES
@@ -179,6 +179,39 @@ def test_every_parameter_takes_any_nonsense(
             # Names are told apart by their case, and by nothing that looks alike.
             for name in (parameter.name.upper(), f"{parameter.name}%00", f"{parameter.name}%5B%5D"):
                 assert get(client, f"{address}?{name}=1").status_code == 400, name
+
+
+@pytest.mark.parametrize(
+    "route", [one for one in ROUTES if "<ident>" in one.rule], ids=lambda route: route.name
+)
+def test_what_has_no_answer_is_refused_alike_whatever_is_asked(
+    place: Whole, client: FlaskClient, route: Route
+) -> None:
+    for ident in IDENTS:
+        dataset = place.installed.datasets[ident]
+        if route.applies(dataset):
+            continue
+        address = route.rule.replace("<ident>", ident).replace("<column>", "user")
+        queries = [f"{one.name}={text}" for one in route.all_parameters for text in values_of(one)]
+        for query in ("", *queries):
+            answer = get(client, f"{address}?{query}")
+            check(answer)
+            assert answer.status_code in (400, 404, 406), (address, query)
+            batch = get(client, f"/api/batch?q={quote(f'{address}?{query}', safe='')}")
+            (found,) = batch.json["answers"]
+            assert found["status"] in (400, 404), (address, query)
+            # A batch takes no other format.
+            if found["status"] == answer.status_code and "format" not in query:
+                assert found["body"]["detail"] == orjson.loads(answer.data)["detail"]
+            if query in ("compare=previous", "compare=year"):
+                assert answer.data == get(client, address).data
+
+
+def values_of(parameter: Parameter) -> list[str]:
+    """Values that a parameter takes, or that others take, as the query has them."""
+    known = parameter.kind.schema.get("enum", []) if isinstance(parameter.kind, Kind) else []
+    some = [*known, *(one for one in (parameter.example,) if one), "1", "now", "volume", "UTC"]
+    return [quote(text, safe="") for text in some]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)

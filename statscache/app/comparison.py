@@ -56,6 +56,9 @@ def state(call: Call, snapshot: Snapshot) -> Hashable:
 
 
 def _steps(call: Call) -> Steps:
+    if call.dataset.schedule is None:
+        # What has no buckets is refused when it is answered, with a comparison or without.
+        return MINUTES
     narrowest = sources.narrowest(call.installed, call.dataset)
     assert narrowest.schedule is not None
     is_finer = narrowest.schedule.interval < timedelta(seconds=MINUTES.width)
