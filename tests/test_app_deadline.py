@@ -14,6 +14,8 @@ import pytest
 from sqlalchemy import event, text
 
 from statscache.app.client import SEND_UNTIL
+from statscache.app.problems import Problem
+from statscache.app.request import Request
 from statscache.database import Database, limit
 from statscache.engine import Engine
 from statscache.errors import RequestTimeout, StatementTimeout
@@ -150,8 +152,9 @@ def test_listeners_are_not_cut_off_but_must_read(migrated_uri: str) -> None:
         answer.close()
 
 
-def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str) -> None:
-    with served(migrated_uri, statement_timeout=timedelta(seconds=1.5)) as api:
+@pytest.mark.parametrize("limit_of", ["statement_timeout", "request_timeout"])
+def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str, limit_of: str) -> None:
+    with served(migrated_uri, **{limit_of: timedelta(seconds=1.5)}) as api:
         api.count(things(("a", 1)))
 
         def be_slow(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -170,6 +173,20 @@ def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str) -> None:
         # The connections are as good as before.
         answer = api.client.get(f"/api/batch?{'&'.join(questions)}")
         assert [one["status"] for one in answer.json["answers"]] == [200] * 20
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_what_needs_no_statement_has_a_limit_as_well(migrated_uri: str) -> None:
+    with served(migrated_uri, request_timeout=timedelta(microseconds=1)) as api:
+        for address in ("/api/batch?q=/api/&q=/api/sizes-1h/layout", "/api/"):
+            answer = api.client.get(address)
+            assert answer.status_code == 422
+            detail = answer.get_json(force=True)["detail"]
+            assert "1e-06 seconds that a request may" in detail
+        # A batch looks at the time between its parts, not at the end only.
+        batch = Request("http", "localhost", "", "/api/batch", "q=/api/", "", "")
+        with pytest.raises(Problem, match="1e-06 seconds that a request may"):
+            api.app.extensions["statscache"].dispatcher.respond(batch)
 
 
 def test_the_last_statement_of_several_has_what_is_left(migrated_uri: str) -> None:
@@ -194,12 +211,13 @@ def test_the_last_statement_of_several_has_what_is_left(migrated_uri: str) -> No
 
 def test_a_download_that_takes_too_long_is_broken_off(migrated_uri: str) -> None:
     address = "/api/sizes-1h?format=csv&rows_per_page=all"
-    with served(migrated_uri, request_timeout=timedelta(microseconds=1)) as api:
+    with served(migrated_uri, request_timeout=timedelta(seconds=0.5)) as api:
         api.count(things(*(("a", number) for number in range(5_000))))
-        for _ in range(5):
+        for _ in range(3):
             # It makes room for the next one.
             answer = api.client.get(address, buffered=False)
             assert answer.status_code == 200
+            time.sleep(0.5)
             with pytest.raises(RequestTimeout):
                 list(answer.response)
             answer.close()

@@ -29,6 +29,7 @@ def _answer(call: Call) -> Answer:
 
 def _one(call: Call, text: str) -> dict[str, Any]:
     """The answer to one address: as it would be alone, with its status and ETag."""
+    call.reading.check_time()
     try:
         request = _request(call, text)
         reply = call.service.dispatcher.respond(request, reading=call.reading)

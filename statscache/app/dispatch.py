@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.route import Answer, Route, Scope
 from statscache.app.stored import Served
+from statscache.config import Settings
 from statscache.errors import StatementTimeout, StatscacheError
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -64,7 +66,7 @@ class Dispatcher:
         self._plans: Memo[Request, Plan] = Memo(MOST_PLANS)
         # A stream is for the one who asked.
         self._flights: Flights[Hashable, Entry | StreamReply] = Flights(
-            patience=service.settings.statement_timeout.total_seconds(),
+            patience=_longest(service.settings).total_seconds(),
             may_share=lambda result: isinstance(result, Entry),
         )
 
@@ -239,7 +241,11 @@ class Dispatcher:
     ) -> Entry | StreamReply:
         if shared is not None:
             return self._answer(plan, client, shared, began)
-        seconds = self._service.settings.statement_timeout.total_seconds()
+        settings = self._service.settings
+        # What has no end is not a request that takes too long.
+        is_endless = plan.format == formats.ENDLESS
+        longest = settings.statement_timeout if is_endless else _longest(settings)
+        seconds = longest.total_seconds()
         try:
             while True:
                 try:
@@ -336,6 +342,11 @@ class Dispatcher:
 
 
 GZIPPED = ("Content-Encoding", "gzip")
+
+
+def _longest(settings: Settings) -> timedelta:
+    """How long it may take until all of an answer has been read."""
+    return min(settings.statement_timeout, settings.request_timeout)
 
 
 def _headers(plan: Plan, answer: Answer, mark: Hashable) -> reply.Headers:

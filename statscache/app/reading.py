@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Table, text
 
 from statscache.app.revisions import Snapshot
 from statscache.database import limit
+from statscache.errors import StatementTimeout
 
 _ARE_OF_OLD = text("""
     SELECT coalesce(bool_and(coalesce(seen.relname = found.name, false)), true)
@@ -91,6 +93,15 @@ class Reading:
         names = [table.name for table in tables]
         if not self._connection.scalar(_ARE_OF_OLD, {"names": names}):
             raise Torn
+
+    def check_time(self) -> None:
+        """See that there is time for more, which may need no statement.
+
+        Raises:
+            StatementTimeout: there is none.
+        """
+        if time.monotonic() >= self._until:
+            raise StatementTimeout("there is no time left for the rest of an answer")
 
     def keep_open(self, until: float) -> None:
         """Let the transaction last beyond a ``with`` block that ends well, until :meth:`close`.

@@ -26,7 +26,7 @@ from statscache.app import (
 from statscache.app.client import client_of
 from statscache.app.dispatch import Dispatcher
 from statscache.app.hold import hold
-from statscache.app.problems import Problem
+from statscache.app.problems import Problem, too_much
 from statscache.app.reply import Reply, StreamReply
 from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
@@ -95,11 +95,15 @@ def register(app: flask.Flask, dispatcher: Dispatcher) -> None:
         environ = flask.request.environ
         request, if_none_match = Request.of(environ), environ.get("HTTP_IF_NONE_MATCH")
         client = client_of(environ)
+        began = time.monotonic()
         reply = dispatcher.respond(request, if_none_match, client=client)
         if isinstance(reply, Reply) and reply.wait and hold(service.listeners, reply.wait, client):
+            began = time.monotonic()
             reply = dispatcher.respond(request, if_none_match, client=client)
         if isinstance(reply, Reply):
-            client.send_until(time.monotonic() + seconds)
+            if time.monotonic() >= began + seconds:
+                raise too_much(seconds)
+            client.send_until(began + seconds)
         if flask.request.method == "HEAD" and isinstance(reply, StreamReply):
             # Flask would not tell it that nobody wants it.
             reply.body.close()
