@@ -26,7 +26,7 @@ from statscache.classics import blames_plugin
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
-from statscache.errors import InvalidMessage, PluginFault
+from statscache.errors import InvalidMessage, PluginFault, described
 from statscache.held import Held
 from statscache.lanes import (
     MAIN,
@@ -575,7 +575,7 @@ class Engine:
                     if not blames_plugin(error):
                         raise
                     log.exception("%s cannot take back its rows: they stay", runner.ident)
-                    text = f"{type(error).__name__}: {error}"
+                    text = described(error)
                     self.roster.set_apart(connection, lane, (runner.ident,), text, ())
                 else:
                     forget(connection, runner.ident, first)
@@ -865,7 +865,7 @@ class Engine:
             except BaseException as error:
                 if not blames_plugin(error):
                     raise
-                reason = f"{type(error).__name__}: {error}"
+                reason = described(error)
             if reason is not None:
                 savepoint.rollback()
         if reason is not None:
@@ -919,7 +919,7 @@ class Engine:
         """
         again: set[str] = set()
         for idents, reason in written.failed:
-            error = f"{type(reason).__name__}: {reason}"
+            error = described(reason)
             self._tell_failure(idents, reason)
             outcome.failing.update(dict.fromkeys(idents, error))
             if not self._is_alone:
@@ -948,10 +948,9 @@ class Engine:
         is_new = failures.is_new(kind)
         if failures.happened(kind):
             log.error(
-                "the rows of %s cannot be written: %s: %s",
+                "the rows of %s cannot be written: %s",
                 ", ".join(idents),
-                kind,
-                error,
+                described(error),
                 exc_info=error if is_new else None,
             )
 

@@ -8,6 +8,15 @@ class OutOfTime(BaseException):
     """Raised in the midst of a plugin that has taken too long; not for ``except Exception``."""
 
 
+def described(error: BaseException) -> str:
+    """The kind and the text of an exception, whatever its author made of it."""
+    try:
+        text = str(error)
+    except Exception as another:
+        text = f"(its text raises {type(another).__name__})"
+    return f"{type(error).__name__}: {text}"
+
+
 def is_interrupt(error: BaseException) -> bool:
     """Whether an exception in a plugin's code comes from outside of it.
 

@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from statscache import tables
-from statscache.errors import InvalidMessage
+from statscache.errors import InvalidMessage, described
 from statscache.fold import storable
 from statscache.message import Message, decode
 from statscache.recurring import Recurring
@@ -67,7 +67,7 @@ class Rejection:
         except TypeError:
             # Integers beyond 64 bits and lone surrogates.
             text = json.dumps(message.raw, default=repr)
-        return cls(text, f"{type(error).__name__}: {error}", plugin)
+        return cls(text, described(error), plugin)
 
     @classmethod
     def of_frame(

@@ -461,3 +461,43 @@ def test_from_the_archive_it_gets_what_it_missed(
     assert world.total("recounted_1d") == 10
     assert world.rows("isolation_meddling")
     assert {row[2] for row in world.rows("statscache_plugin")} == {"active"}
+
+
+class Weird(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Speechless(Hits):
+    name = "speechless"
+
+    def rows(self, message: Message) -> list[tuple[int]]:
+        raise Weird
+
+
+class SpeechlessRows(BaseModel):
+    __tablename__ = "isolation_speechless"
+
+
+class SpeechlessClassic(BasePlugin):
+    name, summary, description = "speechless classic", "raises", "For tests."
+    model = SpeechlessRows
+
+    def process(self, message: dict[str, Any]) -> None:
+        pass
+
+    def update(self, session: Any) -> None:
+        raise Weird
+
+
+def test_an_exception_that_has_no_text_is_as_good_as_another(
+    open_engine: Opener, migrated_uri: str
+) -> None:
+    engine = open_engine(Hits, Speechless, SpeechlessClassic)
+    outcome = engine.count([message(), message()])
+    assert outcome.counted == 2
+    assert hits(migrated_uri) == 2
+    assert {(each.plugin, each.reason) for each in outcome.rejections} == {
+        ("speechless-1d", "Weird: (its text raises RuntimeError)")
+    }
+    assert outcome.failing == {"speechless-classic": "Weird: (its text raises RuntimeError)"}

@@ -13,6 +13,7 @@ from statscache.archive.base import Slice
 from statscache.classics import ClassicRunner
 from statscache.crew import Crew, Seat, Written
 from statscache.database import Database
+from statscache.errors import described
 from statscache.guards import Refusals
 from statscache.lanes import RESTAMPING
 from statscache.message import Message
@@ -96,7 +97,7 @@ class Recount:
             self._crew.run_classics(connection, new, written, rejections, start)
         self.refusals.note(rejections)
         for idents, error in written.failed:
-            raise RuntimeError(f"{', '.join(idents)} cannot be counted anew: {error}")
+            raise RuntimeError(f"{', '.join(idents)} cannot be counted anew: {described(error)}")
 
     def rows(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
         """What the scratch answers."""
