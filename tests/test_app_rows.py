@@ -313,6 +313,21 @@ def test_a_spreadsheet_does_not_run_what_somebody_sent(serve: Serve, lead: str) 
     assert json.loads(client.get("/api/things-1h?format=ndjson").data)["thing"] == odd
 
 
+@pytest.mark.parametrize("start", ["x;", "x;y\t", 'x,"y";"', "x\r\n"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheet_that_separates_elsewhere_runs_nothing(
+    serve: Serve, start: str, separator: str
+) -> None:
+    odd = f"{start}=1+1;-2\t@a; -b"
+    client = serve(message(msg={"things": [odd]}))
+    address = "/api/things-1h?format=csv"
+    text = client.get(address).get_data(as_text=True)
+    found = [cell for row in csv.reader(text.splitlines(), delimiter=separator) for cell in row]
+    assert [cell for cell in found if "1+1" in cell]
+    assert not [cell for cell in found if cell.lstrip('"').startswith(tuple("=+-@"))]
+    assert cells(client, address + "&csv=raw")[-2:] == [odd, "1"]
+
+
 def cells(client: FlaskClient, address: str) -> list[str]:
     """The first row of a table."""
     text = client.get(address).get_data(as_text=True)

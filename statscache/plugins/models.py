@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -65,16 +66,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-_RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_RUN = "=+@\\-\uff1d\uff0b\uff0d\uff20"
 """How text begins that spreadsheets take for a formula; the last four are the wide forms."""
+
+_BEFORE_RUN = re.compile(rf'^(?=[{_RUN}\t\r\n])|(?<=[;\t\r\n])(?="*[{_RUN}])')
 
 
 def harmless(value: Any) -> Any:
     """``value`` as it may stand in a spreadsheet: an apostrophe before text that would be run.
 
     Anybody can put ``=HYPERLINK(...)`` into a message of the bus. Numbers stay numbers.
+
+    A spreadsheet may take ``;`` or a tab for the end of a cell, and then quotes in the midst of one
+    of its cells are nothing to it, nor is the end of a line within them: so what follows one of
+    these is the beginning of a text as well.
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_RUN) else value
+    return _BEFORE_RUN.sub("'", value) if isinstance(value, str) else value
 
 
 class BaseModel(Serializable, DeclarativeBase):
