@@ -13,6 +13,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from statscache.plugins import Aggregate
 from statscache.plugins.discovery import Dataset
 from tests.bundled import NOW
 from tests.examples import tried
+from tests.served import Sizes, served, things
 from tests.whole import Whole
 
 EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
@@ -180,6 +183,56 @@ def test_all_examples_work_together(place: Whole, chosen: dict[str, Any]) -> Non
             assert answer.status_code == 200, (path, query, answer.text)
         shown.add(frozenset(examples))
     assert any({"start", "stop", "resolution", "points", "tz"} <= names for names in shown)
+
+
+def test_the_document_is_of_what_the_operator_offers(place: Whole, chosen: dict[str, Any]) -> None:
+    settings = place.service.settings
+    few = replace(settings, people=replace(settings.people, lists=False), datagrepper_endpoint=None)
+    client = build_app(few, place.installed, clock=lambda: NOW).test_client()
+    paths = client.get("/openapi.json").json["paths"]
+    shown = set()
+    for path, item in paths.items():
+        operation = item["get"]
+        needed = {
+            each["name"]: each["example"]
+            for each in operation["parameters"]
+            if each.get("required")
+        }
+        if path in chosen and not is_endless(operation):
+            answer = client.get(path, query_string=needed)
+            assert answer.status_code == 200, (path, answer.text)
+            shown.update(needed)
+    assert shown == {"q", "user"}
+    assert not [path for path in paths if path.endswith("/messages")]
+    assert [path for path in chosen if path.endswith("/messages")]
+
+
+@pytest.mark.parametrize(
+    ("hours", "zone"), [(24, "UTC"), (6, "UTC"), (1, "Europe/Berlin"), (0.5, "Asia/Kolkata")]
+)
+def test_the_examples_are_those_of_what_the_plugin_has(
+    migrated_uri: str, hours: float, zone: str
+) -> None:
+    class Only(Sizes):
+        resolutions = (timedelta(hours=hours),)
+
+    with served(migrated_uri, Only) as api:
+        api.count(things(("a", 1)))
+        found = set()
+        for path, item in api.client.get("/openapi.json").json["paths"].items():
+            operation = item["get"]
+            named = {
+                each["name"]: each["example"]
+                for each in operation["parameters"]
+                if "example" in each
+            }
+            if "tz" not in named:
+                continue
+            for query in (named, {"tz": named["tz"]}):
+                answer = api.client.get(path, query_string=query)
+                assert answer.status_code == 200, (path, query, answer.text)
+            found.add(named["tz"])
+        assert found == {zone}
 
 
 def test_a_resolution_and_points(place: Whole) -> None:

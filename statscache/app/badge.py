@@ -122,7 +122,7 @@ ROUTE = Route(
     ),
     answer=answer,
     # The newest row is somebody's; what is added up is not.
-    lists=lambda call: everybody(call) if call.dataset.schedule is None else (),
+    lists=lambda dataset, said: everybody(dataset, said) if dataset.schedule is None else (),
     parameters=(
         # A day is one number where windows can be merged.
         replace(ranges.START, suits=lambda dataset: isinstance(dataset.plugin, Aggregate)),

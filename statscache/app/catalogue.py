@@ -265,7 +265,7 @@ def _links(call: Call, dataset: Dataset) -> dict[str, str]:
 
 def _leads_somewhere(call: Call, dataset: Dataset, route: Route) -> bool:
     settings = call.service.settings
-    if route.name == "messages" and settings.datagrepper_endpoint is None:
+    if not route.is_offered(settings):
         return False
     if rankings.always_refuses(settings.people, dataset, route):
         return False

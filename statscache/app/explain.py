@@ -433,6 +433,7 @@ ROUTE = Route(
     "its query finds more messages than were counted, and ``narrow`` says which to leave out.",
     answer=_answer,
     lists=nobody,
+    is_offered=lambda settings: settings.datagrepper_endpoint is not None,
     parameters=(ranges.START, ranges.STOP, ranges.TZ),
     filterable=True,
     state=coverage.of_call,

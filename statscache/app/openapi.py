@@ -17,7 +17,8 @@ from statscache.app import query, rankings, values
 from statscache.app.formats import ENDLESS, FORMATS
 from statscache.app.query import Parameter
 from statscache.app.revisions import Snapshot
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope, everybody
+from statscache.app.route import Answer, Call, Lifetime, Route, Scope
+from statscache.config import Settings
 from statscache.people import People
 from statscache.plugins.discovery import Dataset, Installed
 
@@ -59,16 +60,19 @@ _STATUSES = {
 
 
 def document(
-    installed: Installed, routes: Iterable[Route], who: People, root: str = ""
+    installed: Installed, routes: Iterable[Route], settings: Settings, root: str = ""
 ) -> dict[str, Any]:
     """The OpenAPI document of an application with these plugins.
 
     Args:
-        who: whether people are listed.
+        settings: whether people are listed, and which archive there is.
         root: the prefix under which the service is mounted.
     """
     paths: dict[str, Any] = {}
+    who = settings.people
     for route in routes:
+        if not route.is_offered(settings):
+            continue
         for path, dataset, fixed in _addresses(route, installed, who):
             paths[path] = {"get": _operation(route, dataset, fixed, who)}
     return {
@@ -123,9 +127,11 @@ def _operation(
 ) -> dict[str, Any]:
     parameters = [*route.all_parameters]
     if route.filterable and dataset is not None:
-        named = people.columns(dataset) if route.lists is everybody and not who.lists else ()
+        defaults = {each.name: each.default for each in parameters}
+        listed = () if who.lists else tuple(route.lists(dataset, defaults))
+        named = [name for name in people.columns(dataset) if name in listed]
         parameters += [
-            replace(each, is_required=True) if each.name in named else each
+            replace(each, is_required=True, example="somebody") if each.name in named else each
             for each in query.filters_of(dataset).values()
         ]
     schema = route.schema
@@ -205,8 +211,8 @@ def _answer(call: Call) -> Answer:
     from statscache.app.routes import ROUTES
 
     root = quote(call.request.root.encode("latin-1"))
-    who = call.service.settings.people
-    return Answer(document(call.installed, ROUTES, who, root), lifetime=Lifetime.STATIC)
+    found = document(call.installed, ROUTES, call.service.settings, root)
+    return Answer(found, lifetime=Lifetime.STATIC)
 
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:

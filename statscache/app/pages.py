@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 from statscache import people
-from statscache.app import filters, query, rankings, rendering, values
+from statscache.app import explain, filters, query, rankings, rendering, values
 from statscache.app.problems import Problem
 from statscache.app.query import Parameter
 from statscache.app.reader import MOST_NUMBERED_ROWS
@@ -264,7 +264,8 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
             found.append((f"What {key} there is", f"{base}/values/{key}?limit=5"))
     if dataset.layout is not None:
         found.append(("How it may be drawn", f"{base}/layout"))
-    found.append(("The messages behind the numbers", f"{base}/messages?start=-1d"))
+    if explain.ROUTE.is_offered(call.service.settings):
+        found.append(("The messages behind the numbers", f"{base}/messages?start=-1d"))
     found.append(("All there is to know of it", f"/api/plugins/{quote(dataset.ident, safe='')}"))
     return found
 

@@ -61,6 +61,7 @@ class Parameter:
         default: the value where the query has none; a :class:`~statscache.app.times.Time` becomes
             UNIX seconds like one that was given.
         example: a text for the reference; those of all the parameters of a route go together.
+        example_of: that of a dataset, where they differ.
         suits: whether the example is one for a dataset whose kind takes it.
         repeatable: whether it may come several times; the value is then a tuple.
         most: how often, at most.
@@ -72,6 +73,7 @@ class Parameter:
     summary: str
     default: Any = None
     example: str | None = None
+    example_of: Callable[[Dataset], str] | None = None
     suits: Callable[[Dataset], bool] = lambda _dataset: True
     repeatable: bool = False
     most: int = MOST_PAIRS
@@ -88,11 +90,14 @@ class Parameter:
         """A text that works in queries of ``dataset``, if there is one to show."""
         if self.example is None or (dataset is not None and not self.suits(dataset)):
             return None
+        example = self.example
+        if dataset is not None and self.example_of is not None:
+            example = self.example_of(dataset)
         try:
-            self.kind_for(dataset).parse(self.name, self.example)
+            self.kind_for(dataset).parse(self.name, example)
         except Problem:
             return None
-        return self.example
+        return example
 
 
 def number(low: int, high: int = LARGEST_NUMBER) -> Kind:

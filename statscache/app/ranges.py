@@ -39,6 +39,10 @@ STATE_SCHEMA = {
     "nothing; what is missing is null, and not zero.",
 }
 
+_UTC = "UTC"
+_ZONES = (("Asia/Kolkata", 30 * 60), ("Europe/Berlin", 60 * 60))
+"""Zones for examples, and the width of the rows that their days can be made of, in seconds."""
+
 _LATEST_IN_ZONES = datetime(zones.LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -61,6 +65,16 @@ def _zone(name: str, text: str) -> ZoneInfo | None:
         return zones.zone(text)
     except ValueError as error:
         query.refuse(name, f"{error}, not {text!r:.80}")
+
+
+def _zone_example(dataset: Dataset) -> str:
+    """A zone whose days the rows can give: that of windows that nobody can merge is UTC."""
+    if not has_buckets(dataset):
+        return _ZONES[0][0]
+    if not isinstance(dataset.plugin, Aggregate):
+        return _UTC
+    finest = min(table.width for table in dataset.plugin.tables if table.width)
+    return next((name for name, width in _ZONES if width % finest == 0), _UTC)
 
 
 def _measures_kind(dataset: Dataset) -> Kind:
@@ -100,9 +114,8 @@ TZ = Parameter(
     "tz",
     Kind(_zone, {"type": "string", "minLength": 1, "maxLength": 64}, lambda zone: str(zone.key)),
     "The time zone of hours, days, weeks, months and years, and of dates without one; else UTC.",
-    example="Asia/Kolkata",
-    # Windows that nobody can merge are those of UTC.
-    suits=lambda dataset: not has_buckets(dataset) or merges(dataset),
+    example=_ZONES[0][0],
+    example_of=_zone_example,
 )
 # Of the finest resolutions there would be too many buckets in a week.
 START = replace(query.START, summary="From the bucket on that this time is in.", example="-1d")

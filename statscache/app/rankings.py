@@ -29,7 +29,8 @@ def check_lists(call: Call) -> None:
     if call.service.settings.people.lists or call.found is None:
         return
     named = {one.column for one in call.filters if not one.negated}
-    unnamed = [name for name in call.route.lists(call) if name not in named]
+    said = {**call.values, **call.arguments}
+    unnamed = [name for name in call.route.lists(call.dataset, said) if name not in named]
     for column in people.columns(call.dataset):
         if column in unnamed:
             ident = call.dataset.ident

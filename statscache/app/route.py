@@ -56,6 +56,7 @@ from statscache.app.reading import Reading
 from statscache.app.request import Request
 from statscache.app.revisions import Revision, Snapshot
 from statscache.app.times import Steps
+from statscache.config import Settings
 from statscache.plugins.discovery import Dataset, Installed
 
 if TYPE_CHECKING:
@@ -205,12 +206,12 @@ def dataset_steps(dataset: Dataset | None, _values: Mapping[str, Any]) -> Steps:
     return times.steps_of(dataset)
 
 
-def everybody(call: Call) -> Iterable[str]:
+def everybody(dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
     """What answers list that have all the columns: all the people."""
-    return people.columns(call.dataset)
+    return people.columns(dataset)
 
 
-def nobody(_call: Call) -> Iterable[str]:
+def nobody(_dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
     """What answers list that have no keys in them but those that the query names."""
     return ()
 
@@ -227,10 +228,12 @@ class Route:
         answer: from a call to its answer.
         parameters: that it takes, besides ``format``, ``csv``, ``callback`` and ``_``.
         filterable: whether it takes the filters of the dataset as well.
-        lists: of which columns the answer has the values: where people are not to be listed it is
-            refused unless the query names them.
+        lists: of which columns the answer has the values, from the dataset, and what the query and
+            the address say: where people are not to be listed it is refused unless the query names
+            them.
         applies: whether a dataset has an answer at all: no document leads to a route that always
             refuses.
+        is_offered: whether the operator has set what it needs: no document leads there otherwise.
         formats: names of :data:`statscache.app.formats.FORMATS`, the preferred one first.
         scope: what the answer depends on.
         state: what else it depends on, told from the call and what the framework's tables say
@@ -252,8 +255,9 @@ class Route:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     filterable: bool = False
-    lists: Callable[[Call], Iterable[str]] = everybody
+    lists: Callable[[Dataset, Mapping[str, Any]], Iterable[str]] = everybody
     applies: Callable[[Dataset], bool] = lambda _dataset: True
+    is_offered: Callable[[Settings], bool] = lambda _settings: True
     formats: tuple[str, ...] = ("json",)
     scope: Scope = Scope.IDENT
     state: Callable[[Call, Snapshot], Hashable] | None = None

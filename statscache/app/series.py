@@ -46,7 +46,7 @@ class Group:
 
 def answer(call: Call) -> Answer:
     """The series of a range."""
-    measures, by = ranges.measures(call), _by(call)
+    measures, by = ranges.measures(call), _by(call.dataset, call.values)
     if call.values["top"] is not None:
         assert by is not None, "without keys there is no top"
         rankings.check_ranking(call, by, "top")
@@ -61,16 +61,16 @@ def answer(call: Call) -> Answer:
     return Answer(table=chart.to_table(), lifetime=found.lifetime)
 
 
-def _by(call: Call) -> str | None:
+def _by(dataset: Dataset, values: Mapping[str, Any]) -> str | None:
     """The column that tells series apart: the first key where only their number is said."""
-    by: str | None = call.values["by"]
-    if by is None and call.values["top"] is not None:
-        return sources.keys(call.dataset)[0]
+    by: str | None = values["by"]
+    if by is None and values["top"] is not None:
+        return sources.keys(dataset)[0]
     return by
 
 
 def _groups(call: Call, found: Range, measures: Sequence[Measure]) -> list[Group]:
-    by, top = _by(call), call.values["top"]
+    by, top = _by(call.dataset, call.values), call.values["top"]
     aggregation = Aggregation(call.connection, call.filters, measures)
     if by is None:
         return [Group(None, measures[0].name, aggregation.in_buckets(found.parts))]
@@ -125,7 +125,7 @@ class Chart:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON: an array of times, and an array of numbers per series."""
-        found, by = self.range, _by(self.call)
+        found, by = self.range, _by(self.call.dataset, self.call.values)
         buckets, states = found.buckets, self.states
         return {
             "ident": self.call.dataset.ident,
@@ -154,7 +154,7 @@ class Chart:
 
     def to_table(self) -> Table:
         """As rows like those of the dataset: one per bucket and key, with the state."""
-        by = _by(self.call)
+        by = _by(self.call.dataset, self.call.values)
         names = [measure.name for measure in self.measures]
         columns = ["timestamp", *([] if by is None else [by]), *names, STATE]
         return Table(columns, self._rows(has_key=by is not None))
@@ -210,7 +210,7 @@ class Chart:
     def _name(self, group: Group, measure: Measure) -> str:
         if len(self.measures) == 1:
             return group.name
-        is_alone = _by(self.call) is None
+        is_alone = _by(self.call.dataset, self.call.values) is None
         return measure.name if is_alone else f"{group.name} {measure.name}"
 
 
@@ -272,7 +272,7 @@ ROUTE = Route(
         f"and key, with the column {STATE}: {COMPLETE}, {PARTIAL} or {MISSING}."
     ),
     answer=answer,
-    lists=lambda call: filter(None, (_by(call),)),
+    lists=lambda dataset, said: filter(None, (_by(dataset, said),)),
     applies=ranges.has_buckets,
     parameters=(
         ranges.START,

@@ -110,7 +110,7 @@ ROUTE = Route(
         "operator does not want them to be."
     ),
     answer=answer,
-    lists=lambda call: (_by(call),) if sources.keys(call.dataset) else (),
+    lists=lambda dataset, said: (said["by"] or keys[0],) if (keys := sources.keys(dataset)) else (),
     applies=lambda dataset: ranges.merges(dataset) and bool(sources.keys(dataset)),
     parameters=(
         ranges.START,

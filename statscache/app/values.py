@@ -144,7 +144,7 @@ ROUTE = Route(
         "does not want them to be."
     ),
     answer=answer,
-    lists=lambda call: (call.arguments["column"],),
+    lists=lambda _dataset, said: (said["column"],),
     applies=lambda dataset: bool(columns(dataset)),
     parameters=(
         Parameter("q", query.TEXT, "Only values that begin so.", "", example="py"),
