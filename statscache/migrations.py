@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision among the migrations."""
 
 REVISIONS = "alembic_version"

@@ -172,6 +172,10 @@ audit = Table(
     Column("repaired", BigInteger, nullable=False),
     # The newest difference, as a person reads it.
     Column("last_mismatch", PLAIN_TEXT),
+    # Messages that were counted and that the archive lacks, where that makes rows differ: in the
+    # present sweep, and in the one before.
+    Column("lost", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("lost_last_sweep", BigInteger, nullable=False, default=0, server_default="0"),
     comment="How far the background audit is: one row.",
 )
 

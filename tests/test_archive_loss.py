@@ -16,9 +16,10 @@ from statscache.engine import Engine
 from statscache.plugins import discovery
 from tests.commands import call
 from tests.conftest import message, table
-from tests.test_audit import sweep
+from tests.test_audit import audited as compared
+from tests.test_audit import state, sweep
 from tests.test_cli_backfill import configure
-from tests.world import NOW, PACE, TODAY, Hits, Newest, World, execute, messages, write
+from tests.world import NOW, PACE, TODAY, Hits, Log, Newest, World, execute, messages, write
 
 DAY = 86_400
 EPOCH = datetime.fromtimestamp(TODAY - 4 * DAY, UTC)
@@ -86,7 +87,7 @@ def test_a_rebuild_that_would_lose_rows_is_not_begun(place: Place, left: int) ->
     assert place.total() == len(HISTORY) + 1
     code, said = place.call("verify", "volume-1d", "--stop", str(TODAY))
     assert code == 1
-    assert "the archive lacks " in said
+    assert said.count("the archive lacks ") == 1
     # A person may want what is left, and an operator a little less.
     code, said = place.call("rebuild", "--force", *IDENTS)
     assert code == 0, said
@@ -102,8 +103,10 @@ def test_what_may_be_lost_is_configured(place: Place) -> None:
     assert place.total() == len(HISTORY) - 3
 
 
-def audited(world: World, engine: Engine, archive: Any, sweeps: int = 1) -> None:
-    audit = Audit(engine, archive, 10**9, repairs=True)
+def audited(
+    world: World, engine: Engine, archive: Any, sweeps: int = 1, *, repairs: bool = True
+) -> None:
+    audit = Audit(engine, archive, 10**9, repairs=repairs)
     sweep(world, audit, sweeps)
     audit.close()
 
@@ -129,6 +132,8 @@ def test_the_audit_deletes_nothing_on_the_word_of_an_archive_that_lost_it(
     assert kept
     assert set(after["hits_1h"]) - set(before["hits_1h"]) == kept
     assert [row[:2] for row in after["hits_1h"]] == [row[:2] for row in before["hits_1h"]]
+    # What the archive can judge is said to have been wrong, and nothing else.
+    assert state(world)["mismatches"] == state(world)["repaired"] == len(wrong) - len(kept)
     assert (after["hits_1d"], after["newest"]) == (before["hits_1d"], before["newest"])
     assert world.lane_of("newest") == "main"
     # The archive is whole again. What it lacked is remembered, and not counted twice.
@@ -137,6 +142,32 @@ def test_the_audit_deletes_nothing_on_the_word_of_an_archive_that_lost_it(
     CatchUp(engine, archive, PACE).run_until_complete()
     audited(world, engine, archive, 2)
     assert {name: world.rows(name) for name in names} == before
+
+
+@pytest.mark.parametrize("repairs", [False, True])
+def test_an_emptied_archive_is_one_line_a_day_and_no_alarm_about_rows(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, repairs: bool
+) -> None:
+    engine = world.open(Hits, Newest, Log, days=4)
+    CatchUp(engine, world.archive(HISTORY), PACE).run_until_complete()
+    names = ("hits_1h", "hits_1d", "newest", "catchup_log")
+    before = {name: world.rows(name) for name in names}
+    configure(tmp_path, **{"statscache.archive.files": []})
+    audited(world, engine, world.archive([]), repairs=repairs)
+    assert {name: world.rows(name) for name in names} == before
+    said = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert all("the archive lacks " in line for line in said), said
+    assert len(said) == 4  # a line for each day
+    counted = state(world)
+    assert (counted["mismatches"], counted["repaired"]) == (0, 0)
+    assert {row[1] for row in compared(world).values()} == {0}
+    lost = sum(1 for each in HISTORY if each.timestamp < TODAY)
+    shown = call(tmp_path, "status", uri=world.uri).stdout
+    assert f"the archive lacks {lost} messages that were counted" in shown
+    assert " 0 rows differed, 0 were counted anew" in shown
+    # It has been restored: nothing is said any more, once all has been compared again.
+    audited(world, engine, world.archive(HISTORY), 2, repairs=repairs)
+    assert "the archive lacks" not in call(tmp_path, "status", uri=world.uri).stdout
 
 
 def test_what_a_plugin_changed_is_not_counted_anew_from_what_is_left(
@@ -191,5 +222,5 @@ def test_verify_mends_the_days_in_which_it_finds_a_difference(place: Place) -> N
     write(place.archive, [each for each in HISTORY if not day <= each.timestamp < day + 600])
     code, said = place.call("verify", "--repair", *IDENTS)
     assert code == 1
-    assert "the archive lacks 1 of the " in said
+    assert said.count("the archive lacks 1 of the ") == 1
     assert place.rows() == wrong

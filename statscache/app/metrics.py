@@ -249,6 +249,10 @@ def _counts(connection: Connection) -> Iterator[Metric]:
         metric.add_metric([], float(getattr(audit, column)) if audit is not None else 0.0)
         yield metric
 
+    lost = _family("statscache_audit_lost_messages", "Counted, and lacking in the archive.", [])
+    lost.add_metric([], float(max(audit.lost, audit.lost_last_sweep)) if audit is not None else 0.0)
+    yield lost
+
 
 def _answer(call: Call) -> Answer:
     registry = CollectorRegistry()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -19,8 +19,9 @@ from statscache import tables
 from statscache.archive import Archive, Window
 from statscache.audit.comparison import depends_on_history
 from statscache.audit.gaps import refetch_gaps
-from statscache.audit.repair import repair
-from statscache.audit.shortfall import measure
+from statscache.audit.memory import survey, widened
+from statscache.audit.repair import buckets_of, repair
+from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.database import Database
@@ -59,6 +60,8 @@ class Audit:
         self._database = Database(engine.uri, read_only=True)
         self._work: Iterator[int] | None = None
         self._resume_at = 0.0
+        # Of which days the loss has been logged in this sweep: some are looked at twice.
+        self._said: set[float] = set()
 
     def advance(self) -> float:
         """Go on for a second at most; gives the seconds until it wants to go on.
@@ -110,8 +113,8 @@ class Audit:
                 self._end_sweep()
                 return  # and not at once again, even where there was hardly anything to read
             window = Window(position, position + DAY)
-            yield from self._compare(window, begin)
-            self._advance_to(window.stop)
+            lost = yield from self._compare(window, begin)
+            self._advance_to(window.stop, lost)
             days = int(end - begin) // DAY
             if days > 1:
                 chosen = begin + random.randrange(days) * DAY  # noqa: S311
@@ -131,27 +134,70 @@ class Audit:
         end = min(lane.horizon or 0.0 for lane in reconciled)
         return begin // DAY * DAY, end // DAY * DAY
 
-    def _compare(self, window: Window | None, begin: float) -> Iterator[int]:
-        """Compare a day; or, without, those whose rows depend on all of their history."""
+    def _compare(self, window: Window | None, begin: float) -> Generator[int, None, int]:
+        """Compare a day; or, without, those whose rows depend on all of their history.
+
+        Returns how many messages the archive lacks of the day, as far as rows differ.
+        """
         verification = self._verification(None, window)
         yield from self._run(verification)
         for verdict in verification.verdicts:
             if verdict.refused:
                 log.error("%s cannot be audited: %s", verdict.ident, verdict.refused)
         differing = [v.ident for v in verification.verdicts if v.differences]
+        lost = 0
         if differing:
-            # Rows may have been pruned, or messages have come late, meanwhile: look twice.
-            again = self._verification(differing, window)
+            lost = yield from self._look_again(differing, window)
+        self._note(verification.verdicts, window, begin)
+        return lost
+
+    def _look_again(
+        self, differing: Sequence[str], window: Window | None
+    ) -> Generator[int, None, int]:
+        """Report, and repair, what differs still: rows were pruned, messages came late.
+
+        Of the times of which the archive has lost something nothing is said but that. Returns how
+        many messages it lacks.
+        """
+        lacking: dict[int, list[Window]] = {}
+        lost = 0
+        if window is None:
+            differing = self._without_lost(differing)
+        else:
+            datasets = self._engine.installed.datasets
+            buckets = filter(None, (buckets_of(datasets[ident]) for ident in differing))
+            found = yield from survey(self._engine, self._archive, widened(window, buckets))
+            lacking = {number: memory.unknown for number, memory in found.items()}
+            # Lanes have counted the same, more or less: one line of the log, not one of each.
+            memory = max(found.values(), key=lambda each: each.total_lost, default=None)
+            if memory is not None and memory.total_lost:
+                lost = memory.total_lost
+                if window.start not in self._said:
+                    self._said.add(window.start)
+                    log.error("%s: nothing is deleted on its word", memory)
+        if differing:
+            again = self._verification(differing, window, lacking)
             yield from self._run(again)
             confirmed = [verdict for verdict in again.verdicts if verdict.differences]
             if confirmed:
                 self._report(confirmed)
-                self._report_loss(window)
                 if self._repairs:
                     yield from self._repair(confirmed, window)
-        self._note(verification.verdicts, window, begin)
+        return lost
 
-    def _verification(self, idents: Iterable[str] | None, window: Window | None) -> Verification:
+    def _without_lost(self, idents: Sequence[str]) -> list[str]:
+        """Those of whose whole history the archive has enough to be their judge."""
+        refused = objections(self._engine, self._archive, idents)
+        for text in set(refused.values()):
+            log.error("%s: nothing is deleted on its word", text)
+        return [ident for ident in idents if ident not in refused]
+
+    def _verification(
+        self,
+        idents: Iterable[str] | None,
+        window: Window | None,
+        lacking: Mapping[int, Sequence[Window]] | None = None,
+    ) -> Verification:
         installed = self._engine.installed
         if window is not None:
             limits = (window.start, window.stop)
@@ -163,6 +209,7 @@ class Audit:
                 *limits,
                 history=False,
                 watch=self._engine.watch,
+                lacking=lacking,
             )
         if idents is None:
             datasets = installed.datasets.items()
@@ -195,16 +242,6 @@ class Audit:
             last_mismatch=str(verdicts[0].differences[0]),
         )
 
-    def _report_loss(self, window: Window | None) -> None:
-        """Say so if it is the archive that lacks something."""
-        if window is not None:
-            for name in PERMANENT:
-                found = measure(
-                    self._database.begin, self._archive, name, window.start, window.stop
-                )
-                if found.lost:
-                    log.error("nothing is deleted on its word: %s", found)
-
     def _repair(self, verdicts: list[Verdict], window: Window | None) -> Iterator[int]:
         idents = [verdict.ident for verdict in verdicts]
         repaired = yield from repair(self._engine, self._archive, idents, window)
@@ -236,11 +273,13 @@ class Audit:
                     )
                 connection.execute(statement.values(audited_until=until))
 
-    def _advance_to(self, position: float) -> None:
-        self._update(position=position)
+    def _advance_to(self, position: float, lost: int) -> None:
+        self._update(position=position, lost=tables.audit.c.lost + lost)
 
     def _end_sweep(self) -> None:
-        self._update(sweeps=tables.audit.c.sweeps + 1, position=None)
+        row = tables.audit.c
+        self._said.clear()
+        self._update(sweeps=row.sweeps + 1, position=None, lost=0, lost_last_sweep=row.lost)
         log.info("the audit has compared all of the history, and begins again")
 
     def _update(self, **values: Any) -> None:

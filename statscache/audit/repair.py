@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
 from statscache import tables
 from statscache.archive import Archive, Window, read
-from statscache.archive.rows import iso
+from statscache.audit.memory import Given, Memory, widened
 from statscache.audit.recount import Recount
 from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.engine import Engine
-from statscache.lanes import (
-    COUNTED_WIDTH,
-    RESTAMPING,
-    Lane,
-    claim_digest,
-    content_digests,
-    counted_window,
-)
-from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset
 
@@ -44,20 +33,22 @@ def repair(
     Their buckets of the window are replaced, in one transaction. Rows that are no buckets may come
     of any time: those plugins are rebuilt as a whole, in a shadow.
 
-    Where the archive has less than was counted, that is logged. Then only those buckets are
-    replaced of whose time it has exactly what was counted, and nothing is rebuilt.
+    Where the archive has less than was counted, only those buckets are replaced of whose time it
+    has exactly what was counted, and nothing is rebuilt.
 
     Raises:
         ArchiveUnavailable: nothing was changed.
         DatabaseUnavailable: the same.
     """
     datasets = {ident: engine.installed.datasets[ident] for ident in idents}
-    bucketed = {ident: table for ident, d in datasets.items() if (table := _buckets(d)) is not None}
+    bucketed = {
+        ident: table for ident, d in datasets.items() if (table := buckets_of(d)) is not None
+    }
     others = _rebuild(engine, archive, [ident for ident in idents if ident not in bucketed])
     if not bucketed or window is None:
         return others
-    wide = _widened(window, bucketed.values())
-    given = _Given()
+    wide = widened(window, bucketed.values())
+    given = Given()
     with Recount({ident: (datasets[ident], wide.start) for ident in bucketed}, {}) as scratch:
         for piece in read(archive, wide.start, wide.stop):
             if piece.missing:
@@ -68,7 +59,7 @@ def repair(
             yield piece.size
         with engine.transaction(alone=True) as connection:
             lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
-            seen: dict[int, _Memory] = {}
+            seen: dict[int, Memory] = {}
             repaired = []
             for ident, table in bucketed.items():
                 objection = scratch.refusals.objection(connection, ident)
@@ -78,14 +69,13 @@ def repair(
                 row = connection.execute(
                     select(tables.plugin).where(tables.plugin.c.ident == ident)
                 ).one()
-                span = _widened(window, [table])
+                span = widened(window, [table])
                 lane = lanes[row.lane]
                 if span.stop > (lane.horizon or 0.0):
                     log.warning("%s is counted anew when its bucket is over", ident)
                     continue
                 if lane.id not in seen:
-                    seen[lane.id] = _Memory.of(connection, engine, lane, wide, given)
-                    seen[lane.id].report()
+                    seen[lane.id] = Memory.of(connection, engine, lane, wide, given)
                 kept = seen[lane.id].kept(table)
                 if _replace(connection, scratch, table, span, row.pruned_until, kept):
                     repaired.append(ident)
@@ -129,122 +119,12 @@ def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[st
     return begun
 
 
-Sums = dict[int, tuple[int, int]]
-"""By the start of a window of :data:`COUNTED_WIDTH`: how many messages, and their sum."""
-
-
-class _Given:
-    """What the archive gave: the times of its messages, under all that they may be claimed by."""
-
-    def __init__(self) -> None:
-        self.digests: dict[bytes, float] = {}
-        self.names: dict[bytes, bytes] = {}
-        self.beside: Counter[int] = Counter()
-        """How many it has just outside of each window: they may have been counted inside."""
-
-    def add(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            digest = claim_digest(message.identity)
-            self.digests[digest] = when = message.timestamp
-            self.names |= dict.fromkeys((*content_digests(message), digest), digest)
-            around = {counted_window(when - RESTAMPING), counted_window(when + RESTAMPING)}
-            self.beside.update(around - {counted_window(when)})
-
-
-@dataclass
-class _Memory:
-    """What a lane remembers of a time, beside what the archive gave of it.
-
-    Attributes:
-        window: the time.
-        archived: the sums of what the archive gave, but for what is claimed still.
-        lost: the windows of which the archive has less, each with how many messages it lacks.
-        differing: the windows of which it has not exactly what was counted.
-    """
-
-    window: Window
-    archived: Sums
-    lost: dict[int, int]
-    differing: list[int]
-
-    @classmethod
-    def of(
-        cls, connection: Connection, engine: Engine, lane: Lane, window: Window, given: _Given
-    ) -> _Memory:
-        """Of a lane; other processes do not count now."""
-        claim = tables.claim.c
-        mine = select(claim.identity, claim.timestamp).where(
-            claim.lane == lane.id,
-            claim.timestamp >= window.start - RESTAMPING,
-            claim.timestamp < window.stop + RESTAMPING,
-        )
-        claimed = {bytes(digest): when for digest, when in connection.execute(mine)}
-        # What is claimed still is not in the sums.
-        found = {given.names[digest] for digest in claimed if digest in given.names}
-        archived: Sums = {}
-        for digest, when in given.digests.items():
-            if digest not in found:
-                start = counted_window(when)
-                number, total = archived.get(start, (0, 0))
-                archived[start] = (number + 1, total ^ int.from_bytes(digest))
-        lost = Counter(
-            counted_window(when)
-            for digest, when in claimed.items()
-            if digest not in given.names and window.start <= when < window.stop
-        )
-        counted = engine.lanes.counted(connection, lane, window.start, window.stop)
-        for start, (number, _) in counted.items():
-            missing = number - archived.get(start, (0, 0))[0] - given.beside[start]
-            if missing > 0:
-                lost[start] += missing
-        differing = [
-            start
-            for start in {*counted, *archived, *lost}
-            if start in lost or counted.get(start) != archived.get(start)
-        ]
-        return cls(window, archived, dict(lost), sorted(differing))
-
-    def report(self) -> None:
-        """Say in the log what the archive lacks."""
-        if self.lost:
-            log.error(
-                "the archive lacks %d messages that were counted from %s to %s: where it does not "
-                "have exactly what was counted, nothing is repaired",
-                sum(self.lost.values()),
-                iso(min(self.lost)),
-                iso(max(self.lost) + COUNTED_WIDTH),
-            )
-
-    def kept(self, table: AggregateTable) -> list[Window]:
-        """The buckets that are not to be replaced."""
-        if not self.lost:
-            return []
-        merged: list[Window] = []
-        for start in self.differing:
-            span = _widened(Window(start, start + COUNTED_WIDTH), [table])
-            if merged and span.start <= merged[-1].stop:
-                merged[-1] = Window(merged[-1].start, max(merged[-1].stop, span.stop))
-            else:
-                merged.append(span)
-        return merged
-
-
-def _buckets(dataset: Dataset) -> AggregateTable | None:
+def buckets_of(dataset: Dataset) -> AggregateTable | None:
+    """The declaration of a table whose rows are buckets; None for others."""
     if not isinstance(dataset.plugin, Aggregate):
         return None
     table = next(table for table in dataset.plugin.tables if table.ident == dataset.ident)
     return table if table.width is not None else None
-
-
-def _widened(window: Window, found: Any) -> Window:
-    """The window, in whole buckets of all the tables."""
-    start, stop = window.start, window.stop
-    for table in found:
-        first = math.floor(window.start)
-        start = min(start, first - (first - table.offset) % table.width)
-        last = math.ceil(window.stop)
-        stop = max(stop, last + -(last - table.offset) % table.width)
-    return Window(float(start), float(stop))
 
 
 def _replace(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from statscache import tables
-from statscache.archive import Archive, read
+from statscache.archive import Archive, Window, read
 from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_history
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
@@ -43,6 +43,8 @@ class Verification:
         history: whether those idents are compared as well whose rows depend on all of their
             history, which is read from its beginning.
         watch: that sees to the time of the plugins; absent, nobody does.
+        lacking: times of which the archive has lost something, by the number of a lane; what
+            differs there is undecided.
 
     Attributes:
         verdicts: one for each ident, when :meth:`run` is through.
@@ -60,8 +62,10 @@ class Verification:
         *,
         history: bool = True,
         watch: Watch | None = None,
+        lacking: Mapping[int, Sequence[Window]] | None = None,
     ) -> None:
         self._watch = watch
+        self._lacking = lacking or {}
         self._database = database
         self._installed = installed
         self._archive = archive
@@ -145,6 +149,8 @@ class Verification:
         start = min(subject.since for subject in subjects)
         stop = min(max(subject.stop for subject in subjects), time.time())
         doubts = Doubts()
+        for window in self._lacking.get(lane.id, ()):
+            doubts.add(window.start, window.stop)
         if lane.joins is not None:
             # Its history is still being filled in.
             stop = min(stop, lane.watermark or 0.0)

@@ -143,6 +143,11 @@ def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
         f"{audit.mismatches} rows differed, {audit.repaired} were counted anew; "
         f"last {_age(audit.checked_at)}"
     )
+    lost = max(audit.lost, audit.lost_last_sweep)
+    if lost:
+        echo(
+            f"  the archive lacks {lost} messages that were counted: nothing is deleted on its word"
+        )
     untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
     if untils:
         echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")

@@ -76,8 +76,6 @@ def verify(
         _run(verification)
         found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
         echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
-        if any(found):
-            _show_loss(database, archive, verification.verdicts)
         return verification.verdicts
 
     try:
@@ -90,6 +88,7 @@ def verify(
             others = [verdict for verdict in verdicts if verdict.ident not in mended]
             echo("After the repair:")
             verdicts = others + compare(sorted(mended))
+        _show_loss(database, archive, verdicts)
     except KeyboardInterrupt:
         echo("Interrupted. --start and --stop divide the work.", err=True)
         raise
@@ -123,12 +122,15 @@ def _mend(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
 def _show_loss(database: Database, archive: Archive, verdicts: Iterable[Verdict]) -> None:
     """Say so if it is rather the archive that lacks something."""
     wrong = [verdict for verdict in verdicts if verdict.differences]
+    if not wrong:
+        return
     start = min(verdict.start for verdict in wrong)
     stop = max(verdict.stop for verdict in wrong)
-    for name in PERMANENT:
-        found = measure(database.begin, archive, name, start, stop)
-        if found.lost:
-            echo(f"In this time {found}.")
+    found = [measure(database.begin, archive, name, start, stop) for name in PERMANENT]
+    # Lanes have counted the same, more or less: it is said once.
+    most = max(found, key=lambda each: each.lost)
+    if most.lost:
+        echo(f"In this time {most}: where it lacks some, nothing is repaired.")
 
 
 def _run(verification: Verification) -> None:
