@@ -302,6 +302,16 @@ def test_many_rows_are_estimated(migrated_uri: str) -> None:
     assert 2400 < found.rows < 3600
 
 
+def test_rows_are_estimated_where_most_are_of_one_time(migrated_uri: str) -> None:
+    # Few at both ends, as of a history whose middle was counted by itself.
+    days = [*range(1_250), *(1_250 + n // 20 for n in range(10_000)), *range(1_750, 3_000)]
+    rows = [{"timestamp": day * DAY, "user": f"u{n}", "volume": 1} for n, day in enumerate(days)]
+    fill(migrated_uri, "volume-by-user-1d", rows)
+    found = size(migrated_uri, "volume-by-user-1d")
+    assert found.accuracy == "estimate"
+    assert len(rows) / 1.5 < found.rows < len(rows) * 1.5
+
+
 @pytest.mark.usefixtures("few")
 def test_where_nothing_can_be_estimated_it_says_so(migrated_uri: str) -> None:
     rows = [

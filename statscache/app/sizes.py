@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import (
+    Column,
+    ColumnElement,
     Connection,
     Integer,
-    Select,
+    ScalarSelect,
     Table,
     func,
     inspect,
@@ -20,6 +24,9 @@ from sqlalchemy import (
 
 MOST_COUNTED = 2_000
 """Rows of a table that are counted one by one."""
+
+_PARTS = (16, 4)
+"""Of the time of a table, that are looked at; fewer where a single moment has too many rows."""
 
 _ESTIMATES = text(
     "SELECT relname, reltuples FROM pg_class"
@@ -43,7 +50,7 @@ class Size:
 def sizes(connection: Connection, tables: Iterable[Table]) -> Mapping[str, Size]:
     """The size of each of ``tables``, by name; those that are not there yet have no rows.
 
-    Whatever they hold, few thousand rows of an index are looked at.
+    Whatever they hold, some ten thousand rows of an index are looked at.
     """
     wanted = list(tables)
     existing = set(inspect(connection).get_table_names())
@@ -79,7 +86,11 @@ def _estimates(connection: Connection, names: list[str]) -> dict[str, int]:
 
 
 def _extrapolate(connection: Connection, table: Table) -> int:
-    """About how many, from a look at both ends of an index; 0 where that says nothing."""
+    """About how many, from a look at some parts of an index; 0 where that says nothing.
+
+    What was counted at one time may be much more than at another: of each part of all the time, as
+    many rows as are at both of its ends stand for the rest of it.
+    """
     keys = list(table.primary_key)
     if [column.name for column in keys] == ["id"] and isinstance(keys[0].type, Integer):
         # Numbered rows, few of which are ever deleted.
@@ -87,12 +98,47 @@ def _extrapolate(connection: Connection, table: Table) -> int:
     if not keys or keys[0].name != "timestamp":
         return 0
     timestamp = keys[0]
+    first, last = (connection.scalar(select(end(timestamp))) or 0 for end in (func.min, func.max))
+    for count in _PARTS:
+        edges = [first + (last - first) * number / count for number in range(count)]
+        looked = max(1, 2 * MOST_COUNTED // count)
+        found = [
+            _rows_between(connection, timestamp, start, stop, looked)
+            for start, stop in itertools.pairwise((*edges, math.inf))
+        ]
+        known = [rows for rows in found if rows is not None]
+        if len(known) == count:
+            return round(sum(known))
+    return 0
 
-    def at(offset: int, *, from_end: bool) -> int:
-        query: Select[tuple[int]] = select(timestamp).offset(offset).limit(1)
-        order = timestamp.desc() if from_end else timestamp.asc()
-        return connection.scalar(query.order_by(order)) or 0
 
-    first, last = at(0, from_end=False), at(0, from_end=True)
-    seen = at(MOST_COUNTED, from_end=False) - first + last - at(MOST_COUNTED, from_end=True)
-    return round(2 * MOST_COUNTED * (last - first) / seen) if seen > 0 else 0
+def _rows_between(
+    connection: Connection, timestamp: Column[Any], start: float, stop: float, looked: int
+) -> float | None:
+    """About how many rows there are of a time; None where a single moment has too many to tell.
+
+    Args:
+        looked: how many rows are looked at, at both ends of it.
+    """
+    inside = select(timestamp).where(timestamp >= start)
+    if stop != math.inf:
+        inside = inside.where(timestamp < stop)
+
+    def at(offset: int, order: ColumnElement[Any]) -> ScalarSelect[Any]:
+        return inside.order_by(order).offset(offset).limit(1).scalar_subquery()
+
+    some = inside.limit(2 * looked).subquery()
+    rows, first, after, before, last = connection.execute(
+        select(
+            select(func.count()).select_from(some).scalar_subquery(),
+            at(0, timestamp.asc()),
+            at(looked, timestamp.asc()),
+            at(looked, timestamp.desc()),
+            at(0, timestamp.desc()),
+        )
+    ).one()
+    if rows < 2 * looked:
+        return float(rows)
+    if first == after or before == last:
+        return None
+    return float(rows * max(1.0, (last - first) / (after - first + last - before)))
