@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
 
 from statscache.app.client import SEND_UNTIL
@@ -36,6 +37,21 @@ class Task(WSGITask):
             raise
 
 
+class Parser(HTTPRequestParser):
+    """A request; whatever is wrong with its address is a 400."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Called when all of the header is there.
+
+        Raises:
+            ParsingError: it is no HTTP, or its address is none.
+        """
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            raise ParsingError(f"Bad URI: {error}") from error
+
+
 class Channel(HTTPChannel):
     """A connection that is broken when a client has not read its answer in time.
 
@@ -46,6 +62,7 @@ class Channel(HTTPChannel):
     """
 
     task_class = Task
+    parser_class = Parser
     _until = math.inf
     is_broken = False
 

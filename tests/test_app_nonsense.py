@@ -382,6 +382,9 @@ def test_servers_survive_what_no_client_sends(
             assert b"\r\nX:" not in answer
             if b"problem+json" in answer:
                 assert b"access-control-allow-origin: *" in answer.lower()
+        # No address; a server refuses it, or does not look at what it does not need.
+        answer = ask(it.port, b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert re.match(rb"HTTP/1\.1 (400|200) ", answer), answer[:200]
         assert b"200 OK" in ask(it.port, b"GET http://evil.example/api/volume-1d HTTP/1.0\r\n\r\n")
 
 
