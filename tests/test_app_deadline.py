@@ -111,6 +111,10 @@ def test_a_client_that_does_not_read_is_cut_off(
             body = rest(connection)
         assert not body.endswith(b"\r\n0\r\n\r\n")
         assert len(body) < ROWS * WIDTH / 2
+        if name in ("serve", "gunicorn"):
+            said = server.log.read_text()
+            assert said.count("a client took longer to read an answer than it may") == 1
+            assert "Traceback" not in said
         # Who reads gets everything.
         with connected(server, whole.replace("\n\n", "\nConnection: close\n\n")) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
