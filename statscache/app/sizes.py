@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +11,12 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Float,
     Integer,
     ScalarSelect,
+    Select,
     Table,
+    bindparam,
     func,
     inspect,
     literal_column,
@@ -102,9 +104,10 @@ def _extrapolate(connection: Connection, table: Table) -> int:
     for count in _PARTS:
         edges = [first + (last - first) * number / count for number in range(count)]
         looked = max(1, 2 * MOST_COUNTED // count)
+        look = _look(timestamp, looked)
         found = [
-            _rows_between(connection, timestamp, start, stop, looked)
-            for start, stop in itertools.pairwise((*edges, math.inf))
+            _rows_of(looked, *connection.execute(look, {"start": start, "stop": stop}).one())
+            for start, stop in itertools.pairwise((*edges, last + 1))
         ]
         known = [rows for rows in found if rows is not None]
         if len(known) == count:
@@ -112,31 +115,38 @@ def _extrapolate(connection: Connection, table: Table) -> int:
     return 0
 
 
-def _rows_between(
-    connection: Connection, timestamp: Column[Any], start: float, stop: float, looked: int
-) -> float | None:
-    """About how many rows there are of a time; None where a single moment has too many to tell.
-
-    Args:
-        looked: how many rows are looked at, at both ends of it.
-    """
-    inside = select(timestamp).where(timestamp >= start)
-    if stop != math.inf:
-        inside = inside.where(timestamp < stop)
+def _look(timestamp: Column[Any], looked: int) -> Select[Any]:
+    """Reads ``looked`` rows at both ends of a part of the time, for :func:`_rows_of`."""
+    inside = select(timestamp).where(
+        timestamp >= bindparam("start", type_=Float), timestamp < bindparam("stop", type_=Float)
+    )
 
     def at(offset: int, order: ColumnElement[Any]) -> ScalarSelect[Any]:
         return inside.order_by(order).offset(offset).limit(1).scalar_subquery()
 
     some = inside.limit(2 * looked).subquery()
-    rows, first, after, before, last = connection.execute(
-        select(
-            select(func.count()).select_from(some).scalar_subquery(),
-            at(0, timestamp.asc()),
-            at(looked, timestamp.asc()),
-            at(looked, timestamp.desc()),
-            at(0, timestamp.desc()),
-        )
-    ).one()
+    return select(
+        select(func.count()).select_from(some).scalar_subquery(),
+        at(0, timestamp.asc()),
+        at(looked, timestamp.asc()),
+        at(looked, timestamp.desc()),
+        at(0, timestamp.desc()),
+    )
+
+
+def _rows_of(
+    looked: int, rows: int, first: Any, after: Any, before: Any, last: Any
+) -> float | None:
+    """About how many rows there are of a time; None where a single moment has too many to tell.
+
+    Args:
+        looked: how many were looked at, at each end.
+        rows: as far as they were counted, twice as many at most.
+        first: the time of the first row.
+        after: that of the one after those at the start; None where there is none.
+        before: that of the one before those at the end.
+        last: that of the last row.
+    """
     if rows < 2 * looked:
         return float(rows)
     if first == after or before == last:
