@@ -90,11 +90,13 @@ class Progress:
         messages: that the archive gave.
         since: of each lane's name, where its history begins, UNIX seconds.
         until: of each lane's name, its watermark, UNIX seconds.
+        target: up to when lanes can be moved, UNIX seconds; 0 where that is not known yet.
     """
 
     messages: int = 0
     since: dict[str, float] = field(default_factory=dict)
     until: dict[str, float] = field(default_factory=dict)
+    target: float = 0.0
 
     def read(self, lanes: Iterable[Lane]) -> None:
         """Note where ``lanes`` are, whoever has moved them; others are not there any more."""
@@ -234,7 +236,7 @@ class CatchUp:
         """
         lanes = self._lanes()
         self.progress.read(lanes)
-        target = self._present(lanes)
+        target = self.progress.target = self._present(lanes)
         far = [lane for lane in lanes if self._is_far(lane, target)]
         near = [lane for lane in lanes if lane not in far]
         if near and time.monotonic() >= self._due:

@@ -238,11 +238,12 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def _line(progress: Progress, seconds: float) -> str:
-    now = time.time()
+    # A static archive ends before the present.
+    end = progress.target or time.time()
     lanes = []
     for name, until in progress.until.items():
         since = progress.since.get(name, until)
-        share = (until - since) / (now - since) if now > since else 1.0
+        share = min((until - since) / (end - since), 1.0) if end > since else 1.0
         when = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M")
         lanes.append(f"{name} {when} {share:.1%}")
     rate = progress.messages / seconds if seconds > 0 else 0.0
