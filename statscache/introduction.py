@@ -23,7 +23,8 @@ def introduce(
     log.info("statscache %s with the database %s", __version__, database.name)
     log.info("%d plugins: %s", len(installed.datasets), _listed(installed.datasets))
     if installed.disabled:
-        log.info("turned off: %s", _listed(installed.disabled))
+        # Names have commas.
+        log.info("turned off: %s", "; ".join(installed.disabled))
     for broken in installed.broken:
         log.warning("cannot be used: %s: %s", broken.source.entry_point, broken.error)
     _introduce_bus(config)

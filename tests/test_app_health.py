@@ -81,6 +81,8 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
     away = client.get("/readyz?require=database")
     assert away.status_code == 503
     assert "statscache db upgrade" in away.json["checks"]["database"]
+    # It is not away, nor is one whose tables may not be read.
+    assert away.json["checks"]["hub"] == "not known"
     # Another schema is not ready either.
     Database(uri).begin().__enter__().close()
     assert client.get("/readyz").status_code == 503

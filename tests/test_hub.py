@@ -130,7 +130,7 @@ def test_nonsense_on_the_bus_is_recorded_and_stops_nothing(
 def test_the_log_says_what_the_hub_works_with(tmp_path: Path, migrated_uri: str) -> None:
     config = {
         "statscache.datagrepper.endpoint": "http://name:secret@127.0.0.1:1/",
-        "statscache.plugins.disabled": ["volume-by-user-*"],
+        "statscache.plugins.disabled": ["volume-by-user-*", "volume-by-topic-*"],
     }
     with Hub(tmp_path, migrated_uri, others=True, **config) as hub:
         hub.start()
@@ -144,7 +144,7 @@ def test_the_log_says_what_the_hub_works_with(tmp_path: Path, migrated_uri: str)
         assert f"with the database sqlite:///{tmp_path / 'statscache.db'}" in log
         assert f"the schema of the database is {HEAD}" in log
         assert "volume-by-category-1d, volume-by-category-1h" in log
-        assert "turned off: volume, by user" in log
+        assert "turned off: volume, by topic; volume, by user\n" in log
         assert "cannot be used: missing = stranger_statistics_that_is_not_there" in log
         assert f"the bus: {hub.config['endpoints']['test'][0]}; signatures are not checked" in log
         assert "comes from datagrepper at http://127.0.0.1:1/, asked every 60 s" in log

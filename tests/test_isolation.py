@@ -93,7 +93,7 @@ def plugin(uri: str, ident: str) -> dict[str, Any]:
 
 
 def test_a_plugin_that_loops_is_named_and_set_apart(
-    open_engine: Opener, migrated_uri: str, caplog: pytest.LogCaptureFixture
+    open_engine: Opener, migrated_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = open_engine(Hits, Looping, seconds=1.0)
     batch = [message(timestamp=NOON), message(timestamp=NOON + 1, msg={"loop": True})]
@@ -113,6 +113,9 @@ def test_a_plugin_that_loops_is_named_and_set_apart(
     engine.count([message(timestamp=NOON + 4)])
     row = plugin(migrated_uri, "looping-1d")
     assert (row["lane_name"], row["state"]) == ("main", "active")
+    status = call(tmp_path, "status", uri=migrated_uri).stdout
+    assert ", without 4 messages that it missed while it failed:\n  failed last " in status
+    assert " ago), and goes on:\n  too slow: looping-1d" in status
     assert hits(migrated_uri) == 5
     assert hits(migrated_uri, "looping_1d") == 1
     engine.count([message(timestamp=NOON + 5)])

@@ -39,7 +39,7 @@ def _ready(call: Call) -> Answer:
     except Unavailable as error:
         log.error("not ready: %s", error)
         checks["database"] = error.public
-        checks["hub"] = "not known while the database is away"
+        checks["hub"] = "not known"
     else:
         beat = max((lane.beat_at for lane in lanes if lane.beat_at is not None), default=None)
         within = max(LIVE_WITHIN, 2 * call.service.settings.frequency.total_seconds())

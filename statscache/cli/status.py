@@ -107,8 +107,11 @@ def _condition(plugin: Any, found: Coverage) -> str:
     """The state of a plugin, and what it covers."""
     anew = ", being counted anew" if plugin.shadow else ""
     lines = [f"{found.state}{anew}, {_covered(found)}"]
+    if plugin.missed:
+        lines[0] += f", without {plugin.missed} messages that it missed while it failed"
     if plugin.error:
-        lines.append(f"failed {_age(plugin.failed_at)}, {plugin.missed} messages missed")
+        onward = "" if found.state == coverage.FAILING else ", and goes on"
+        lines.append(f"failed last {_age(plugin.failed_at)}{onward}")
     lines += filter(None, [plugin.error or found.error])
     return ":\n  ".join(lines) + ":"
 
