@@ -40,7 +40,7 @@ from statscache.lanes import (
 )
 from statscache.message import Message, decode
 from statscache.people import people_of
-from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
+from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
 from statscache.recurring import Recurring
 from statscache.rejections import LONGEST_CONTENT, SIGNATURE, Rejection, RejectionLog, forget

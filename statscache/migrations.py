@@ -17,7 +17,7 @@ from sqlalchemy import Connection, MetaData, Table, inspect, text
 
 from statscache import tables
 from statscache.plugins import discovery
-from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
+from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import statscache
+import statscache_plugins
 from statscache import config
 from statscache.app import create_app
 from tests.commands import call, run
@@ -107,6 +112,8 @@ def test_another_plugin_takes_the_ident(
     configure(tmp_path)
     taken = call(tmp_path, "plugins", uri=migrated_uri)
     assert "the ident 'volume-1d' is taken by" in taken.stderr
+    assert "statscache.plugins.disabled = ['volume'] turns off that of statscache" in taken.stderr
+    assert "['taking:volume'] that of taking" in taken.stderr
     configure(tmp_path, **{"statscache.plugins.disabled": ["volume"]})
     replay(tmp_path, migrated_uri, 1)
     assert api(tmp_path, migrated_uri, "/api/volume-1d").json == [
@@ -120,19 +127,26 @@ def test_another_plugin_takes_the_ident(
     assert listed.stderr == ""
 
 
-def test_the_package_of_2015_is_told_of_and_used(
-    tmp_path: Path, new_database: Callable[[str], str]
-) -> None:
-    """Its files are found in place of ours, as they are when it is installed after us."""
-    site = distribute(tmp_path / "site", "statscache_plugins", "")
+def of_2015(folder: Path, volume: str = "") -> Path:
+    """The distribution of 2015, with such a module ``statscache_plugins.volume``."""
+    site = distribute(folder / "site", "statscache_plugins", "")
     (site / "statscache_plugins.py").unlink()
     (site / "statscache_plugins-1.0.dist-info" / "entry_points.txt").write_text(
         "[statscache.plugin]\nvolume = statscache_plugins.volume.simple:Volume\n"
     )
     package = site / "statscache_plugins" / "volume"
     package.mkdir(parents=True)
-    for folder in (package.parent, package):
-        (folder / "__init__.py").touch()
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").write_text(volume)
+    return site
+
+
+def test_the_package_of_2015_is_told_of_and_used(
+    tmp_path: Path, new_database: Callable[[str], str]
+) -> None:
+    """Its files are found in place of ours, as they are when it is installed after us."""
+    site = of_2015(tmp_path)
+    package = site / "statscache_plugins" / "volume"
     (package / "simple.py").write_text(OTHER.replace("{name}", "overwriting"))
     configure(tmp_path)
     uri = new_database("sqlite")
@@ -149,3 +163,57 @@ def test_the_package_of_2015_is_told_of_and_used(
     quiet = run(tmp_path, "plugins", uri=uri, PYTHONPATH=str(site))
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert "the volume of overwriting" in quiet.stdout
+
+
+@pytest.mark.parametrize("names", ["plugins = [Volume]", "plugins = []"])
+def test_what_loads_in_place_of_ours_is_told_of(
+    tmp_path: Path, new_database: Callable[[str], str], names: str
+) -> None:
+    """Nothing fails: the other package has what our entry point names."""
+    code = OTHER.replace("{name}", "shadowing")
+    site = of_2015(tmp_path, f"{code}\n{names}\n")
+    file = site / "statscache_plugins" / "volume" / "__init__.py"
+    (file.parent / "simple.py").write_text("from statscache_plugins.volume import Volume\n")
+    configure(tmp_path)
+    uri = new_database("sqlite")
+    listed = run(tmp_path, "plugins", uri=uri, PYTHONPATH=str(site))
+    assert "the volume of shadowing" in listed.stdout
+    start = "broken: volume = statscache_plugins.volume:plugins (statscache "
+    told = next(line for line in listed.stderr.splitlines() if line.startswith(start))
+    assert f"statscache_plugins.volume is {file}" in told
+    assert "the other one comes before ours on the path" in told
+    assert "statscache.plugins.disabled = ['*'] turns ours off" in told
+    configure(tmp_path, **{"statscache.plugins.disabled": ["*"]})
+    quiet = run(tmp_path, "plugins", uri=uri, PYTHONPATH=str(site))
+    assert quiet.stderr == ""
+    assert "the volume of shadowing" in quiet.stdout
+
+
+def test_a_file_of_ours_that_another_distribution_has_overwritten_is_told_of(
+    tmp_path: Path, new_database: Callable[[str], str]
+) -> None:
+    """Both are in one folder, as pip leaves them when it installs the other one after us."""
+    file = "statscache_plugins/volume/__init__.py"
+    site = of_2015(tmp_path, "plugins = []\n")
+    overwriting = (site / file).read_text()
+    for package in (statscache, statscache_plugins):
+        source = Path(str(package.__file__)).parent
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, site / source.name, ignore=ignore, dirs_exist_ok=True)
+    distribute(site, "statscache", "")
+    (site / "statscache.py").unlink()
+    metadata = site / "statscache-1.0.dist-info"
+    (metadata / "entry_points.txt").write_text(
+        "[statscache.plugin]\nvolume = statscache_plugins.volume:plugins\n"
+    )
+    digest = urlsafe_b64encode(hashlib.sha256((site / file).read_bytes()).digest()).decode()
+    (metadata / "RECORD").write_text(f"{file},sha256={digest.rstrip('=')},\n")
+    configure(tmp_path)
+    uri = new_database("sqlite")
+    good = run(tmp_path, "plugins", uri=uri, PYTHONPATH=str(site))
+    assert "(statscache 1.0)" in good.stdout
+    assert "is not the one" not in good.stderr
+    (site / file).write_text(overwriting)
+    told = run(tmp_path, "plugins", uri=uri, PYTHONPATH=str(site)).stderr
+    assert "has overwritten files of the other (statscache_plugins.volume is not the one" in told
+    assert "'pip install --force-reinstall --no-deps statscache' puts ours back" in told

@@ -14,7 +14,7 @@ from statscache import migrations
 from statscache.database import Database
 from statscache.errors import SchemaError
 from statscache.plugins import discovery
-from statscache.plugins.disabled import BUNDLED_DISTRIBUTION
+from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 
 
 def test_the_migrations_arrive_at_the_models(migrated_uri: str) -> None:

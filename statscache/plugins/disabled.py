@@ -8,13 +8,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from statscache.errors import ConfigurationError
+from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 
 log = logging.getLogger(__name__)
 
-BUNDLED_DISTRIBUTION = "statscache"
-"""The distribution whose plugins come with us."""
-
 _KEY = "statscache.plugins.disabled"
+
+
+def pattern_for(distribution: str, name: str) -> str:
+    """What turns off the plugin of that name, written in ``statscache.plugins.disabled``."""
+    return name if _normal(distribution) == BUNDLED_DISTRIBUTION else f"{distribution}:{name}"
 
 
 class Disabled:

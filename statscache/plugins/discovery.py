@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from statscache import about
 from statscache.errors import InvalidPlugin, is_interrupt
-from statscache.plugins import surroundings
+from statscache.plugins import bundled, surroundings
 from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
 from statscache.plugins.base import BasePlugin, make_ident
-from statscache.plugins.disabled import BUNDLED_DISTRIBUTION, Disabled
+from statscache.plugins.disabled import Disabled, pattern_for
 from statscache.plugins.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,12 @@ ROUTE_WORDS = frozenset({"plugins", "batch", "events"})
 
 @dataclass(frozen=True)
 class Source:
-    """Where a plugin was found."""
+    """Where a plugin was found; ``module`` is what its entry point imports."""
 
     entry_point: str
     distribution: str
     version: str
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ class Installed:
 def discover(config: Mapping[str, Any]) -> Installed:
     """Load what the entry points of :data:`ENTRY_POINT_GROUP` name.
 
-    A plugin that cannot be imported or breaks its contract is logged and listed as broken. One that
-    ``statscache.plugins.disabled`` names is passed over.
+    A plugin that cannot be imported or breaks its contract is logged and listed as broken, as is an
+    entry point of ours that loads what is not ours. A plugin that ``statscache.plugins.disabled``
+    names is passed over.
 
     Raises:
         ConfigurationError: that key cannot be used.
@@ -109,8 +111,12 @@ def load(
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            _report(installed, source, _overwritten(source, error) or error)
+            _report(installed, source, bundled.overwritten(source.distribution, error) or error)
             continue
+        modules = [source.module, *(c.__module__ for c in classes if isinstance(c, type))]
+        replaced = bundled.replaced(source.distribution, modules)
+        if replaced is not None:
+            _report(installed, source, replaced)
         for plugin_class in classes:
             name, idents = _names(plugin_class)
             if disabled.covers(source.distribution, name, idents):
@@ -133,6 +139,7 @@ def _source(point: EntryPoint) -> Source:
         entry_point=f"{point.name} = {point.value}",
         distribution=distribution.name if distribution else "unknown",
         version=distribution.version if distribution else "unknown",
+        module=point.module,
     )
 
 
@@ -146,32 +153,6 @@ def _names(plugin_class: Any) -> tuple[str, list[str]]:
         return name, []
     good = [w for w in widths if isinstance(w, timedelta) and w > timedelta(0)]
     return name, [make_ident(name, Schedule(w)) for w in good] or [make_ident(name, None)]
-
-
-_PACKAGE = "statscache_plugins"
-"""The package of the bundled plugins; in 2015 a distribution of that name had one as well."""
-
-
-def _overwritten(source: Source, error: BaseException) -> InvalidPlugin | None:
-    """The sentence for a plugin that cannot be loaded since another package took its place."""
-    try:
-        other = Distribution.from_name(_PACKAGE)
-    except PackageNotFoundError:
-        other = None
-    text = f"{type(error).__name__}: {error}"
-    reinstall = "'pip install --force-reinstall --no-deps statscache' puts ours back"
-    if other is not None and source.distribution in (BUNDLED_DISTRIBUTION, other.name):
-        return InvalidPlugin(
-            f"the distribution {other.name} {other.version} has a package {_PACKAGE}, and so has "
-            f"statscache: the one that was installed last has overwritten files of the other "
-            f"({text}). What is there is used. {reinstall}, and statscache.plugins.disabled = "
-            "['*'] turns ours off"
-        )
-    if source.distribution == BUNDLED_DISTRIBUTION:
-        return InvalidPlugin(
-            f"the package {_PACKAGE} is not as it came with statscache ({text}): {reinstall}"
-        )
-    return None
 
 
 def _report(installed: Installed, source: Source, error: BaseException) -> None:
@@ -263,11 +244,27 @@ def _register(installed: Installed, datasets: list[Dataset]) -> None:
             if other.ident == ident:
                 raise InvalidPlugin(
                     f"the ident {ident!r} is taken by {other.source.entry_point!r} of "
-                    f"{other.source.distribution}: one of the two must change its name"
+                    f"{other.source.distribution}: {_cure(other, dataset)}"
                 )
             if other.model.__table__.name == name:
-                raise InvalidPlugin(f"the table {name!r} is taken by the plugin {other.ident!r}")
+                raise InvalidPlugin(
+                    f"the table {name!r} is taken by the plugin {other.ident!r}: "
+                    f"{_cure(other, dataset)}"
+                )
     installed.datasets.update((dataset.ident, dataset) for dataset in datasets)
+
+
+def _cure(one: Dataset, two: Dataset) -> str:
+    """What to do about two plugins that cannot both be used."""
+    rename = "one of the two must change its name"
+    patterns = [pattern_for(each.source.distribution, str(each.plugin.name)) for each in (one, two)]
+    if one.source.distribution == two.source.distribution:
+        return rename
+    return (
+        f"statscache.plugins.disabled = [{patterns[0]!r}] turns off that of "
+        f"{one.source.distribution}, and [{patterns[1]!r}] that of {two.source.distribution}; "
+        f"or {rename}"
+    )
 
 
 __all__ = ["Broken", "Dataset", "Installed", "Source", "discover", "load", "table_name"]
