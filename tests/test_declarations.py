@@ -88,6 +88,12 @@ def test_a_good_one() -> None:
         ({"key": (Key("a"),)}, "write 'keys', or _key where it is a name of your own"),
         ({"retentions": {}}, "and no 'retention'"),
         ({"counts_message": True}, "and no 'counts_messages'"),
+        ({"rows": [("a", 1)]}, "declares rows = [('a', 1)]: it must be a method"),
+        ({"rows": lambda message: []}, "do not take one message: write def rows(self, message)"),
+        ({"rows": lambda self, message, more: []}, "do not take one message"),
+        ({"rows": staticmethod(lambda message: [])}, None),
+        ({"rows": classmethod(lambda cls, message, more=None: [])}, None),
+        ({"rows": lambda *arguments: []}, None),
     ],
 )
 def test_what_breaks_the_contract(attributes: dict[str, Any], reason: str | None) -> None:
@@ -111,6 +117,87 @@ def test_a_function_with_another_name(functions: dict[str, Any], reason: str) ->
     del plugin.rows
     (broken,) = load(plugin).broken
     assert reason in broken.error
+
+
+async def _awaited(self: Any, message: Any) -> list[Any]:
+    return []
+
+
+def test_rows_that_nobody_awaits() -> None:
+    (broken,) = load(aggregate(rows=_awaited)).broken
+    assert "async" in broken.error
+
+
+COMPLETE = {
+    "topics": ("#",),
+    "keys": (Key("a"),),
+    "retention": {},
+    "backlog_delta": None,
+    "counts_messages": False,
+    "version": 1,
+    "layout": {},
+}
+
+
+@pytest.mark.parametrize("is_inherited", [True, False])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("resolution", "resolutions"),
+        ("key", "keys"),
+        ("topic", "topics"),
+        ("value", "values"),
+        ("row", "rows"),
+        ("summery", "summary"),
+        ("discription", "description"),
+        ("versions", "version"),
+        ("verison", "version"),
+        ("retentions", "retention"),
+        ("backlog_dleta", "backlog_delta"),
+        ("count_messages", "counts_messages"),
+        ("layouts", "layout"),
+    ],
+)
+def test_a_slip_beside_the_right_name(name: str, meant: str, is_inherited: bool) -> None:
+    slip = {name: (timedelta(days=1),)}
+    if is_inherited:
+        plugin = type("Child", (aggregate(**COMPLETE),), {"name": "Other"} | slip)
+    else:
+        plugin = aggregate(**COMPLETE, **slip)
+    (broken,) = load(plugin).broken
+    assert f"has {name!r}, which nothing reads: write {meant!r}, or _{name} where" in broken.error
+
+
+SENSIBLE = """
+    arrows bots buckets column columns contact conversion delta descriptor domain domains events
+    interval keypad keyset kinds label layers limit mentions messages model names namespace
+    nicknames owner packages pattern patterns payout people prefix projects reason rejections
+    relation rename resolved retries roles rooms routes rowset rules scale series solutions states
+    status subjects tables teams title titles topic_prefix topical totals units users valid
+    value_of versioning vision weights width windows words
+    """
+
+
+@pytest.mark.parametrize(
+    "name",
+    SENSIBLE.split(),
+)
+def test_sensible_names_are_the_authors_own(name: str) -> None:
+    assert load(aggregate(**COMPLETE, **{name: ("a",)})).broken == []
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda self, message: [],
+        staticmethod(lambda message: []),
+        classmethod(lambda cls: []),
+        property(lambda self: []),
+    ],
+)
+def test_methods_beside_the_right_name_are_the_authors_own(method: Any) -> None:
+    names = ("key", "row", "topic", "value", "resolution")
+    assert load(aggregate(**COMPLETE, **dict.fromkeys(names, method))).broken == []
 
 
 def test_two_plugins_with_one_ident() -> None:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, ClassVar, Literal, get_args
 
 from sqlalchemy import BigInteger, Column, Double, Index, MetaData, Table
@@ -318,8 +319,7 @@ def _check(plugin: Aggregate) -> None:
     for width in plugin.retention:
         if width not in plugin.resolutions:
             refuse(f"declares a retention for {width!r}, which is not one of its resolutions")
-    if type(plugin).rows is Aggregate.rows:
-        refuse("has no rows(self, message), which says what a message adds")
+    _check_rows(plugin, refuse)
 
 
 _SHAPES: Mapping[str, type] = {
@@ -333,24 +333,63 @@ _SHAPES: Mapping[str, type] = {
 _OPTIONAL = (*_SHAPES, "retention", "backlog_delta", "counts_messages", "rows")
 """What may be absent, so that a plugin that spells it in another way would count wrongly."""
 
+_SPELT = (*_OPTIONAL, "summary", "description", "version", "layout")
+"""What is told from its misspelling even where it is there. Not ``name``, without which nothing
+loads, nor ``contract``: ``names`` and ``contact`` are words of authors."""
+
 _ALIKE = 0.8
 """How much of two names is the same, from which on one is taken for a mistake of the other."""
 
 
 def _check_spelling(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
-    """Refuse names that are nearly those of the contract, where these are not used."""
-    own: set[str] = set()
+    """Refuse names that are nearly those of the contract."""
+    own: dict[str, Any] = {}
     for ancestor in type(plugin).__mro__:
         if ancestor not in Aggregate.__mro__:
-            own.update(vars(ancestor))
+            own = dict(vars(ancestor)) | own
     unused = [name for name in _OPTIONAL if name not in own]
-    for name in sorted(own):
+    for name, given in sorted(own.items(), key=lambda item: item[0]):
+        if name.startswith("_") or hasattr(Aggregate, name) or name in _SPELT:
+            continue
         similar = get_close_matches(name, unused, n=1, cutoff=_ALIKE)
-        if similar and not name.startswith("_"):
+        if similar:
             refuse(
                 f"has {name!r}, which nothing reads, and no {similar[0]!r}: write {similar[0]!r}, "
                 f"or _{name} where it is a name of your own"
             )
+        # A method may well be called row, or key.
+        is_method = hasattr(type(given), "__get__")
+        meant = next((known for known in _SPELT if _is_slip(name, known)), None)
+        if meant is not None and not is_method:
+            refuse(
+                f"has {name!r}, which nothing reads: write {meant!r}, "
+                f"or _{name} where it is a name of your own"
+            )
+
+
+def _is_slip(name: str, known: str) -> bool:
+    """Whether one letter is missing, too much, or wrong, but not the first: two in long names."""
+    blocks = SequenceMatcher(None, name, known, autojunk=False).get_matching_blocks()
+    wrong = max(len(name), len(known)) - sum(block.size for block in blocks)
+    return name[0] == known[0] and wrong <= max(1, len(known) // 6)
+
+
+def _check_rows(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
+    """Refuse ``rows`` that cannot be called with a message."""
+    if type(plugin).rows is Aggregate.rows:
+        refuse("has no rows(self, message), which says what a message adds")
+    rows: Any = plugin.rows
+    if not callable(rows):
+        refuse(f"declares rows = {rows!r:.80}: it must be a method, rows(self, message)")
+    if iscoroutinefunction(rows) or isasyncgenfunction(rows):
+        refuse("has rows that are async: nobody awaits them, write def rows(self, message)")
+    try:
+        signature(rows).bind(None)
+    except TypeError:
+        refuse("has rows that do not take one message: write def rows(self, message)")
+    except ValueError:
+        # Python does not know the parameters of what is written in C.
+        return
 
 
 def _check_shapes(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
