@@ -71,7 +71,7 @@ class Memory:
     def of(
         cls, connection: Connection, engine: Engine, lane: Lane, window: Window, given: Given
     ) -> Memory:
-        """Of a lane; other processes do not count now."""
+        """Of a lane, of a time behind its horizon; other processes do not count now."""
         claim = tables.claim.c
         mine = select(claim.identity, claim.timestamp).where(
             claim.lane == lane.id,
@@ -83,7 +83,7 @@ class Memory:
         found = {given.names[digest] for digest in claimed if digest in given.names}
         archived: Sums = {}
         for digest, when in given.digests.items():
-            if digest not in found:
+            if digest not in found and when < window.stop:
                 start = counted_window(when)
                 number, total = archived.get(start, (0, 0))
                 archived[start] = (number + 1, total ^ int.from_bytes(digest))

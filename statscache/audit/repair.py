@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
 from statscache import tables
 from statscache.archive import Archive, Window, read
+from statscache.audit.comparison import Doubts
 from statscache.audit.memory import Given, Memory, widened
 from statscache.audit.recount import Recount
 from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
+from statscache.audit.verify import claimed_among
 from statscache.engine import Engine
+from statscache.lanes import Lane
+from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset
 
@@ -24,14 +28,21 @@ log = logging.getLogger(__name__)
 _DAY = 86_400
 _ROWS_AT_ONCE = 5_000
 
+_NOT_YET = (
+    "the archive does not have yet all that it has counted, or that has just changed; "
+    "run 'statscache verify --repair' again in some minutes"
+)
+
 
 def repair(
     engine: Engine, archive: Archive, idents: Sequence[str], window: Window | None
 ) -> Generator[int, None, list[str]]:
     """Count ``idents`` anew in ``window``; gives how much was read, and returns what was repaired.
 
-    Their buckets of the window are replaced, in one transaction. Rows that are no buckets may come
-    of any time: those plugins are rebuilt as a whole, in a shadow.
+    Their buckets of the window are replaced, in one transaction for each lane; those that are not
+    over by what has been counted of them, unless the archive does not have it yet, which is logged
+    with what to do. Rows that are no buckets may come of any time: those plugins are rebuilt as a
+    whole, in a shadow.
 
     Where the archive has less than was counted, only those buckets are replaced of whose time it
     has exactly what was counted, and nothing is rebuilt.
@@ -47,45 +58,83 @@ def repair(
     others = _rebuild(engine, archive, [ident for ident in idents if ident not in bucketed])
     if not bucketed or window is None:
         return others
+    with engine.transaction() as connection:
+        lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
+        lane_of = _lanes_of(connection, bucketed)
+    repaired: list[str] = []
+    for number in sorted(set(lane_of.values())):
+        some = {ident: table for ident, table in bucketed.items() if lane_of[ident] == number}
+        repaired += yield from _repair_lane(engine, archive, lanes[number], some, window)
+    return [*others, *repaired]
+
+
+def _repair_lane(
+    engine: Engine,
+    archive: Archive,
+    lane: Lane,
+    bucketed: Mapping[str, AggregateTable],
+    window: Window,
+) -> Generator[int, None, list[str]]:
+    """Count anew what is behind the horizon of the lane, and of what is newer what it claims."""
     wide = widened(window, bucketed.values())
+    settled = _clamped(lane.horizon, wide)
+    datasets = engine.installed.datasets
     given = Given()
+    recent: list[Message] = []
     with Recount({ident: (datasets[ident], wide.start) for ident in bucketed}, {}) as scratch:
-        for piece in read(archive, wide.start, wide.stop):
-            if piece.missing:
-                log.error("the archive has gaps there: nothing is repaired")
-                return others
-            scratch.add(piece)
-            given.add(piece.messages)
-            yield piece.size
+        for start, stop in ((wide.start, settled), (settled, wide.stop)):
+            for piece in read(archive, start, stop):
+                if piece.missing:
+                    log.error("the archive has gaps there: nothing is repaired")
+                    return []
+                given.add(piece.messages)
+                if start < settled:
+                    scratch.add(piece)
+                else:
+                    recent += piece.messages
+                yield piece.size
         with engine.transaction(alone=True) as connection:
-            lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
-            seen: dict[int, Memory] = {}
+            lane = next((each for each in engine.lanes.all(connection) if each.id == lane.id), lane)
+            horizon = _clamped(lane.horizon, wide)
+            doubts = Doubts()
+            if settled < wide.stop:
+                claimed = claimed_among(connection, lane.id, recent, settled, doubts)
+                scratch.count(claimed, settled)
+            memory = Memory.of(connection, engine, lane, Window(wide.start, horizon), given)
+            lane_of = _lanes_of(connection, bucketed)
             repaired = []
             for ident, table in bucketed.items():
+                span = widened(window, [table])
                 objection = scratch.refusals.objection(connection, ident)
+                # What is claimed behind the horizon the memory knows.
+                open_from = max(span.start, horizon)
+                has_doubts = open_from < span.stop and doubts.touch(open_from, span.stop)
+                if has_doubts or lane_of.get(ident) != lane.id or horizon < settled:
+                    objection = objection or _NOT_YET
                 if objection:
                     log.error("%s is not counted anew: %s", ident, objection)
                     continue
                 row = connection.execute(
                     select(tables.plugin).where(tables.plugin.c.ident == ident)
                 ).one()
-                span = widened(window, [table])
-                lane = lanes[row.lane]
-                if span.stop > (lane.horizon or 0.0):
-                    log.warning("%s is counted anew when its bucket is over", ident)
-                    continue
-                if lane.id not in seen:
-                    seen[lane.id] = Memory.of(connection, engine, lane, wide, given)
-                kept = seen[lane.id].kept(table)
+                kept = memory.kept(table)
                 if _replace(connection, scratch, table, span, row.pruned_until, kept):
                     repaired.append(ident)
-            for number, memory in seen.items():
-                if not memory.lost:
-                    engine.lanes.set_counted(
-                        connection, lanes[number], window.start, window.stop, memory.archived
-                    )
+            if repaired and not memory.lost:
+                stop = min(window.stop, horizon)
+                engine.lanes.set_counted(connection, lane, window.start, stop, memory.archived)
             engine.note_changes(connection, repaired)
-    return [*others, *repaired]
+    return repaired
+
+
+def _lanes_of(connection: Connection, idents: Iterable[str]) -> dict[str, int]:
+    row = tables.plugin.c
+    query = select(row.ident, row.lane).where(row.ident.in_(list(idents)))
+    return {found.ident: found.lane for found in connection.execute(query)}
+
+
+def _clamped(horizon: float | None, window: Window) -> float:
+    return max(window.start, min(window.stop, horizon or 0.0))
 
 
 def mend(

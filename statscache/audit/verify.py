@@ -176,7 +176,7 @@ class Verification:
                     doubts.add(piece.window.start, piece.window.stop)
                 yield piece.window.stop, stop
             connection = stack.enter_context(self._database.begin())
-            claimed = _claimed(connection, lane.id, recent, settled, doubts)
+            claimed = claimed_among(connection, lane.id, recent, settled, doubts)
             scratch.count(claimed, settled)
             for subject in subjects:
                 refused = scratch.refusals.doubt(connection, subject.ident)
@@ -188,14 +188,17 @@ class Verification:
         yield stop, stop
 
 
-def _claimed(
+def claimed_among(
     connection: Connection,
     number: int,
     recent: Sequence[Message],
     settled: float,
     doubts: Doubts,
 ) -> list[Message]:
-    """Those of the messages from ``settled`` on that the lane has counted by now."""
+    """Those of the messages from ``settled`` on that the lane has counted by now.
+
+    Where that cannot be told, or the archive did not give what was counted, there are doubts.
+    """
     claim, late = tables.claim.c, tables.late.c
     lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)
     if lane is None:
