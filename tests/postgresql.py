@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -80,7 +81,9 @@ class Server:
         except psutil.NoSuchProcess:
             return
         for process in processes:
-            os.kill(process.pid, number)
+            # One that had nothing to do may have ended meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
 
 def administer(server: str, *statements: str) -> None:

@@ -165,7 +165,9 @@ def test_the_package_of_2015_is_told_of_and_used(
     assert "the volume of overwriting" in quiet.stdout
 
 
-@pytest.mark.parametrize("names", ["plugins = [Volume]", "plugins = []"])
+@pytest.mark.parametrize(
+    "names", ["plugins = [Volume]", pytest.param("plugins = []", marks=pytest.mark.long)]
+)
 def test_what_loads_in_place_of_ours_is_told_of(
     tmp_path: Path, new_database: Callable[[str], str], names: str
 ) -> None:

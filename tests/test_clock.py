@@ -74,13 +74,14 @@ def watermark(uri: str) -> float:
         return next(float(x.watermark or 0) for x in read_lanes(connection) if x.name == "main")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize(
     "jumps",
     [
         [2 * DAY, 0.0, -2 * DAY, 0.0],
         # Less than the overlap.
-        pytest.param([20.0, 0.0, -20.0, 0.0], marks=pytest.mark.long),
+        [20.0, 0.0, -20.0, 0.0],
     ],
 )
 def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(

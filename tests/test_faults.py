@@ -195,6 +195,7 @@ def test_a_thread_that_ends(tmp_path: Path, migrated_uri: str, thread: str) -> N
         assert hub.process.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> None:
     config = {
