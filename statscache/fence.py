@@ -106,7 +106,8 @@ class Fence:
     def note(self, error: BaseException) -> None:
         """A statement raised this."""
         self._errors.append(error)
-        self.is_lost |= isinstance(error, _OF_THE_DATABASE)
+        # The bare class is for what the server has not said: that it is gone.
+        self.is_lost |= isinstance(error, _OF_THE_DATABASE) or type(error) is psycopg2.DatabaseError
 
     def note_close(self) -> None:
         """The connection is closed."""

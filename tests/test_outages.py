@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -70,6 +70,25 @@ class Swallowing(BasePlugin):
             except Exception:
                 session.rollback()
         self.seen.clear()
+
+
+class CrashingModel(BaseModel):
+    __tablename__ = "data_crashing"
+
+
+class Crashing(BasePlugin):
+    """Is at work when the server crashes."""
+
+    name, summary, description = "crashing", "crashing", "For tests."
+    model = CrashingModel
+    crash: ClassVar[Callable[[], Any]]
+
+    def process(self, message: dict[str, Any]) -> None:
+        pass
+
+    def update(self, session: Any) -> None:
+        type(self).crash()
+        session.add(CrashingModel(timestamp=datetime(2023, 1, 1)))
 
 
 @pytest.fixture
@@ -414,6 +433,37 @@ def test_a_postgresql_that_goes_away_and_comes_back(tmp_path: Path, archive: Dat
             reasons = {row[2] for row in table(server.uri, "statscache_rejected") if not row[1]}
             assert any(reason.startswith("dropped: the buffer was full") for reason in reasons)
             assert hub.stop() < 10
+
+
+@pytest.mark.long
+def test_a_postgresql_that_goes_away_in_the_turn_of_a_plugin() -> None:
+    installed = discovery.load([(Source("test", "elsewhere", "1"), lambda: Crashing)], {})
+    stream = batches(3)
+    batch = next(stream)
+    with Server() as server:
+        upgrade(server.uri)
+        engine = Engine(Database(server.uri), installed)
+        engine.open()
+        for _ in range(2):
+            # In its turn again, before it has had a good one.
+            Crashing.crash = staticmethod(server.stop)
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    engine.count(batch)
+            server.start()
+        Crashing.crash = staticmethod(lambda: None)
+        assert engine.count(batch).counted == 3
+        assert len(table(server.uri, "data_crashing")) == 1
+        assert {row[2] for row in table(server.uri, "statscache_plugin")} == {"active"}
+        # It has shown that it does no harm.
+        Crashing.crash = staticmethod(lambda: (server.stop(), server.start()))
+        batch = next(stream)
+        with pytest.raises(DatabaseUnavailable):
+            engine.count(batch)
+        Crashing.crash = staticmethod(lambda: None)
+        assert engine.count(batch).counted == 3
+        assert {row[2] for row in table(server.uri, "statscache_plugin")} == {"active"}
+        engine.close()
 
 
 @pytest.mark.long
