@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from statscache.classics import ClassicRunner, blames_plugin
 from statscache.definitions import shadow_table
 from statscache.errors import is_interrupt
 from statscache.fold import Folder, Partial
+from statscache.losses import Losses
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
 from statscache.rejections import Rejection
@@ -64,6 +65,7 @@ class Crew:
             What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
             gets what is older than his own history: the archive does not give it to him either.
         watch: that sees to the time of the aggregates; absent, nobody does.
+        losses: in whose turns the connection was lost; absent, nobody asks.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Crew:
         backend: str,
         floor: float | None = None,
         watch: Watch | None = None,
+        losses: Losses | None = None,
     ) -> None:
         self._watch = watch or Watch()
+        self._losses = losses or Losses()
         self.seats = {seat.ident: seat for seat in seats}
         self.runners = [runner for runner, _ in runners]
         self.sinces_of_runners = [since for _, since in runners]
@@ -109,6 +113,30 @@ class Crew:
         topics = {topic for folder in self.folders for topic in folder.plugin.topics}
         return EVERYTHING if "#" in topics else tuple(sorted(topics))
 
+    def count(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        written: Written,
+        rejections: list[Rejection],
+        start: float | None = None,
+    ) -> None:
+        """Let all of them count ``messages``; ``start`` is that of :meth:`fold`.
+
+        Raises:
+            PluginFault: one of them spoilt the transaction.
+        """
+        turn = self._turn()
+        partials = self._fold_within(turn, messages, rejections, start)
+        slowest = turn.slowest()
+        if slowest is not None:
+            # While it folded, the server may have grown tired of waiting for a statement.
+            idents, seconds = slowest
+            with self._losses.turn(connection, idents, len(messages), seconds):
+                connection.execute(select(1))
+        self.write(connection, partials, written, len(messages))
+        self.run_classics(connection, messages, written, rejections, start)
+
     def fold(
         self, messages: Sequence[Message], rejections: list[Rejection], start: float | None = None
     ) -> list[Partial]:
@@ -120,8 +148,19 @@ class Crew:
         Raises:
             PluginTooSlow: one of them does not come to an end.
         """
+        return self._fold_within(self._turn(), messages, rejections, start)
+
+    def _turn(self) -> Turn:
+        return Turn([folder.idents for folder in self.folders])
+
+    def _fold_within(
+        self,
+        turn: Turn,
+        messages: Sequence[Message],
+        rejections: list[Rejection],
+        start: float | None,
+    ) -> list[Partial]:
         partials: list[Partial] = [{} for _ in self.folders]
-        turn = Turn([folder.idents for folder in self.folders])
         if self.folders:
             self._watch.run(turn, lambda: self._fold(messages, partials, rejections, start, turn))
         return partials
@@ -160,14 +199,26 @@ class Crew:
                     plugin = written_by(self.folders[number].idents)
                     rejections.append(Rejection.by_plugin(message, plugin, error))
 
-    def write(self, connection: Connection, partials: Iterable[Partial], written: Written) -> None:
-        """Upsert the rows of ``partials``, each plugin in a savepoint of its own."""
+    def write(
+        self,
+        connection: Connection,
+        partials: Iterable[Partial],
+        written: Written,
+        size: int = 1,
+    ) -> None:
+        """Upsert the rows of ``partials``, each plugin in a savepoint of its own.
+
+        ``size`` is the number of messages that they were made of.
+        """
         for folder, partial in zip(self.folders, partials, strict=True):
             if not partial:
                 continue
             changed = []
             try:
-                with connection.begin_nested():
+                with (
+                    self._losses.turn(connection, folder.idents, size),
+                    connection.begin_nested(),
+                ):
                     for table, rows in folder.tables(partial):
                         kept = self._unpruned(table, rows)
                         if self._upserts[table.ident].run(connection, kept):
@@ -194,19 +245,20 @@ class Crew:
         in_order = sorted(messages, key=lambda message: message.timestamp)
         first = self._first(start)
         for runner, since in zip(self.runners, self.sinces_of_runners, strict=True):
-            runner.launch(connection)
             theirs = in_order
             if since is not None and since > first:
                 theirs = [m for m in in_order if not first <= m.timestamp < since]
-            try:
-                with connection.begin_nested():
-                    rejections += runner.process(theirs)
-                    if runner.update(connection):
-                        written.changed.append(runner.ident)
-            except BaseException as error:
-                # What SQLAlchemy makes of a connection that was given up hides the cause.
-                _blame(written, (runner.ident,), runner.fault or error)
-                runner.renew()
+            with self._losses.turn(connection, (runner.ident,), len(theirs)):
+                runner.launch(connection)
+                try:
+                    with connection.begin_nested():
+                        rejections += runner.process(theirs)
+                        if runner.update(connection):
+                            written.changed.append(runner.ident)
+                except BaseException as error:
+                    # What SQLAlchemy makes of a connection that was given up hides the cause.
+                    _blame(written, (runner.ident,), runner.fault or error)
+                    runner.renew()
 
     def count_again(self, connection: Connection, ident: str, message: Message) -> str | None:
         """Count a message that was rejected for ``ident``, for that alone; gives why it cannot be.

@@ -26,7 +26,7 @@ from statscache.classics import blames_plugin
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.crew import Crew, Written, written_by
 from statscache.database import Database, create_missing, is_unavailable
-from statscache.errors import InvalidMessage, PluginFault, described
+from statscache.errors import DatabaseUnavailable, InvalidMessage, PluginFault, described
 from statscache.held import Held
 from statscache.lanes import (
     MAIN,
@@ -38,6 +38,7 @@ from statscache.lanes import (
     counted_window,
     new_batch,
 )
+from statscache.losses import Losses
 from statscache.message import Message, decode
 from statscache.people import people_of
 from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
@@ -142,8 +143,14 @@ class Engine:
         backend = database.backend
         self.lanes = Lanes(backend)
         self.watch = Watch(time_limit)
+        self._losses = Losses()
         self.roster = Roster(
-            installed, self.lanes, epoch, has_history=has_history, watch=self.watch
+            installed,
+            self.lanes,
+            epoch,
+            has_history=has_history,
+            watch=self.watch,
+            losses=self._losses,
         )
         self._rejections = RejectionLog(backend, rejected_bytes)
         self._late = Upsert(tables.late, backend, {})
@@ -202,17 +209,28 @@ class Engine:
             for dataset in self.installed.datasets.values()
             if dataset.source.distribution != BUNDLED_DISTRIBUTION
         ]
-        with self.database.begin() as connection:
-            # Another hub may be starting too.
-            self.lanes.exclude(connection)
-            for name in create_missing(connection, others):
-                log.info("created the table %s", name)
-            self.roster.settle(connection)
-            self._forget_hidden(connection)
+        self._losses.begin()
+        try:
+            with self.database.begin() as connection:
+                # Another hub may be starting too.
+                self.lanes.exclude(connection)
+                for name in create_missing(connection, others):
+                    log.info("created the table %s", name)
+                self.roster.settle(connection)
+                self._forget_hidden(connection)
+        except BaseException as error:
+            fault = self._give_up(error)
+            if fault is None:
+                raise
+            # It has no lane yet out of which it could be set apart.
+            log.error("%s: %s", ", ".join(fault.idents), fault)
+            self.roster.ask_no_more(fault.idents)
+            raise fault from error
         with self.transaction() as connection:
             for crew in self._crews.values():
                 for runner in crew.runners:
-                    runner.launch(connection)
+                    with self._losses.turn(connection, (runner.ident,), 0):
+                        runner.launch(connection)
         self.join_complete()
         self.is_open = True
         log.info("the schema of the database is %s", migrations.HEAD)
@@ -240,9 +258,7 @@ class Engine:
                 with self._transaction(alone=alone) as connection:
                     yield connection
             except BaseException as error:
-                fault = self._fault(error)
-                for runner in self.roster.runners.values():
-                    runner.roll_back()
+                fault = self._give_up(error)
                 if fault is None:
                     raise
                 self.set_apart(fault)
@@ -256,6 +272,7 @@ class Engine:
             raise RuntimeError("a transaction of the engine cannot begin inside another one")
         self._is_busy = True
         self._revised.clear()
+        self._losses.begin()
         try:
             with self.database.begin() as connection:
                 self._connection = connection
@@ -273,13 +290,23 @@ class Engine:
             self._is_busy = False
             self._connection = None
 
+    def _give_up(self, error: BaseException) -> PluginFault | None:
+        """Forget what a failed transaction did; gives whose fault it is."""
+        fault = self._fault(error)
+        for runner in self.roster.runners.values():
+            runner.roll_back()
+        return fault
+
     def _fault(self, error: BaseException) -> PluginFault | None:
         """Whose fault an exception is that a transaction has ended with."""
         if isinstance(error, PluginFault):
             return error
         # What follows on a connection that was given up hides the cause.
         faults = (runner.fault for runner in self.roster.runners.values())
-        return next((fault for fault in faults if fault is not None), None)
+        fault = next((fault for fault in faults if fault is not None), None)
+        if fault is None and isinstance(error, DatabaseUnavailable):
+            return self._losses.judge(error)
+        return fault
 
     def set_apart(self, fault: PluginFault) -> None:
         """Let a plugin that spoilt a transaction rest in a lane of its own.
@@ -413,8 +440,8 @@ class Engine:
             if not self.lanes.claim_partial(connection, lane, folded.digests, batch):
                 return False
             written = Written()
-            crew.write(connection, folded.partials, written)
             size, rejections = len(folded.digests), folded.rejections
+            crew.write(connection, folded.partials, written, size)
             if not self._settle(
                 connection, lane, crew, written, (batch,), rejections, size, outcome
             ):
@@ -569,7 +596,10 @@ class Engine:
             for runner, since in zip(crew.runners, crew.sinces_of_runners, strict=True):
                 first = max(start, since or 0.0)
                 try:
-                    with connection.begin_nested():
+                    with (
+                        self._losses.turn(connection, (runner.ident,), 0),
+                        connection.begin_nested(),
+                    ):
                         runner.revert(connection, first)
                 except BaseException as error:
                     if not blames_plugin(error):
@@ -893,8 +923,7 @@ class Engine:
         """Write what ``new`` adds; False if nobody in the lane could."""
         written = Written()
         rejections: list[Rejection] = []
-        crew.write(connection, crew.fold(new, rejections, start), written)
-        crew.run_classics(connection, new, written, rejections, start)
+        crew.count(connection, new, written, rejections, start)
         return self._settle(connection, lane, crew, written, batches, rejections, len(new), outcome)
 
     def _note(self, outcome: Outcome, given: int, new: int) -> None:

@@ -28,6 +28,7 @@ from statscache.definitions import (
     swap,
 )
 from statscache.lanes import MAIN, ORDERED, Lane, Lanes, counted_window
+from statscache.losses import Losses
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.rejections import forget
@@ -56,6 +57,7 @@ class Roster:
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive from which history can be filled in.
         watch: that sees to the time of the plugins.
+        losses: in whose turns the connection was lost.
 
     Attributes:
         runners: of the classic plugins, by ident.
@@ -70,6 +72,7 @@ class Roster:
         *,
         has_history: bool,
         watch: Watch | None = None,
+        losses: Losses | None = None,
     ) -> None:
         self.installed = installed
         self.has_history = has_history
@@ -78,6 +81,9 @@ class Roster:
         self._failing: set[str] = set()
         self.forced: frozenset[str] = frozenset()
         self._watch = watch
+        self._losses = losses or Losses()
+        # Classic plugins that cannot be asked which rows they have.
+        self._unasked: set[str] = set()
         made = (ClassicRunner(make, watch) for make in installed.classics)
         self.runners = {runner.ident: runner for runner in made}
         for ident, runner in self.runners.items():
@@ -569,7 +575,12 @@ class Roster:
             both = (lanes[number], homes.get(lanes[number].joins or ""))
             floor = min((x.since for x in both if x and x.since is not None), default=None)
             crews[number] = Crew(
-                seats.get(number, []), runners.get(number, []), backend, floor, self._watch
+                seats.get(number, []),
+                runners.get(number, []),
+                backend,
+                floor,
+                self._watch,
+                self._losses,
             )
         return crews
 
@@ -650,6 +661,10 @@ class Roster:
             start = max(start, time.time() - backlog_delta.total_seconds())
         return max(0.0, start // _DAY * _DAY)
 
+    def ask_no_more(self, idents: Iterable[str]) -> None:
+        """Take it that these classic plugins have no rows: asked, they spoil the transaction."""
+        self._unasked.update(idents)
+
     def _begin(self, connection: Connection, dataset: Dataset) -> float:
         """Where the history of a classic plugin begins: it may have rows from earlier times."""
         runner = self.runners[dataset.ident]
@@ -659,10 +674,13 @@ class Roster:
             .select_from(tables.plugin)
             .where(tables.plugin.c.ident == dataset.ident)
         )
-        if is_known:
+        if is_known or dataset.ident in self._unasked:
             return since
         try:
-            with connection.begin_nested():
+            with (
+                self._losses.turn(connection, (dataset.ident,), 0),
+                connection.begin_nested(),
+            ):
                 return runner.begin(connection, since)
         except BaseException as error:
             if not blames_plugin(error):

@@ -31,6 +31,9 @@ _LONGEST_INTERVAL = 0.25
 _PATIENCE = 5.0
 """Seconds after which a plugin is named in the log."""
 
+_NOTABLE = 1.0
+"""Seconds that a plugin takes for a batch at least for the database to have grown tired of it."""
+
 _GRACE = 10.0
 """Seconds that a plugin whose time is up may take to end; no more than it had."""
 
@@ -86,6 +89,11 @@ class Turn:
         self.ended_at = 0.0
         self.raised = False
         self.is_given_up = False
+
+    def slowest(self) -> tuple[tuple[str, ...], float] | None:
+        """The idents of the plugin that took longest, and its seconds; None: nobody took long."""
+        seconds, number = max(((s, n) for n, s in self.seconds.items()), default=(0.0, 0))
+        return (self.names[number], seconds) if seconds >= _NOTABLE else None
 
     def describe(self, number: int) -> str:
         """The plugin, and what it is at."""

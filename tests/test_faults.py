@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from statscache.app import create_app
 from tests.commands import call
 from tests.conftest import table
 from tests.distributions import distribute
 from tests.hub import Hub, wait_until
+from tests.world import execute
 
 FAULTY = '''
 import ctypes
@@ -70,13 +72,19 @@ class Meddling(BasePlugin):
     name, summary, description = "meddling", "meddles", "For tests."
     model = MeddlingModel
     rolls_back = False
+    ends_session = False
 
     def process(self, message):
+        self.ends_session |= bool(message["msg"].get("end"))
+        if message["msg"].get("linger"):
+            time.sleep(2)
         self.rolls_back = bool(message["msg"].get("rollback"))
 
     def update(self, session):
         if self.rolls_back:
             session.execute(sa.text("ROLLBACK"))
+        if self.ends_session:
+            session.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
 class KillingModel(BaseModel):
@@ -232,6 +240,29 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         assert states(migrated_uri)["sleeping-1d"] == "failing"
         assert states(migrated_uri)["leaving-1d"] == "active"
         assert hub.stop() < 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("fault", ["end", "linger"])
+def test_a_plugin_that_makes_the_server_end_the_session(
+    tmp_path: Path, migrated_uri: str, fault: str
+) -> None:
+    name = make_url(migrated_uri).database
+    execute(migrated_uri, f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1s'")
+    config = {"statscache.producer.frequency": timedelta(seconds=0.1)}
+    with Hub(tmp_path, migrated_uri, **config) as hub:
+        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
+        hub.environment["PYTHONPATH"] = str(folder)
+        hub.start()
+        hub.publish(raw(**{fault: True}))
+        hub.publish(raw())
+        wait_until(lambda: counted(migrated_uri) == 2, "the others go on", hub.log)
+        assert states(migrated_uri)["meddling"] == "failing"
+        assert {*states(migrated_uri).values()} == {"active", "failing"}
+        status = call(tmp_path, "status", uri=migrated_uri).stdout
+        assert "the connection to the database was lost in its turn, twice in a row" in status
+        assert "lost in the turn of meddling" in hub.log.read_text()
 
 
 @pytest.mark.long

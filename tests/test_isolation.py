@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from statscache.audit.verify import Verification
 from statscache.database import Database
 from statscache.engine import Engine
+from statscache.errors import DatabaseUnavailable
 from statscache.fence import is_end, written
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
@@ -284,6 +285,156 @@ def test_a_classic_plugin_that_meddles_is_blamed_alone(
     assert len(table(migrated_uri, "isolation_meddling")) == 1
     assert plugin(migrated_uri, "meddling")["state"] == "active"
     assert hits(migrated_uri) == 4
+
+
+class Tiring(Aggregate):
+    """Takes its time in the midst of the transaction."""
+
+    name, summary, description = "tiring", "tires the server", "For tests."
+    values = (Value("hits"),)
+    resolutions = (timedelta(days=1),)
+
+    def rows(self, message: Message) -> list[tuple[int]]:
+        time.sleep(message.msg.get("sleep", 0))
+        return []
+
+
+def end_session(session: Any) -> None:
+    session.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+ENDING: dict[str, Callable[[Any], Any]] = {
+    "by a statement": end_session,
+    "passing over it": quietly(end_session),
+    "through the driver": lambda session: (
+        driver(session).cursor().execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    ),
+    "asleep": lambda _session: time.sleep(1.5),
+}
+
+
+def limit_idleness(uri: str) -> None:
+    name = sa.engine.make_url(uri).database
+    execute(uri, f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1s'")
+
+
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
+@pytest.mark.parametrize("backend", ["postgresql"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(x, marks=[pytest.mark.long] * (x == "asleep")) for x in ENDING]
+)
+def test_a_classic_plugin_that_ends_the_session_is_set_apart(
+    open_engine: Opener, migrated_uri: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Meddling.meddle = staticmethod(ENDING[how])
+    limit_idleness(migrated_uri)
+    engine = open_engine(Hits, Meddling, Noting)
+    batch = [message(timestamp=NOON)]
+    # It may have been the database, which is waited for.
+    with pytest.raises(DatabaseUnavailable):
+        engine.count(batch)
+    assert "was lost in the turn of meddling" in caplog.text
+    assert plugin(migrated_uri, "meddling")["state"] == "active"
+    assert engine.count(batch).counted == 1
+    row = plugin(migrated_uri, "meddling")
+    assert (row["lane_name"], row["state"]) == ("apart meddling", "failing")
+    assert "was lost in its turn, twice in a row" in row["error"]
+    assert engine.count([message(timestamp=NOON + 1)]).counted == 1
+    assert (hits(migrated_uri), len(table(migrated_uri, "isolation_noting"))) == (2, 2)
+    # When it does so again after its rest, nobody waits.
+    execute(migrated_uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    assert engine.count([message(timestamp=NOON + 2)]).counted == 1
+    Meddling.meddle = staticmethod(lambda _session: None)
+    execute(migrated_uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    assert engine.count([message(timestamp=NOON + 3)]).counted == 1
+    assert plugin(migrated_uri, "meddling")["state"] == "active"
+    assert len(table(migrated_uri, "isolation_meddling")) == 1
+
+
+class AskedModel(BaseModel):
+    __tablename__ = "isolation_asked"
+
+
+class Asked(Noting):
+    name = "asked"
+    model = AskedModel
+    answer: ClassVar[Callable[[Any], Any]]
+
+    def latest(self, session: Any) -> Any:
+        type(self).answer(session)
+
+
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
+@pytest.mark.parametrize(
+    ("backend", "answer"),
+    [
+        ("sqlite", MEDDLING["closes through the driver"]),
+        ("postgresql", MEDDLING["closes through the driver"]),
+        ("postgresql", end_session),
+    ],
+)
+def test_a_classic_plugin_that_ends_the_session_before_it_has_a_lane(
+    open_engine: Opener, migrated_uri: str, answer: Callable[[Any], Any]
+) -> None:
+    Asked.answer = staticmethod(answer)
+    if answer is end_session:
+        installed = discovery.load([(Source("t", "t", "1"), lambda: (Hits, Asked))], {})
+        engine = Engine(Database(migrated_uri), installed, has_history=True)
+        with pytest.raises(DatabaseUnavailable):
+            engine.open()
+        engine.open()
+    else:
+        engine = open_engine(Hits, Asked, has_history=True)
+    assert engine.count([message(timestamp=NOON)]).counted == 1
+    engine.flow()
+    assert (hits(migrated_uri), len(table(migrated_uri, "isolation_asked"))) == (1, 1)
+    engine.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_an_aggregate_that_the_server_does_not_wait_for(
+    open_engine: Opener, migrated_uri: str
+) -> None:
+    limit_idleness(migrated_uri)
+    engine = open_engine(Hits, Noting, Tiring, seconds=60.0)
+    batch = [message(timestamp=NOON, msg={"sleep": 2})]
+    with pytest.raises(DatabaseUnavailable):
+        engine.count(batch)
+    assert engine.count(batch).counted == 1
+    row = plugin(migrated_uri, "tiring-1d")
+    assert (row["lane_name"], row["state"]) == ("apart tiring-1d", "failing")
+    assert "idle_in_transaction_session_timeout" in row["error"]
+    assert row["retry_at"] - time.time() > 20
+    assert plugin(migrated_uri, "noting")["state"] == "active"
+    assert hits(migrated_uri) == 1
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_plugin_is_suspected_until_it_has_come_through_as_much(
+    open_engine: Opener, migrated_uri: str
+) -> None:
+    engine = open_engine(Meddling)
+    many = [message(timestamp=NOON + number) for number in range(3)]
+    few = [message(timestamp=NOON + 10)]
+
+    def is_lost(batch: list[Message], how: str | None) -> bool:
+        Meddling.meddle = staticmethod(ENDING[how] if how else lambda _session: None)
+        try:
+            engine.count(batch)
+        except DatabaseUnavailable:
+            return True
+        return False
+
+    assert is_lost(many, "by a statement")
+    assert not is_lost(many, None)
+    # That was that: the next time may be an accident again.
+    many = [message(timestamp=NOON + 20 + number) for number in range(3)]
+    assert is_lost(many, "by a statement")
+    assert not is_lost(few, None)
+    assert plugin(migrated_uri, "meddling")["state"] == "active"
+    assert not is_lost(many, "by a statement")
+    assert plugin(migrated_uri, "meddling")["state"] == "failing"
 
 
 class OnceModel(BaseModel):

@@ -1,0 +1,97 @@
+"""In whose turn the connection to the database is lost: twice in a row is no accident.
+
+A plugin may make the server end the session that all share: by a statement, or because it lets the
+server wait for the next one for longer than ``idle_in_transaction_session_timeout``. To whoever
+uses the connection that looks like a database that goes away, which is to be waited for. But a
+database does not choose whose turn it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from statscache.errors import DatabaseUnavailable, PluginFault
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Loss:
+    """The turn in which a transaction lost its connection."""
+
+    idents: tuple[str, ...]
+    size: int
+    seconds: float
+
+
+class Losses:
+    """The plugins in whose turns the connection was lost last."""
+
+    def __init__(self) -> None:
+        # Of each suspect, the messages that it has to come through to be trusted again.
+        self._suspects: dict[tuple[str, ...], int] = {}
+        self._lost: _Loss | None = None
+
+    def begin(self) -> None:
+        """Whatever follows is in another transaction."""
+        self._lost = None
+
+    @contextmanager
+    def turn(
+        self, connection: Connection, idents: tuple[str, ...], size: int, seconds: float = 0.0
+    ) -> Iterator[None]:
+        """Around all that a plugin does with ``connection``, and one statement of ours behind it.
+
+        Args:
+            connection: of the transaction.
+            idents: of the plugin.
+            size: how many messages it is given.
+            seconds: that it has taken before.
+        """
+        began = time.monotonic() - seconds
+        try:
+            yield
+        finally:
+            if not connection.invalidated:
+                self._clear(idents, size)
+            elif self._lost is None:
+                self._lost = _Loss(idents, size, time.monotonic() - began)
+
+    def judge(self, error: DatabaseUnavailable) -> PluginFault | None:
+        """Whose fault it is that a transaction has ended with ``error``; None: the database's."""
+        if self._lost is None:
+            return None
+        lost = self._lost
+        # A suspect to the end of its next good turn, so that its next loss is told at once.
+        is_suspected = lost.idents in self._suspects
+        self._suspects[lost.idents] = lost.size
+        if is_suspected:
+            return PluginFault(
+                "the connection to the database was lost in its turn, twice in a row, now after "
+                f"{lost.seconds:.0f} s ({error}): it ends the session by a statement, or takes "
+                "longer than idle_in_transaction_session_timeout of the server",
+                lost.idents,
+                lost.seconds,
+            )
+        log.warning(
+            "the connection to the database was lost in the turn of %s, after %.0f s: "
+            "if it is lost there again, the plugin is set apart",
+            ", ".join(lost.idents),
+            lost.seconds,
+        )
+        return None
+
+    def _clear(self, idents: tuple[str, ...], size: int) -> None:
+        # As many messages as it was given then: few may do no harm where many do, and live ones
+        # come in between two tries of a slice of the archive.
+        remaining = self._suspects.get(idents, 0) - max(size, 1)
+        if remaining > 0:
+            self._suspects[idents] = remaining
+        else:
+            self._suspects.pop(idents, None)
