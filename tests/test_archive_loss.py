@@ -13,6 +13,7 @@ import pytest
 from statscache.archive import FileArchive, Window
 from statscache.audit.background import Audit
 from statscache.audit.repair import repair
+from statscache.audit.verdict import iso
 from statscache.catchup import CatchUp
 from statscache.database import Database
 from statscache.engine import Engine
@@ -240,7 +241,10 @@ def test_verify_mends_the_day_that_is_not_over(place: Place) -> None:
         execute(place.uri, f"UPDATE {name} SET volume = volume + 7 WHERE {newest}")
     assert place.rows() != before
     code, said = place.call("verify", "--repair", *IDENTS)
-    assert code == 0, said
+    # Nothing differs any more, and that one is missing still.
+    assert code == 3, said
+    after = said.partition("After the repair:")[2]
+    assert ("DIFFER" in after, "not filled in yet from " in after) == (False, True), said
     assert place.rows() == before
     # What has been counted of it is counted once still.
     place.count(live, *HISTORY[-1:])
@@ -262,3 +266,29 @@ def test_the_day_that_is_not_over_waits_for_what_the_archive_does_not_have_yet(
     engine.close()
     assert "run 'statscache verify --repair' again in some minutes" in caplog.text
     assert place.rows() == wrong
+
+
+def test_what_is_not_filled_in_yet_is_not_well(tmp_path: Path, migrated_uri: str) -> None:
+    place = Place(tmp_path, migrated_uri)
+    place.configure()
+    write(place.archive, HISTORY[:300])
+    assert place.call("backfill")[0] == 0
+    # Catching up has failed since then.
+    write(place.archive, HISTORY)
+    code, said = place.call("verify", *IDENTS)
+    assert (code, "DIFFER" in said) == (3, False), said
+    for ident in IDENTS:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{ident}: ")]
+        assert f"not filled in yet from {iso(HISTORY[300].timestamp)} on" in line
+    # Of what is earlier nothing is missing.
+    code, said = place.call("verify", "volume-1d", "--stop", str(TODAY - 3 * DAY))
+    assert (code, "not filled in" in said) == (0, False), said
+    assert place.call("backfill")[0] == 0
+    code, said = place.call("verify", *IDENTS)
+    assert (code, "not filled in" in said) == (0, False), said
+
+
+def test_where_nothing_was_compared_it_is_not_well(place: Place) -> None:
+    code, said = place.call("verify", "volume-1d", "--stop", "2001-01-01")
+    assert code == 3, said
+    assert "volume-1d: not compared: it covers nothing of this time" in said

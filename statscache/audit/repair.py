@@ -98,7 +98,7 @@ def _repair_lane(
             horizon = _clamped(lane.horizon, wide)
             doubts = Doubts()
             if settled < wide.stop:
-                claimed = claimed_among(connection, lane.id, recent, settled, doubts)
+                claimed, _ = claimed_among(connection, lane.id, recent, settled, doubts)
                 scratch.count(claimed, settled)
             memory = Memory.of(connection, engine, lane, Window(wide.start, horizon), given)
             lane_of = _lanes_of(connection, bucketed)

@@ -44,9 +44,10 @@ class Verdict:
             not give, what has been counted.
         more: differences beyond :data:`MOST_DIFFERENCES`, which are only counted.
         days: of the differences, the starts in UTC, UNIX seconds; none where rows are no buckets.
+        unfilled: since when the archive has messages that have not been counted yet, UNIX seconds;
+            None where everything has been.
         skipped: why nothing was compared.
-        waits: whether something could not be compared for now, since the archive does not have it
-            yet, or did not give it.
+        waits: whether something could not be compared for now, or is not filled in yet.
         refused: why what was counted anew says nothing: see :mod:`statscache.guards`.
     """
 
@@ -59,6 +60,7 @@ class Verdict:
     undecided: int = 0
     more: int = 0
     days: set[int] = field(default_factory=set)
+    unfilled: float | None = None
     skipped: str = ""
     waits: bool = False
     refused: str = ""

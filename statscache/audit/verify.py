@@ -114,7 +114,7 @@ class Verification:
             lane = lanes.get(row.lane) if row is not None else None
             reason = _reason_to_skip(row, lane)
             if reason or lane is None:
-                self.verdicts.append(Verdict(ident, skipped=reason))
+                self.verdicts.append(Verdict(ident, skipped=reason, waits=True))
                 continue
             subject = self._subject(self._installed.datasets[ident], row, lane)
             if subject.needs_all and not self._history:
@@ -151,9 +151,11 @@ class Verification:
         doubts = Doubts()
         for window in self._lacking.get(lane.id, ()):
             doubts.add(window.start, window.stop)
+        missing: list[Window] = []
         if lane.joins is not None:
             # Its history is still being filled in.
-            stop = min(stop, lane.watermark or 0.0)
+            missing.append(Window(lane.watermark or 0.0, math.inf))
+            stop = min(stop, missing[0].start)
             doubts.add(stop, math.inf)
         settled = min(stop, lane.horizon or lane.since or 0.0)
         with ExitStack() as stack:
@@ -167,6 +169,7 @@ class Verification:
                 self.messages += piece.size
                 if piece.missing:
                     doubts.add(piece.window.start, piece.window.stop)
+                    missing.append(piece.window)
                 yield piece.window.stop, stop
             recent: list[Message] = []
             for piece in read(self._archive, max(start, settled), stop):
@@ -174,17 +177,20 @@ class Verification:
                 self.messages += piece.size
                 if piece.missing:
                     doubts.add(piece.window.start, piece.window.stop)
+                    missing.append(piece.window)
                 yield piece.window.stop, stop
             connection = stack.enter_context(self._database.begin())
-            claimed = claimed_among(connection, lane.id, recent, settled, doubts)
+            claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, doubts)
             scratch.count(claimed, settled)
             for subject in subjects:
                 refused = scratch.refusals.doubt(connection, subject.ident)
-                self.verdicts.append(
-                    Verdict(subject.ident, refused=refused)
-                    if refused
-                    else Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
-                )
+                if refused:
+                    self.verdicts.append(Verdict(subject.ident, refused=refused))
+                    continue
+                verdict = Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
+                verdict.unfilled = _unfilled(subject, unclaimed, missing)
+                verdict.waits |= verdict.unfilled is not None
+                self.verdicts.append(verdict)
         yield stop, stop
 
 
@@ -194,36 +200,66 @@ def claimed_among(
     recent: Sequence[Message],
     settled: float,
     doubts: Doubts,
-) -> list[Message]:
-    """Those of the messages from ``settled`` on that the lane has counted by now.
+) -> tuple[list[Message], list[Message]]:
+    """Those of the messages from ``settled`` on that the lane has counted by now, and the others.
 
-    Where that cannot be told, or the archive did not give what was counted, there are doubts.
+    Copies of what it has counted are neither. Where it cannot be told, or the archive did not give
+    what was counted, there are doubts.
     """
     claim, late = tables.claim.c, tables.late.c
     lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)
     if lane is None:
         doubts.add(0.0, math.inf)  # it has joined another one meanwhile
-        return []
+        return [], []
     horizon = max(lane.horizon or 0.0, settled)
     query = select(claim.identity, claim.timestamp).where(
         claim.lane == number, claim.timestamp >= (lane.since or 0.0)
     )
     claims = {bytes(digest): when for digest, when in connection.execute(query)}
-    counted = []
+    known: set[bytes] = set()
+    counted, others = [], []
     for message in recent:
         digests = (claim_digest(message.identity), *content_digests(message))
         found = [digest for digest in digests if claims.pop(digest, None) is not None]
         if message.timestamp < horizon - 2 * RESTAMPING or found:
             counted.append(message)
+            known.update(digests)
         elif message.timestamp < horizon + 2 * RESTAMPING and lane.horizon is not None:
             # Its claim may have been pruned, under another time.
             doubts.add(message.timestamp, message.timestamp)
+        elif known.isdisjoint(digests):
+            others.append(message)
     for when in claims.values():
         # Behind the horizon only those are claimed still that the archive has lost.
         doubts.add(when, when)
     for when in connection.scalars(select(late.timestamp).where(late.lane == number)):
         doubts.add(when, when)
-    return counted
+    return counted, others
+
+
+def _unfilled(
+    subject: Subject, unclaimed: Iterable[Message], missing: Iterable[Window]
+) -> float | None:
+    """Since when a subject lacks something that the archive has; None where it lacks nothing.
+
+    Args:
+        unclaimed: messages that have not been counted.
+        missing: times of which the archive did not give everything, or was not asked yet.
+    """
+    plugin = subject.dataset.plugin
+    moments = [
+        message.timestamp
+        for message in unclaimed
+        if subject.start <= message.timestamp < subject.stop
+        and (not isinstance(plugin, Aggregate) or plugin.subscribes(message.topic))
+    ]
+    stop = min(subject.stop, time.time())
+    moments += [
+        max(window.start, subject.start)
+        for window in missing
+        if window.start < stop and window.stop > subject.start
+    ]
+    return min(moments, default=None)
 
 
 def check_idents(installed: Installed, idents: Sequence[str]) -> None:
@@ -246,7 +282,7 @@ def _reason_to_skip(row: Any, lane: Lane | None) -> str:
     if row.state == GONE:
         return "it is not installed any more"
     if row.shadow:
-        return "it is being counted anew"
+        return f"it is being counted anew; {row.error}" if row.error else "it is being counted anew"
     if lane.watermark is None:
         return "it was counted without an archive"
     return ""

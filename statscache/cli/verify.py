@@ -24,7 +24,7 @@ from statscache.engine import PERMANENT
 from statscache.errors import StatscacheError
 
 WAITS = 3
-"""The status with which the command ends when nothing differs and something waits."""
+"""The status with which the command ends when nothing differs, and not all could be compared."""
 
 SHOWN = 20
 """Differences of one ident that are printed."""
@@ -55,8 +55,9 @@ def verify(
     once more.
 
     Ends with status 1 when a row differs, or when a plugin rejects messages that it had counted
-    before; with 3 when none does, and some could not be compared because the archive does not have
-    yet, or did not give, what was counted.
+    before; with 3 when none does, and not everything could be compared: the archive does not have
+    yet, or did not give, what was counted; it has what is not filled in yet; an ident is being
+    counted anew, or was counted without an archive; or none covers anything of this time.
     """
     check_idents(context.installed, idents)
     if start is not None and stop is not None and start >= stop:
@@ -97,7 +98,7 @@ def verify(
         database.dispose()
     if any(verdict.differences or verdict.refused for verdict in verdicts):
         sys.exit(1)
-    if any(verdict.waits for verdict in verdicts):
+    if any(verdict.waits for verdict in verdicts) or all(verdict.skipped for verdict in verdicts):
         sys.exit(WAITS)
 
 
@@ -149,10 +150,16 @@ def _run(verification: Verification) -> None:
 
 def _show(verdict: Verdict, *, show_all: bool) -> int:
     """Print a verdict; gives the number of differences."""
+    unfilled = ""
+    if verdict.unfilled is not None:
+        unfilled = f"not filled in yet from {iso(verdict.unfilled)} on"
     if verdict.skipped or verdict.refused:
-        echo(f"{verdict.ident}: not compared: {verdict.skipped or verdict.refused}")
+        reasons = filter(None, [verdict.skipped or verdict.refused, unfilled])
+        echo(f"{verdict.ident}: not compared: {'; '.join(reasons)}")
         return 0
     remarks = [f"{verdict.rows} rows agree"]
+    if unfilled:
+        remarks.append(unfilled)
     if verdict.restamped:
         remarks.append(f"{verdict.restamped} differ by copies with other times")
     if verdict.undecided:
