@@ -342,7 +342,7 @@ class CatchUp:
             if waits or _watermark(lane) < target:
                 behind += self._members(lane)
             elif lane.joins is not None:
-                apart += self._members(lane)
+                apart += set(self._members(lane)) - self._engine.roster.held
         return behind, apart
 
     # Who works at which lanes.

@@ -661,8 +661,10 @@ class Engine:
     def join(self, number: int) -> list[str]:
         """Let a lane join the one that it is meant for, if both have counted the same.
 
-        Gives the idents that joined: none, if they did not.
+        What the plugins of the lane rejected, and are held for, is tried again before. Gives the
+        idents that joined: none, if they did not.
         """
+        self._retry_held(number)
         with self.transaction(alone=True) as connection:
             lanes = {lane.id: lane for lane in self.lanes.all(connection)}
             lane = lanes.get(number)
@@ -678,10 +680,8 @@ class Engine:
             elif not self.lanes.can_replace(connection, lane, home):
                 return []
             held = self.roster.hold(connection, lane)
-            if held is not None:
-                self._rest(connection, held)
-                if held.id == lane.id:
-                    return []
+            if held is not None and held.id == lane.id:
+                return []
             shadows = {*self._crews[lane.id].idents} - {*self._crews[lane.id].served}
             joined = self.roster.join(connection, lane, home)
             # The rows of the others are as they were: one that never had any still has not.
@@ -692,6 +692,17 @@ class Engine:
         self._flowing.discard(number)
         self._held.pop(number, None)
         return joined
+
+    def _retry_held(self, number: int) -> None:
+        """Count what keeps the shadows of a lane from their places, until it is rejected again."""
+        with self.transaction() as connection:
+            digests = self.roster.retriable(connection, number)
+        try:
+            for digest in digests:
+                if self.retry(digest) is not None:
+                    return
+        except PluginFault:
+            return  # the plugin rests by now, in a lane of its own
 
     def join_complete(self) -> list[str]:
         """Let plugins that no archive fills in join the others, where files have given them all.

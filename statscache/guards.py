@@ -33,10 +33,11 @@ _MOST_NOTED = 100_000
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A message that a plugin rejects, and why."""
+    """A message that a plugin rejects, why, and under which digest the log has it, if it has."""
 
     message: Message
     reason: str
+    digest: str = ""
 
     @property
     def name(self) -> bytes:
@@ -112,29 +113,45 @@ def objection(connection: Connection, plugin: Any) -> str:
     """
     if plugin.shortfall:
         return str(plugin.shortfall)
+    return _objection(_held_against(connection, plugin))
+
+
+def retriable(connection: Connection, plugin: Any) -> list[str]:
+    """The digests of the rejections that a shadow is held for, if nothing else is missing in it.
+
+    Empty where the log may have lost some of them: then only counting it anew gives all of them.
+
+    Args:
+        plugin: its row of :data:`statscache.tables.plugin`.
+    """
+    if plugin.shortfall or _has_been_cut(connection, plugin.ident):
+        return []
+    return [refusal.digest for refusal in _held_against(connection, plugin)]
+
+
+def _held_against(connection: Connection, plugin: Any) -> list[_Refusal]:
+    """What a plugin rejects of the messages that it had counted into the served rows."""
     names = plugin.rejected_before or b""
     before = frozenset(
         bytes(names[start : start + _DIGEST]) for start in range(0, len(names), _DIGEST)
     )
     until = plugin.counted_until or 0.0
-    return _objection(
-        [
-            refusal
-            for refusal in _logged(connection, plugin.ident)
-            if refusal.message.timestamp <= until and not refusal.is_among(before)
-        ]
-    )
+    return [
+        refusal
+        for refusal in _logged(connection, plugin.ident)
+        if refusal.message.timestamp <= until and not refusal.is_among(before)
+    ]
 
 
 def _logged(connection: Connection, ident: str) -> list[_Refusal]:
     """What the log of rejections has of an ident, oldest first."""
     row = tables.rejected.c
-    query = select(row.plugin, row.content, row.reason).where(
+    query = select(row.plugin, row.content, row.reason, row.digest).where(
         row.plugin.contains(ident, autoescape=True)
     )
     found = [
-        _refusal(content, reason)
-        for plugin, content, reason in connection.execute(query)
+        _refusal(content, reason, digest)
+        for plugin, content, reason, digest in connection.execute(query)
         if ident in plugin.split()
     ]
     return sorted(
@@ -143,9 +160,9 @@ def _logged(connection: Connection, ident: str) -> list[_Refusal]:
     )
 
 
-def _refusal(content: str, reason: str) -> _Refusal | None:
+def _refusal(content: str, reason: str, digest: str = "") -> _Refusal | None:
     try:
-        return _Refusal(decode(content), reason)
+        return _Refusal(decode(content), reason, digest)
     except InvalidMessage:
         return None  # cut off, because it is so long
 

@@ -61,6 +61,7 @@ class Roster:
 
     Attributes:
         runners: of the classic plugins, by ident.
+        held: the idents whose shadows must not take their places, as far as it is known.
         forced: the idents whose shadows take their places whatever the guards object to.
     """
 
@@ -79,6 +80,8 @@ class Roster:
         self._lanes = lanes
         self._epoch = epoch
         self._failing: set[str] = set()
+        self._told: set[str] = set()
+        self.held: frozenset[str] = frozenset()
         self.forced: frozenset[str] = frozenset()
         self._watch = watch
         self._losses = losses or Losses()
@@ -96,6 +99,9 @@ class Roster:
         self._open_lanes(connection)
         known = {row.ident: row for row in connection.execute(select(tables.plugin))}
         self._note_gone(connection, known)
+        for each in known.values():
+            if _is_held(each) and each.ident in self.installed.datasets:
+                self._tell_held(each.ident, each.error)
         newcomers: dict[str, list[Dataset]] = {}
         back: list[Any] = []
         for ident, dataset in self.installed.datasets.items():
@@ -443,6 +449,7 @@ class Roster:
             error=None,
             failed_at=None,
         )
+        self._told.discard(dataset.ident)
         # What it could not take comes again.
         forget(connection, dataset.ident)
         self._drop_if_empty(connection, previous.lane)
@@ -477,8 +484,8 @@ class Roster:
     def hold(self, connection: Connection, lane: Lane) -> Lane | None:
         """Keep back the shadows of a lane that must not take their places.
 
-        They go on in a lane of their own, which is given, so that the others can join; None if
-        there are none. They are looked at again whenever that lane comes to join.
+        They are counted on in a lane of their own, which is given, so that the others can join;
+        None if there are none. They are looked at again whenever that lane comes to join.
         """
         mine = tables.plugin.c.lane == lane.id
         rows = connection.execute(select(tables.plugin).where(mine)).all()
@@ -493,16 +500,26 @@ class Roster:
         for row in rows:
             if row.ident not in objections:
                 continue
-            error = (
-                f"{STAYS}: {objections[row.ident]}. Mend the "
-                f"cause; then 'statscache rebuild {row.ident}' counts it anew once more, or, with "
-                "--force, puts the new rows in place as they are"
-            )
-            if row.error != error:
-                log.error("%s: %s", row.ident, error)
-            values = {"lane": lane.id, "state": FAILING, "error": error, "failed_at": time.time()}
-            self._update(connection, row.ident, **values)
+            error = _reason_to_hold(connection, row, objections[row.ident])
+            self._tell_held(row.ident, error)
+            if (row.lane, row.error) != (lane.id, error):
+                values = {"lane": lane.id, "state": FAILING, "error": error}
+                values["failed_at"] = row.failed_at if _is_held(row) else time.time()
+                self._update(connection, row.ident, **values)
         return lane
+
+    def _tell_held(self, ident: str, error: str) -> None:
+        """Log it, once in each process: it is looked at again every minute."""
+        if ident not in self._told:
+            self._told.add(ident)
+            log.error("%s: %s", ident, error)
+
+    def retriable(self, connection: Connection, number: int) -> list[str]:
+        """The digests of the rejections that the shadows of a lane are held for."""
+        mine = tables.plugin.c.lane == number
+        rows = connection.execute(select(tables.plugin).where(mine)).all()
+        digests = [guards.retriable(connection, row) for row in rows if _is_held(row)]
+        return list(dict.fromkeys(itertools.chain.from_iterable(digests)))
 
     def _objection(self, connection: Connection, row: Any) -> str:
         if not row.shadow or row.ident in self.forced:
@@ -522,6 +539,7 @@ class Roster:
             home = self._lanes.replace(connection, home, lane)
         for member in members:
             dataset = self.installed.datasets[member.ident]
+            self._told.discard(member.ident)
             if member.shadow:
                 swap(connection, dataset.model.__table__, member.shadow)
                 # The archive has filled it, and not the files.
@@ -552,7 +570,9 @@ class Roster:
         seats: dict[int, list[Seat]] = {}
         runners: dict[int, list[tuple[ClassicRunner, float | None]]] = {}
         self._failing = set()
-        for row in connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)):
+        rows = connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)).all()
+        self.held = frozenset(row.ident for row in rows if _is_held(row))
+        for row in rows:
             dataset = self.installed.datasets.get(row.ident)
             if dataset is None or row.state == GONE:
                 continue
@@ -718,6 +738,22 @@ def _foreign(installed: Installed, ident: str) -> frozenset[str]:
         if other.ident != ident:
             names |= {other.model.__table__.name.lower(), shadow_name(other).lower()}
     return frozenset(names)
+
+
+def _is_held(row: Any) -> bool:
+    """Whether the shadow of a plugin must not take the place of its table."""
+    return bool(row.shadow and row.error and row.error.startswith(STAYS))
+
+
+def _reason_to_hold(connection: Connection, row: Any, objection: str) -> str:
+    """The error of a plugin whose shadow is held: cause, consequence and cure."""
+    cure = "Mend the plugin, and it goes on by itself"
+    if not guards.retriable(connection, row):
+        cure = f"Mend the cause; then 'statscache rebuild {row.ident}' counts it anew once more"
+    return (
+        f"{STAYS}: {objection}. New messages are counted beside, and are not in the old rows. "
+        f"{cure}; 'statscache rebuild --force {row.ident}' puts the new rows in place as they are"
+    )
 
 
 def _home_name(dataset: Dataset) -> str:

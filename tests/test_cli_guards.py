@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from statscache.database import Database
+from statscache.engine import Engine
+from statscache.plugins import discovery
 from tests.commands import call, run
 from tests.conftest import message, table
 from tests.distributions import distribute
@@ -140,6 +143,60 @@ def test_what_was_counted_and_is_rejected_now_stays(
     assert rows(migrated_uri, place) == before
     verified = call(place, "verify", *IDENTS, uri=migrated_uri)
     assert (verified.returncode, "not compared" in verified.stdout) == (0, False)
+
+
+def test_what_was_held_back_goes_on_when_the_plugin_is_mended(
+    place: Path,
+    migrated_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("PICKY", "")
+    assert call(place, "backfill", *IDENTS, uri=migrated_uri).returncode == 0
+    before = rows(migrated_uri, place)
+    monkeypatch.setenv("PICKY", "b c")
+    assert call(place, "rebuild", *IDENTS, uri=migrated_uri).returncode == 1
+
+    # The hub starts again, with the plugins as they were, and says cause and cure each time.
+    for number in range(2):
+        caplog.clear()
+        count_live(migrated_uri, number)
+        for ident in IDENTS:
+            (said,) = [each for each in caplog.messages if each.startswith(f"{ident}: ")]
+            assert "the old rows stay: it rejects 40 messages that it had counted" in said
+            assert "Mend the plugin, and it goes on by itself" in said
+    assert rows(migrated_uri, place) == before
+    said = call(place, "status", uri=migrated_uri).stdout
+    assert "New messages are counted beside, and are not in the old rows" in said
+    assert "next try" not in said
+    verified = call(place, "verify", "aggregated-1d", uri=migrated_uri)
+    assert verified.returncode == 3
+    assert "it is being counted anew; it was counted anew, and the old rows stay" in verified.stdout
+
+    # The first of them can be counted again, which is not enough.
+    monkeypatch.setenv("PICKY", "c")
+    assert call(place, "backfill", uri=migrated_uri).returncode == 1
+    assert rows(migrated_uri, place) == before
+    assert "it rejects 39 messages" in call(place, "status", uri=migrated_uri).stdout
+
+    monkeypatch.setenv("PICKY", "")
+    mended = call(place, "backfill", uri=migrated_uri)
+    assert mended.returncode == 0, mended.stderr
+    after = rows(migrated_uri, place)
+    assert sum(row[-1] for row in after["aggregated_1d"]) == 62
+    assert [len(found) for found in after.values()][-1] == 62
+    assert table(migrated_uri, "statscache_rejected") == []
+    assert "the old rows stay" not in call(place, "status", uri=migrated_uri).stdout
+
+
+def count_live(uri: str, number: int) -> None:
+    """As a hub that starts, and gets a message by the bus that the archive does not have yet."""
+    epoch = datetime.fromtimestamp(TODAY - 86_400, UTC)
+    engine = Engine(Database(uri), discovery.discover({}), epoch=epoch, has_history=True)
+    engine.open()
+    engine.flow()
+    engine.count([message(timestamp=time.time() + number, msg={"place": "a"})])
+    engine.close()
 
 
 def test_people_may_insist(place: Path, migrated_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
