@@ -50,7 +50,9 @@ def test_what_is_shown_cannot_steer_a_terminal(tmp_path: Path, migrated_uri: str
     assert "\\x1b[2J" in listed
     assert "\\u202egpj.exe" in listed
     # Text of plugins and of the archive as well, wherever it is shown.
-    execute(migrated_uri, "INSERT INTO statscache_audit VALUES (1, 1, 0, 0, 1, 1, 0, '\x1b[2J')")
+    columns = "id, sweeps, position, checked_at, messages, mismatches, repaired, last_mismatch"
+    values = "1, 1, 0, 0, 1, 1, 0, '\x1b[2J'"
+    execute(migrated_uri, f"INSERT INTO statscache_audit ({columns}) VALUES ({values})")
     status = call(tmp_path, "status", uri=migrated_uri).stdout
     assert "the newest: \\x1b[2J" in status
     assert status.replace("\n", "").isprintable()
