@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import (
     Connection,
@@ -58,6 +60,18 @@ _NOT_GRANTED = "42501"
 _DEADLINE = "statscache.deadline"
 
 
+_DATABASES: WeakSet[Database] = WeakSet()
+"""Those of this process."""
+
+
+def _leave_all_connections() -> None:
+    for database in _DATABASES:
+        database._leave_connections()
+
+
+os.register_at_fork(after_in_child=_leave_all_connections)
+
+
 class Database:
     """One database, for a process that writes (the hub) or only reads (the API).
 
@@ -79,6 +93,16 @@ class Database:
             self.engine = _sqlite_engine(uri, read_only, statement_timeout)
         else:
             self.engine = _postgresql_engine(uri, read_only, statement_timeout)
+        self._inherited: list[Any] = []
+        _DATABASES.add(self)
+
+    def _leave_connections(self) -> None:
+        """Connect anew in a process that was forked: two must not speak on one connection.
+
+        Those of the parent are kept, and not closed, which would end them for the parent too.
+        """
+        self._inherited.append(self.engine.pool)
+        self.engine.dispose(close=False)
 
     @property
     def file(self) -> Path | None:
