@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from statscache.database import is_unavailable
 from statscache.definitions import redirect
-from statscache.errors import PluginFault, Trespass, is_interrupt
+from statscache.errors import PluginFault, Trespass, described, is_interrupt
 from statscache.fence import Fence
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
@@ -238,7 +238,7 @@ class ClassicRunner:
             return None
         if problem is not None and not isinstance(problem, Exception):
             # SQLAlchemy gives up a connection through which such an exception went.
-            text = f"{type(problem).__name__}: {problem}"
+            text = described(problem)
             return None if is_interrupt(problem) else PluginFault(text, (self.ident,))
         if fence.trespass is None or _is_of_database(problem):
             return None

@@ -7,7 +7,6 @@ import warnings
 
 import click
 
-from statscache import config
 from statscache.cli.context import Context
 
 
@@ -29,4 +28,4 @@ def hub(context: Context) -> None:
     from statscache.hub import run
 
     logging.disable(logging.NOTSET)
-    run(config.load(context.config_filename, for_the_bus=True))
+    run(context.bus_config)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
-from statscache.errors import InvalidPlugin
+from statscache.errors import InvalidPlugin, described
 
 BUNDLED_DISTRIBUTION = "statscache"
 """The distribution whose plugins come with us."""
@@ -24,7 +24,7 @@ _REINSTALL = "'pip install --force-reinstall --no-deps statscache' puts ours bac
 def overwritten(distribution: str, error: BaseException) -> InvalidPlugin | None:
     """The sentence for a plugin that cannot be loaded since another package took its place."""
     other, place = _other(), _elsewhere(_PACKAGE)
-    text = f"{type(error).__name__}: {error}"
+    text = described(error)
     if other is not None and distribution == other.name:
         return _taken(text, other, place)
     if distribution != BUNDLED_DISTRIBUTION:

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from statscache import about
-from statscache.errors import InvalidPlugin, is_interrupt
+from statscache.errors import InvalidPlugin, described, is_interrupt
 from statscache.plugins import bundled, surroundings
 from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
 from statscache.plugins.base import BasePlugin, make_ident
@@ -156,7 +156,7 @@ def _names(plugin_class: Any) -> tuple[str, list[str]]:
 
 
 def _report(installed: Installed, source: Source, error: BaseException) -> None:
-    text = str(error) if isinstance(error, InvalidPlugin) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, InvalidPlugin) else described(error)
     log.error(
         "plugin %r of %s %s is not used: %s",
         source.entry_point,
