@@ -6,8 +6,8 @@ from __future__ import annotations
 from alembic import context
 
 from statscache import config as configuration
-from statscache import migrations
-from statscache.database import Database
+from statscache.database import migrations
+from statscache.database.connection import Database
 
 
 def run() -> None:

@@ -19,9 +19,9 @@ from werkzeug.test import EnvironBuilder
 
 from benchmarks import databases
 from benchmarks.table import Result, median_seconds, show
-from statscache import tables
 from statscache.app import create_app
-from statscache.database import Database
+from statscache.database import tables
+from statscache.database.connection import Database
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 REQUESTS = 500

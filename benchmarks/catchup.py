@@ -24,9 +24,9 @@ from benchmarks import databases
 from benchmarks.messages import PER_SECOND, texts
 from benchmarks.table import Result, show
 from statscache.archive import Archive, DatagrepperArchive, FileArchive, read
-from statscache.catchup import CatchUp, Pace, Progress
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Pace, Progress
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.datagrepper import Datagrepper
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from statscache import migrations
-from statscache.database import Database
+from statscache.database import migrations
+from statscache.database.connection import Database
 
 POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 

@@ -24,8 +24,8 @@ from benchmarks import databases
 from benchmarks.messages import texts
 from benchmarks.table import Result, show
 from statscache.config import URI_VARIABLE
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message, decode
 from statscache.plugins import discovery
 

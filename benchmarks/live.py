@@ -17,8 +17,8 @@ from sqlalchemy import select
 from benchmarks import databases, noop
 from benchmarks.messages import texts
 from benchmarks.table import Result, show
-from statscache import tables
-from statscache.database import Database
+from statscache.database import tables
+from statscache.database.connection import Database
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 120.0

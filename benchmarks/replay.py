@@ -12,9 +12,9 @@ import orjson
 from benchmarks import databases
 from benchmarks.messages import texts
 from benchmarks.table import Result, median_seconds, show
-from statscache.database import Database
-from statscache.engine import Engine
-from statscache.intake import count_texts
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
+from statscache.hub.intake import count_texts
 from statscache.plugins import discovery
 
 BATCH = 10_000

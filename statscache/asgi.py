@@ -2,7 +2,7 @@
 
 from statscache.app import create_app
 from statscache.app.asgi import AsgiApplication
-from statscache.logs import log_as_server
+from statscache.logs.records import log_as_server
 
 log_as_server()
 application = AsgiApplication(create_app())

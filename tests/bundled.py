@@ -17,8 +17,8 @@ from waitress.server import create_server
 
 from statscache.app import build_app
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
 

@@ -11,12 +11,12 @@ from typing import Any
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from statscache import tables
-from statscache.announcements import announce
 from statscache.app import build_app
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.announcements import announce
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import (
     Aggregate,

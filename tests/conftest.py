@@ -17,9 +17,9 @@ from hypothesis import settings
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from statscache import migrations
 from statscache.config import URI_VARIABLE
-from statscache.database import Database
+from statscache.database import migrations
+from statscache.database.connection import Database
 from statscache.message import Message
 from tests.postgresql import Server, administer
 

@@ -37,10 +37,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
-from statscache import tables
 from statscache.archive import Window
 from statscache.archive.datagrepper import DatagrepperArchive
-from statscache.database import Database
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.datagrepper import Datagrepper

@@ -28,12 +28,12 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from statscache import tables
 from statscache.archive import FileArchive
-from statscache.catchup import CatchUp, Pace
+from statscache.catchup.loop import CatchUp, Pace
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.conftest import upgrade
 from tests.crash import CHANGING

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from statscache.app import build_app
 from statscache.app.service import Service
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, CategorizedLogModel, Key, Value, discovery
 from statscache.plugins.discovery import Source

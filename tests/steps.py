@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from statscache import late
 from statscache.archive import Archive, read
-from statscache.engine import Engine
-from statscache.lanes import RESTAMPING, Lane
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import RESTAMPING, Lane
 
 OVERLAP = 600.0
 

@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from statscache.announcements import CHANNEL, announce
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.announcements import CHANNEL, announce
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.conftest import NOON, message, table
 

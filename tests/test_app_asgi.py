@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from statscache.app.asgi import environ_of
 from statscache.cli import statscache as command_line
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.errors import StatscacheError
 from statscache.plugins import discovery
 from tests.conftest import NOON, message

@@ -16,8 +16,8 @@ from statscache.app.dispatch import Dispatcher
 from statscache.app.reply import Reply
 from statscache.app.request import Request
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, Key, ScalarModel, Value, discovery
 from statscache.plugins.discovery import Source

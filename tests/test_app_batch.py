@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from statscache.app import create_app
 from statscache.config import Settings
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.conftest import NOON, message

@@ -11,14 +11,14 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert, text, update
 
-from statscache import tables
 from statscache.app import build_app, sizes
 from statscache.app.catalogue import ENTRY_SCHEMA
 from statscache.app.routes import ROUTES
 from statscache.app.sizes import Size
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
 from tests.conftest import NOON, message

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from statscache import tables
 from statscache.app import series, sources, summary, top, values, zones
 from statscache.app.coverage import Coverage
 from statscache.app.sources import Source, Unfit
 from statscache.app.zones import Calendar
-from statscache.database import Database
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, Row, Value, discovery
 from tests.charts import (

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from statscache import tables
 from statscache.app import coverage, revisions
 from statscache.app.coverage import Coverage
 from statscache.app.revisions import Snapshot
 from statscache.app.times import Every
 from statscache.archive import FileArchive
-from statscache.catchup import CatchUp, Pace
-from statscache.database import Database
-from statscache.engine import Engine
-from statscache.intake import Intake
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
+from statscache.hub.intake import Intake
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value, discovery
 from statscache.plugins.discovery import Source
 from tests.conftest import message, table

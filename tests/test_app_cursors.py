@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from statscache.app import cursors, reader
 from statscache.app.cursors import Position
-from statscache.database import Database
+from statscache.database.connection import Database
 from tests.conftest import NOON
 from tests.served import Served, links, served, things, walk
 

@@ -16,8 +16,8 @@ from sqlalchemy import event, text
 from statscache.app.client import SEND_UNTIL
 from statscache.app.problems import Problem
 from statscache.app.request import Request
-from statscache.database import Database, limit
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database, limit
 from statscache.errors import RequestTimeout, StatementTimeout
 from statscache.plugins import discovery
 from tests.conftest import NOON

@@ -14,7 +14,6 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
-from statscache import tables
 from statscache.app import reader
 from statscache.app.dispatch import Dispatcher
 from statscache.app.problems import Problem
@@ -23,8 +22,9 @@ from statscache.app.reply import Reply
 from statscache.app.request import Request
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.app.service import Service
-from statscache.database import Database
-from statscache.definitions import create_shadow, swap
+from statscache.database import tables
+from statscache.database.connection import Database
+from statscache.database.definitions import create_shadow, swap
 from tests.conftest import NOON
 from tests.served import Served, served, things
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
 from statscache.app import create_app
-from statscache.database import Database
+from statscache.database.connection import Database
 from tests.conftest import BACKENDS, migrated, upgrade
 
 HOST = "http://localhost"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from statscache.app import create_app
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.conftest import NOON, message
 from tests.hub import wait_until

@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import insert, text
 
-from statscache import tables
 from statscache.app import export
-from statscache.database import Database, create_missing
+from statscache.database import tables
+from statscache.database.connection import Database, create_missing
 from statscache.plugins import BaseModel, discovery
 from tests.conftest import NOON
 from tests.served import Log, Served, links, served, things, walk

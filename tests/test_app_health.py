@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from statscache import tables
 from statscache.app import create_app
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 
 

@@ -23,8 +23,8 @@ from statscache.app.newest import Newest, NewestRows
 from statscache.app.problems import Problem
 from statscache.app.revisions import Revision, Revisions
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.conftest import message
 from tests.hub import wait_until

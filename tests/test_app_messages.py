@@ -14,13 +14,13 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from statscache import fold
 from statscache.app import create_app, explain
 from statscache.app.explain import query_of
 from statscache.app.filters import Filter
 from statscache.archive.rows import message_of
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting import fold
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.people import KNOWN_BOTS
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from statscache.app import create_app
 from statscache.config import Settings
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
 from statscache.plugins import discovery
 from tests.conftest import NOON, message
 

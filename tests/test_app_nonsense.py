@@ -26,7 +26,7 @@ from statscache.app.query import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, fil
 from statscache.app.reply import COMMON_HEADERS
 from statscache.app.route import Route
 from statscache.app.routes import ROUTES
-from statscache.database import Database
+from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Dataset
 from tests.conftest import migrated, table

@@ -17,13 +17,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from statscache.announcements import CHANNEL, announce
 from statscache.app import commits
 from statscache.app.revisions import Revision, Revisions, Snapshot
 from statscache.app.service import Service
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.announcements import CHANNEL, announce
+from statscache.database.connection import Database
 from statscache.errors import DatabaseMissing, DatabaseUnavailable, SchemaError
 from statscache.plugins import discovery
 from tests.conftest import NOON, message, upgrade
@@ -251,7 +251,7 @@ def test_threads_see_revisions_that_never_go_back(revisions: Revisions, engine: 
 FORKING = """
 import os, sys, time
 from statscache.app.revisions import Revisions
-from statscache.database import Database
+from statscache.database.connection import Database
 
 database = Database(sys.argv[1], read_only=True)
 revisions = Revisions(database.begin, database)

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from statscache.app import build_app
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source

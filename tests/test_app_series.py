@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, text, update
 
-from statscache import tables
 from statscache.app import build_app
+from statscache.database import tables
 from statscache.message import Message
 from tests.charts import (
     DAY,

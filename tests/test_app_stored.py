@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, text
 
-from statscache.announcements import announce
 from statscache.app import build_app
-from statscache.catchup import CatchUp
+from statscache.catchup.loop import CatchUp
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.definitions import create_shadow, definition_of, swap
+from statscache.database.announcements import announce
+from statscache.database.connection import Database
+from statscache.database.definitions import create_shadow, definition_of, swap
 from statscache.plugins import Aggregate, BasePlugin, CategorizedModel, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
 from tests.conftest import message

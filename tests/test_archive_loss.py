@@ -14,9 +14,9 @@ from statscache.archive import FileArchive, Window
 from statscache.audit.background import Audit
 from statscache.audit.repair import repair
 from statscache.audit.verdict import iso
-from statscache.catchup import CatchUp
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.commands import call
 from tests.conftest import message, table

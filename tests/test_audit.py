@@ -7,14 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from statscache import late, tables
 from statscache.archive import Archive, Slice, Window
 from statscache.audit import background
 from statscache.audit.background import Audit
 from statscache.audit.gaps import refetch_gaps
 from statscache.audit.repair import repair
-from statscache.catchup import CatchUp, Pace
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.database import tables
 from statscache.message import Message
 from statscache.topics import EVERYTHING
 from tests.conftest import message

@@ -18,15 +18,16 @@ from typing import Any
 
 import pytest
 
-from statscache import backfill, executors
 from statscache.archive import FileArchive, Window
-from statscache.backfill import FoldTask
-from statscache.catchup import CatchUp, Pace
-from statscache.crew import Crew, Seat
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup import executors
+from statscache.catchup import workers as backfill
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.workers import FoldTask
+from statscache.counting.engine import Engine
+from statscache.counting.lane_plugins import Crew, Seat
+from statscache.database.connection import Database
+from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable
-from statscache.export import export
 from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
 from tests.month import EPOCH, MONTH, write_month

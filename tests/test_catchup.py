@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from statscache import late
 from statscache.archive import Archive, Slice, Window
-from statscache.catchup import CatchUp, Pace
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting import late
+from statscache.counting.engine import Engine
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from tests.conftest import message
@@ -36,7 +36,7 @@ def test_history_is_filled_in_from_the_epoch(world: World) -> None:
 def test_what_lanes_do_is_said_once_per_change(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "statscache.lane_log")
+    caplog.set_level("INFO", "statscache.catchup.lane_log")
     engine = world.open(Hits, Log)
     complete(engine, world.archive(messages(1000, NOW - 86_400, 80)))
     said = [record.getMessage() for record in caplog.records]

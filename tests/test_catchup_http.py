@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from statscache import late
 from statscache.archive import DatagrepperArchive
-from statscache.catchup import CatchUp, Pace
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.plugins import discovery

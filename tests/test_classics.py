@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
-from statscache.intake import Intake
+from statscache.hub.intake import Intake
 from statscache.plugins import AsyncPlugin, BaseModel, BasePlugin, ScalarModel, discovery
 from statscache.plugins.discovery import Source
 from tests.conftest import NOON, message, table

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from statscache import __version__
 from statscache.config import URI_VARIABLE
-from statscache.migrations import HEAD
+from statscache.database.migrations import HEAD
 from tests.commands import call, run
 from tests.conftest import NOON, table
 from tests.hub import DISTRIBUTION, PROGRAMS, wait_until

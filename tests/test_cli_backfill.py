@@ -23,10 +23,10 @@ from statscache.app import create_app
 from statscache.cli import statscache as command_line
 from statscache.cli.idents import with_siblings
 from statscache.config import URI_VARIABLE
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
+from statscache.database.export import export
 from statscache.errors import StatscacheError
-from statscache.export import export
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.commands import call

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.commands import call, run
 from tests.conftest import message, table

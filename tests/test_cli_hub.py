@@ -78,7 +78,7 @@ def test_our_command_runs_the_stock_hub(tmp_path: Path, migrated_uri: str) -> No
         assert hub.process.returncode == 0
         log = hub.log.read_text()
         # Ours, in fedmsg's format; and nothing about the inside of moksha.
-        assert "][statscache.consumer    INFO] statscache has stopped" in log
+        assert "][statscache.hub.consumer    INFO] statscache has stopped" in log
         assert "pkg_resources" not in log
         assert "qpid" not in log
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from statscache import tables
-from statscache.database import Database
-from statscache.rejections import Rejection
+from statscache.counting.rejections import Rejection
+from statscache.database import tables
+from statscache.database.connection import Database
 from tests.commands import call
 from tests.conftest import NOON, table
 from tests.world import execute

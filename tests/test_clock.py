@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from statscache.app import create_app
-from statscache.database import Database
-from statscache.lanes import read_lanes
+from statscache.counting.lanes import read_lanes
+from statscache.database.connection import Database
 from tests.conftest import table
 from tests.datagrepper import Datagrepper
 from tests.hub import Hub, wait_until

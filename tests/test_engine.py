@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import text
 
-from statscache import tables
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
-from statscache.intake import Intake, count_messages, count_texts
+from statscache.hub.intake import Intake, count_messages, count_texts
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source

@@ -21,11 +21,11 @@ from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
 from statscache.config import URI_VARIABLE
-from statscache.database import Database
-from statscache.definitions import create_shadow, shadow_name, swap
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
+from statscache.database.definitions import create_shadow, shadow_name, swap
+from statscache.database.export import Export, export
 from statscache.errors import DatabaseUnavailable, StatscacheError
-from statscache.export import Export, export
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statscache.counting.fold import Folder, Partial, combiner, keeps_time
 from statscache.errors import InvalidRow
-from statscache.fold import Folder, Partial, combiner, keeps_time
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from statscache.plugins.aggregate import AggregateTable

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from statscache import tables
 from statscache.app import create_app
-from statscache.database import Database
-from statscache.migrations import HEAD
+from statscache.database import tables
+from statscache.database.connection import Database
+from statscache.database.migrations import HEAD
 from tests.conftest import table
 from tests.hub import Hub, wait_until
 

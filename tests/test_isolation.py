@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.audit.verify import Verification
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
+from statscache.database.fence import is_end, written
 from statscache.errors import DatabaseUnavailable
-from statscache.fence import is_end, written
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
@@ -546,7 +546,7 @@ def test_a_command_names_what_takes_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("statscache.watch._PATIENCE", 0.5)
+    monkeypatch.setattr("statscache.counting.watch._PATIENCE", 0.5)
     monkeypatch.syspath_prepend(distribute(tmp_path / "plugins", "slow_one", SLOW, slow="Slow"))
     found = message(timestamp=NOON)
     (tmp_path / "a.jsonl").write_text(found.to_json())

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import pytest
 
 from statscache.archive import Window, read
-from statscache.backfill import FoldTask
-from statscache.engine import Engine
+from statscache.catchup.workers import FoldTask
+from statscache.counting.engine import Engine
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins import BasePlugin, Key, ScalarModel
@@ -445,7 +445,7 @@ def test_what_is_not_held_comes_from_the_archive(
 ) -> None:
     found = messages(20, NOON, 60)
     room = sum(len(pickle.dumps(one.raw)) for one in found[17:])
-    monkeypatch.setattr("statscache.held.MOST_BYTES", room)
+    monkeypatch.setattr("statscache.counting.classic.live_buffer.MOST_BYTES", room)
     archive = world.archive(found)
     engine = world.open(Hits, Log)
     engine.count(found)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from statscache import late, tables
 from statscache.archive import Archive, Slice, Window
-from statscache.database import Database
-from statscache.lanes import COUNTED_WIDTH
+from statscache.counting import late
+from statscache.counting.lanes import COUNTED_WIDTH
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.topics import EVERYTHING
 from tests.conftest import message

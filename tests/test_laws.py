@@ -22,13 +22,13 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, select, text
 
-from statscache import late
 from statscache.archive import FileArchive, read
-from statscache.backfill import FoldTask
-from statscache.database import Database, create_missing
-from statscache.engine import Engine
+from statscache.catchup.workers import FoldTask
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import RESTAMPING, Lane
+from statscache.database.connection import Database, create_missing
 from statscache.errors import DatabaseUnavailable
-from statscache.lanes import RESTAMPING, Lane
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source

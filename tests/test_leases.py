@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from statscache import catchup, leases
 from statscache.archive import Slice, Window
-from statscache.catchup import CatchUp
-from statscache.lanes import Lane
+from statscache.catchup import loop as catchup
+from statscache.catchup.loop import CatchUp
+from statscache.counting import leases
+from statscache.counting.lanes import Lane
 from tests.test_catchup import complete
 from tests.world import NOW, PACE, Hits, Log, World, execute, messages
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from statscache.logs import make_printable
+from statscache.logs.records import make_printable
 
 
 @pytest.fixture(autouse=True)

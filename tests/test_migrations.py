@@ -10,8 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from statscache import migrations
-from statscache.database import Database
+from statscache.database import migrations
+from statscache.database.connection import Database
 from statscache.errors import SchemaError
 from statscache.plugins import discovery
 from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
@@ -54,7 +54,7 @@ def test_the_newest_revision_is_that_of_the_scripts() -> None:
 
 
 def test_only_an_upgrade_needs_alembic() -> None:
-    program = "import sys, statscache.consumer, statscache.app; print('alembic' in sys.modules)"
+    program = "import sys, statscache.hub.consumer, statscache.app; print('alembic' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -18,12 +18,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import create_engine, event, text
 
-from statscache import database as database_module
 from statscache.app import create_app
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import connection as database_module
+from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
-from statscache.intake import Intake
+from statscache.hub.intake import Intake
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
@@ -293,7 +293,7 @@ class TestIntake:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("statscache.intake._PATIENCE", 0.1)
+        monkeypatch.setattr("statscache.hub.intake._PATIENCE", 0.1)
         intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
         other = Database(migrated_uri)
         with other.begin() as connection:

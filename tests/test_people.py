@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from statscache.app import create_app
 from statscache.app.routes import ROUTES
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.errors import ConfigurationError
 from statscache.message import Message
 from statscache.people import People

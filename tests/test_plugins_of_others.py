@@ -6,8 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
 from tests.conftest import NOON, message, table

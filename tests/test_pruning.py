@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from statscache import late, tables
 from statscache.archive import FileArchive
-from statscache.database import Database
-from statscache.engine import Engine
-from statscache.lanes import COUNTED_WIDTH
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import COUNTED_WIDTH
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
@@ -124,7 +125,7 @@ def test_a_late_message_adds_one_to_its_day_and_brings_no_minute_back(steady: St
 def test_rows_are_deleted_in_portions_and_readers_are_told(
     steady: Steady, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("statscache.roster._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("statscache.counting.membership._ROWS_AT_ONCE", 7)
     engine = steady.open(Minutely, has_history=False)
     engine.count([hit(NOON + second) for second in range(0, 3_600, 10)])
     before = {row[0]: row[1] for row in steady.rows("statscache_revision")}
@@ -205,7 +206,7 @@ def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
 
 
 def test_claims_are_pruned_in_portions(steady: Steady, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("statscache.lanes._PRUNED_AT_ONCE", 7)
+    monkeypatch.setattr("statscache.counting.lanes._PRUNED_AT_ONCE", 7)
     found = [hit(NOON + second // 3) for second in range(300)]
     archive = steady.archive(found)
     engine = steady.open(Hits)

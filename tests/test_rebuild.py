@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.archive import FileArchive
-from statscache.catchup import CatchUp, Progress
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Progress
+from statscache.counting.engine import Engine
 from statscache.plugins import Key
 from tests.test_catchup import Counted, complete
 from tests.world import NOW, PACE, Hits, Log, World, execute, messages

@@ -7,7 +7,7 @@ import pytest
 from statscache.archive import Window
 from statscache.archive.datagrepper import DatagrepperArchive
 from statscache.errors import ArchiveUnavailable
-from statscache.recurring import Recurring
+from statscache.logs.recurring import Recurring
 from tests.conftest import NOON, message
 from tests.world import TODAY, Hits, World, execute
 

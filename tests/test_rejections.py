@@ -9,12 +9,12 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from statscache import migrations
 from statscache.app import create_app
-from statscache.database import Database
-from statscache.intake import Intake, count_texts
+from statscache.counting.rejections import ROW_BYTES
+from statscache.database import migrations
+from statscache.database.connection import Database
+from statscache.hub.intake import Intake, count_texts
 from statscache.message import Message
-from statscache.rejections import ROW_BYTES
 from tests.conftest import NOON, message
 from tests.steps import settle
 from tests.test_app_metrics import samples

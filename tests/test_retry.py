@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from statscache import rejections
-from statscache.intake import count_texts
+from statscache.counting import rejections
+from statscache.hub.intake import count_texts
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
 from tests.conftest import message
@@ -152,7 +152,7 @@ def test_what_was_no_message(world: World) -> None:
 
 def test_what_is_cut_off_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections, "LONGEST_CONTENT", 100)
-    monkeypatch.setattr("statscache.engine.LONGEST_CONTENT", 100)
+    monkeypatch.setattr("statscache.counting.engine.LONGEST_CONTENT", 100)
     engine = world.open(Picky, has_history=False)
     engine.count([at(NOON, padding="x" * 200)])
     (digest,) = rejected(world).values()

@@ -12,8 +12,8 @@ import fedmsg.crypto
 import fedmsg.crypto.x509_ng
 import pytest
 
-from statscache import signatures
 from statscache.errors import ConfigurationError
+from statscache.hub import signatures
 from tests.commands import call
 from tests.conftest import table
 from tests.hub import Hub, wait_until

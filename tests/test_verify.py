@@ -11,9 +11,9 @@ import pytest
 from statscache.archive import Archive, Window
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
-from statscache.catchup import CatchUp, Pace
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from tests.world import Hits, Log, Newest, World, execute, messages

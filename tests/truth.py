@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import inspect, select
 
-from statscache import tables
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins.discovery import Dataset, Installed
 from tests.conftest import upgrade

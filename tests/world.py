@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy import text
 
 from statscache.archive import FileArchive
-from statscache.catchup import Pace
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.catchup.loop import Pace
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from statscache.announcements import CHANNEL
-from statscache.database import Database
+from statscache.database.announcements import CHANNEL
+from statscache.database.connection import Database
 
 POLL_EVERY = 0.2
 """Seconds between two looks at a file, while somebody waits."""

@@ -11,9 +11,9 @@ from statscache.app.coverage import LIVE_WITHIN
 from statscache.app.query import Parameter
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
 from statscache.app.times import Every
+from statscache.database.tables import hub_failure
 from statscache.errors import Unavailable
 from statscache.plugins.models import plain
-from statscache.tables import hub_failure
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
-from statscache import tables
 from statscache.app import coverage
 from statscache.app.route import Answer, Call, Lifetime, Route, Scope
-from statscache.logs import begin_request
+from statscache.database import tables
+from statscache.logs.records import begin_request
 
 if TYPE_CHECKING:
     from statscache.app.dispatch import Dispatcher

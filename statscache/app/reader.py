@@ -15,7 +15,7 @@ from statscache.app import filters
 from statscache.app.cache import Memo
 from statscache.app.cursors import Position
 from statscache.app.route import Call
-from statscache.database import extend_deadline
+from statscache.database.connection import extend_deadline
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.plugins.models import Serializable
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import DBAPIError
 
-from statscache import tables
 from statscache.app.commits import CHECK_EVERY, Commits, wait, watch
-from statscache.database import Database
+from statscache.database import tables
+from statscache.database.connection import Database
 
 log = logging.getLogger(__name__)
 

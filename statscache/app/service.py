@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 import statscache
-from statscache import migrations, privileges, tables
 from statscache.app import canonical
 from statscache.app.export import Exports
 from statscache.app.listeners import Listeners
 from statscache.app.revisions import Revisions
 from statscache.app.stored import Served, Stored
 from statscache.config import Settings
-from statscache.database import Database
+from statscache.database import migrations, privileges, tables
+from statscache.database.connection import Database
 from statscache.errors import AccessDenied, StatscacheError
 from statscache.plugins.discovery import Installed
 

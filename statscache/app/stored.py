@@ -31,7 +31,7 @@ from statscache.app import canonical
 from statscache.app.cache import Memo
 from statscache.app.reader import RowReaders
 from statscache.app.revisions import Snapshot
-from statscache.definitions import columns_of, definition_of
+from statscache.database.definitions import columns_of, definition_of
 from statscache.plugins.aggregate import (
     NEWEST_AT,
     Aggregate,

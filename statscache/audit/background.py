@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from statscache import tables
 from statscache.archive import Archive, Window
 from statscache.audit.comparison import depends_on_history
 from statscache.audit.gaps import refetch_gaps
@@ -24,10 +23,11 @@ from statscache.audit.repair import buckets_of, repair
 from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
-from statscache.database import Database
-from statscache.engine import PERMANENT, Engine
+from statscache.counting.engine import PERMANENT, Engine
+from statscache.counting.lanes import read_lanes
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
-from statscache.lanes import read_lanes
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from statscache.archive import Archive
 from statscache.audit.recount import Recount, stream
 from statscache.audit.restamping import Flows
 from statscache.audit.verdict import Difference, Verdict
-from statscache.database import ordered_alike
-from statscache.lanes import RESTAMPING
+from statscache.counting.lanes import RESTAMPING
+from statscache.database.connection import ordered_alike
 from statscache.plugins.aggregate import NEWEST_AT, Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset
 

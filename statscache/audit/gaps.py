@@ -6,9 +6,9 @@ import logging
 
 from sqlalchemy import select
 
-from statscache import tables
 from statscache.archive import Archive, Window
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database import tables
 
 log = logging.getLogger(__name__)
 

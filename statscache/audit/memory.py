@@ -14,11 +14,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from statscache import tables
 from statscache.archive import Archive, Window, read
 from statscache.archive.rows import iso
-from statscache.engine import Engine
-from statscache.lanes import (
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import (
     COUNTED_WIDTH,
     RESTAMPING,
     Lane,
@@ -26,6 +25,7 @@ from statscache.lanes import (
     content_digests,
     counted_window,
 )
+from statscache.database import tables
 from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
 

@@ -10,18 +10,18 @@ from typing import Any, Self
 from sqlalchemy import Connection, Select
 
 from statscache.archive.base import Slice
-from statscache.classics import ClassicRunner
-from statscache.crew import Crew, Seat, Written
-from statscache.database import Database
+from statscache.counting.classic.runner import ClassicRunner
+from statscache.counting.guards import Refusals
+from statscache.counting.lane_plugins import Crew, Seat, Written
+from statscache.counting.lanes import RESTAMPING
+from statscache.counting.rejections import Rejection
+from statscache.counting.watch import Watch
+from statscache.database.connection import Database
 from statscache.errors import described
-from statscache.guards import Refusals
-from statscache.lanes import RESTAMPING
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
-from statscache.rejections import Rejection
-from statscache.watch import Watch
 
 SAME_MESSAGE = 2 * RESTAMPING
 """Seconds within which two copies of one id in consecutive slices are one message."""

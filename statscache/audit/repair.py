@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from statscache import tables
 from statscache.archive import Archive, Window, read
 from statscache.audit.comparison import Doubts
 from statscache.audit.memory import Given, Memory, widened
@@ -17,8 +16,9 @@ from statscache.audit.recount import Recount
 from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import claimed_among
-from statscache.engine import Engine
-from statscache.lanes import Lane
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import Lane
+from statscache.database import tables
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset

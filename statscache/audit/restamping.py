@@ -7,7 +7,7 @@ from typing import Any
 
 from statscache.archive import Archive, read
 from statscache.audit.verdict import Difference
-from statscache.lanes import RESTAMPING
+from statscache.counting.lanes import RESTAMPING
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 
 Row = tuple[Any, ...]

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from statscache import tables
 from statscache.archive import Archive, Window
 from statscache.archive.rows import iso
-from statscache.engine import Engine
-from statscache.lanes import RESTAMPING, Lane, counted_window, read_counted, read_lanes
+from statscache.counting.engine import Engine
+from statscache.counting.lanes import RESTAMPING, Lane, counted_window, read_counted, read_lanes
+from statscache.database import tables
 
 _WIDTH = 7 * 86_400
 """Seconds of history for which the archive is asked at a time how much it has."""

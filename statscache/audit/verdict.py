@@ -48,7 +48,7 @@ class Verdict:
             None where everything has been.
         skipped: why nothing was compared.
         waits: whether something could not be compared for now, or is not filled in yet.
-        refused: why what was counted anew says nothing: see :mod:`statscache.guards`.
+        refused: why what was counted anew says nothing: see :mod:`statscache.counting.guards`.
     """
 
     ident: str

@@ -15,19 +15,19 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from statscache import tables
 from statscache.archive import Archive, Window, read
 from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_history
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
-from statscache.database import Database
+from statscache.counting.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
+from statscache.counting.membership import GONE
+from statscache.counting.watch import Watch
+from statscache.database import tables
+from statscache.database.connection import Database
 from statscache.errors import PluginFault, StatscacheError
-from statscache.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset, Installed
-from statscache.roster import GONE
-from statscache.watch import Watch
 
 
 class Verification:

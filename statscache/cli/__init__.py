@@ -1,4 +1,4 @@
-"""The command line: ``statscache``, one module per group of commands."""
+"""The command line: ``statscache``; its commands are in ``commands``, one file each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statscache import __version__
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
-from statscache.logs import make_printable
+from statscache.logs.records import make_printable
 
 _MODULES = {
     "backfill": "backfill",
@@ -42,7 +42,9 @@ class _Commands(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in _MODULES:
             return None
-        command: click.Command = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        command: click.Command = getattr(
+            import_module(f"{__name__}.commands.{_MODULES[name]}"), name
+        )
         return command
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from statscache import about, config
 from statscache.config import Settings
-from statscache.database import Database
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
+from statscache.database.connection import Database
+from statscache.hub.supervision import daemon
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-from statscache.supervision import daemon
 
 
 class Context:

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import click
 
-from statscache import executors
 from statscache.archive import Archive, open_archive
-from statscache.catchup import CatchUp, Pace, Progress
+from statscache.catchup import executors
+from statscache.catchup.loop import CatchUp, Pace, Progress
 from statscache.cli.context import Context
 from statscache.cli.display import Display
 from statscache.cli.terminal import echo
 from statscache.config import Settings
-from statscache.engine import Engine
+from statscache.counting.engine import Engine
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, StatscacheError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from statscache.printable import printable
+from statscache.logs.printable import printable
 
 
 def echo(text: str, *, nl: bool = True, err: bool = False) -> None:

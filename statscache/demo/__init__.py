@@ -27,9 +27,9 @@ from typing import Any, Self
 
 import zmq
 
-from statscache import migrations
 from statscache.config import Settings
-from statscache.database import Database
+from statscache.database import migrations
+from statscache.database.connection import Database
 from statscache.errors import StatscacheError
 
 START_TIMEOUT = 30.0

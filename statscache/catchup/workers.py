@@ -1,0 +1,172 @@
+"""Fold windows of the archive elsewhere: in threads, processes, or on other machines.
+
+Partial aggregates merge, so a worker needs the archive and the plugins, and no database. What it
+sends back is small, and its parent counts it in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from statscache import __version__, about
+from statscache.archive.base import Archive, Window
+from statscache.counting.fold import Partial
+from statscache.counting.lane_plugins import Crew, Seat
+from statscache.counting.lanes import claim_digest
+from statscache.counting.rejections import Rejection
+from statscache.database.definitions import definition_of
+from statscache.errors import WorkerUnsuitable
+from statscache.plugins import discovery
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.discovery import Dataset, Installed
+
+
+@dataclass
+class Folded:
+    """What a window adds to the tables of some aggregates.
+
+    Attributes:
+        idents: of the tables, in the order of the crew that counts them.
+        digests: of the messages, under which they are claimed, each with the time and whether the
+            message has an id of its own.
+        partials: one for each folder of the crew.
+        missing: how many messages the archive has and did not give.
+    """
+
+    window: Window
+    idents: tuple[str, ...]
+    digests: list[tuple[bytes, float, bool]]
+    partials: list[Partial]
+    rejections: list[Rejection] = field(default_factory=list)
+    missing: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many messages were folded."""
+        return len(self.digests)
+
+
+_MOST_CREWS = 8
+_CREWS: dict[str, Crew] = {}
+"""The crews that this process has made for tasks from elsewhere."""
+
+_FOR_THE_PARENT = frozenset({"statscache.sqlalchemy.uri"})
+"""Keys of the configuration that no worker needs and not everybody should know."""
+
+
+@dataclass(frozen=True)
+class _Ticket:
+    """What a worker must have installed to fold for one ident."""
+
+    ident: str
+    since: float | None
+    definition: str
+    distribution: str
+    version: str
+
+
+class FoldTask:
+    """Fetches a window and folds it for ``crew``; can be sent to other processes.
+
+    There it finds the plugins anew, by their entry points, so that they must be installed there in
+    the same versions: which is checked.
+
+    Args:
+        crew: for whose aggregates; it has no classic plugins.
+        installed: the plugins, of which the crew's are some.
+        config: fedmsg's configuration, that plugins are made with.
+    """
+
+    def __init__(self, crew: Crew, installed: Installed, config: Mapping[str, Any]) -> None:
+        self._crew: Crew | None = crew
+        self._version = __version__
+        self._tickets = [
+            _ticket(installed.datasets[ident], seat.since) for ident, seat in crew.seats.items()
+        ]
+        self._config = {
+            key: value
+            for key, value in config.items()
+            if key not in _FOR_THE_PARENT and _is_portable(value)
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_crew": None}
+
+    def __call__(self, archive: Archive, window: Window, topics: tuple[str, ...]) -> Folded:
+        """What the window adds.
+
+        Raises:
+            ArchiveUnavailable: the archive does not give it.
+            WorkerUnsuitable: this process lacks a plugin, or has another release of it.
+        """
+        crew = self._crew or self._find_crew()
+        piece = archive.fetch(window, topics)
+        rejections = list(piece.rejected)
+        partials = crew.fold(piece.messages, rejections, start=piece.window.start)
+        return Folded(
+            window=piece.window,
+            idents=crew.idents,
+            digests=[(claim_digest(m.identity), m.timestamp, m.has_own_id) for m in piece.messages],
+            partials=partials,
+            rejections=rejections,
+            missing=piece.missing,
+        )
+
+    def _find_crew(self) -> Crew:
+        content = repr((self._version, self._tickets, sorted(self._config.items(), key=str)))
+        key = hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
+        crew = _CREWS.get(key)
+        if crew is None:
+            about.configure(self._config)
+            installed = discovery.discover(self._config)
+            if self._version != __version__:
+                raise _unsuitable("statscache", self._version, __version__)
+            crew = Crew([_seat(installed, ticket) for ticket in self._tickets], [], "sqlite")
+            if len(_CREWS) >= _MOST_CREWS:
+                _CREWS.clear()
+            _CREWS[key] = crew
+        return crew
+
+
+def _ticket(dataset: Dataset, since: float | None) -> _Ticket:
+    source = dataset.source
+    return _Ticket(
+        dataset.ident, since, definition_of(dataset), source.distribution, source.version
+    )
+
+
+def _seat(installed: Installed, ticket: _Ticket) -> Seat:
+    dataset = installed.datasets.get(ticket.ident)
+    if dataset is None:
+        raise _unsuitable(ticket.distribution, ticket.version, "none that works")
+    ours = _ticket(dataset, ticket.since)
+    if ours.definition != ticket.definition:
+        found = f"{ours.version}, which declares {ticket.ident} differently"
+        raise _unsuitable(ticket.distribution, ticket.version, found)
+    if ours != ticket:
+        raise _unsuitable(ticket.distribution, ticket.version, ours.version)
+    plugin = dataset.plugin
+    assert isinstance(plugin, Aggregate)
+    table = next(table for table in plugin.tables if table.ident == ticket.ident)
+    return Seat(ticket.ident, table, plugin, since=ticket.since)
+
+
+def _unsuitable(distribution: str, wanted: str, found: str) -> WorkerUnsuitable:
+    return WorkerUnsuitable(
+        f"the worker {os.getpid()} on {socket.gethostname()} needs {distribution} {wanted} and has "
+        f"{found}: install the same release of it on all the workers, and start them anew"
+    )
+
+
+def _is_portable(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True

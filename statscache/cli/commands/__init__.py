@@ -1,0 +1,1 @@
+"""The subcommands of ``statscache``, one file each."""

@@ -1,0 +1,179 @@
+"""``statscache status``: how far the hub is."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import click
+from sqlalchemy import Connection, func, select
+
+from statscache.app import coverage
+from statscache.app.coverage import Coverage
+from statscache.app.revisions import Snapshot
+from statscache.cli.context import Context
+from statscache.cli.terminal import echo
+from statscache.database import tables
+
+# Idents are copied from here: they are not broken.
+_IDENTS = textwrap.TextWrapper(
+    100,
+    initial_indent="    ",
+    subsequent_indent="    ",
+    break_on_hyphens=False,
+    break_long_words=False,
+)
+
+
+@click.command()
+@click.pass_obj
+def status(context: Context) -> None:
+    """Show the lanes, what each plugin covers, the audit, and what is in trouble.
+
+    A lane is a set of plugins that have counted the same messages. Everything up to its watermark
+    has been reconciled with the archive; newer messages come from the bus.
+    """
+    database = context.database(read_only=True)
+    database.check_schema()
+    with database.begin() as connection:
+        lanes = connection.execute(select(tables.lane).order_by(tables.lane.c.id)).all()
+        plugins = connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)).all()
+        audit = connection.execute(select(tables.audit)).first()
+        waiting = _by_lane(connection, tables.late, func.count())
+        missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
+        failure = connection.execute(select(tables.hub_failure)).one_or_none()
+        snapshot = Snapshot(connection)
+        coverages = {plugin.ident: coverage.of(snapshot, plugin.ident) for plugin in plugins}
+        rejections = connection.scalar(select(func.sum(tables.rejected_total.c.messages))) or 0
+    database.dispose()
+    for lane in lanes:
+        members = [plugin for plugin in plugins if plugin.lane == lane.id]
+        _show_lane(lane, members, coverages, waiting.get(lane.id, 0), missing.get(lane.id, 0))
+    if not lanes:
+        echo("Nothing has been counted yet.")
+    if failure is not None:
+        echo(f"the hub ended {_age(failure.failed_at)}: {failure.reason}")
+    for broken in context.installed.broken:
+        echo(f"broken: {broken.source.entry_point}: {broken.error}")
+    _show_audit(audit, plugins)
+    echo(f"{rejections} rejected; {len(context.installed.broken)} plugins broken.")
+
+
+def _by_lane(connection: Connection, table: Any, value: Any) -> dict[int, int]:
+    query = select(table.c.lane, value).group_by(table.c.lane)
+    return {lane: int(number) for lane, number in connection.execute(query)}
+
+
+def _show_lane(
+    lane: Any,
+    members: Sequence[Any],
+    coverages: Mapping[str, Coverage],
+    waiting: int,
+    missing: int,
+) -> None:
+    joins = f" (joins {lane.joins})" if lane.joins else ""
+    echo(f"lane {lane.name}{joins}: {lane.messages} messages in {lane.batches} batches")
+    echo(f"  newest message {_age(lane.newest)}, last commit {_age(lane.committed_at)}")
+    if lane.watermark is None:
+        echo("  no archive is configured")
+    else:
+        behind = time.time() - lane.watermark
+        echo(f"  watermark {_moment(lane.watermark)}, {_duration(behind)} behind the clock")
+    if lane.retry_at is not None:
+        echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
+    if waiting:
+        echo(f"  {waiting} messages that came late wait for the archive")
+    if missing:
+        echo(f"  the archive did not give {missing} messages that it says it has")
+    if lane.joins and lane.watermark is None:
+        echo(
+            f"  {lane.joins} has counted messages that this lane has not: 'statscache replay "
+            "FILE...' of those messages fills it in"
+        )
+    # Most of them cover the same.
+    alike: dict[str, list[str]] = {}
+    for plugin in members:
+        alike.setdefault(_condition(plugin, coverages[plugin.ident]), []).append(plugin.ident)
+    for condition, idents in alike.items():
+        echo(f"  {condition}")
+        names = ", ".join(idents)
+        echo("\n".join(_IDENTS.wrap(names)))
+
+
+def _condition(plugin: Any, found: Coverage) -> str:
+    """The state of a plugin, and what it covers."""
+    anew = ", being counted anew" if plugin.shadow else ""
+    lines = [f"{found.state}{anew}, {_covered(found)}"]
+    if plugin.missed:
+        lines[0] += f", without {plugin.missed} messages that it missed while it failed"
+    if plugin.error:
+        onward = "" if found.state == coverage.FAILING else ", and goes on"
+        lines.append(f"failed last {_age(plugin.failed_at)}{onward}")
+    lines += filter(None, [plugin.error or found.error])
+    return ":\n  ".join(lines) + ":"
+
+
+def _covered(found: Coverage) -> str:
+    """Of which times everything has been counted, as a person says it."""
+    if found.since is None or found.until is None:
+        return "complete for no time yet"
+    starts = [found.since, *(stop for _, stop in found.gaps)]
+    stops = [*(start for start, _ in found.gaps), found.until]
+    # Where history is to begin, and nothing has been read yet, is no time.
+    spans = [(a, b) for a, b in zip(starts, stops, strict=True) if b > a]
+    if not spans:
+        return f"complete for no time yet, from {_moment(found.since)} on"
+    text = f"complete from {_moment(spans[0][0])} to {_moment(spans[-1][1])}"
+    holes = [(before[1], after[0]) for before, after in pairwise(spans)]
+    if holes:
+        start, stop = max(holes, key=lambda hole: hole[1] - hole[0])
+        what = "a hole" if len(holes) == 1 else f"{len(holes)} holes, the longest"
+        text += f", but for {what} from {_moment(start)} to {_moment(stop)}"
+    if found.since < spans[0][0]:
+        text += f"; wanted since {_moment(found.since)}"
+    return text
+
+
+def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
+    if audit is None:
+        echo("audit: nothing has been compared yet")
+        return
+    echo(
+        f"audit: {audit.messages} messages compared in {audit.sweeps} sweeps of the history, "
+        f"{audit.mismatches} rows differed, {audit.repaired} were counted anew; "
+        f"last {_age(audit.checked_at)}"
+    )
+    lost = max(audit.lost, audit.lost_last_sweep)
+    if lost:
+        echo(
+            f"  the archive lacks {lost} messages that were counted: nothing is deleted on its word"
+        )
+    untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
+    if untils:
+        echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")
+    for plugin in plugins:
+        if plugin.mismatches:
+            echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
+    if audit.last_mismatch:
+        echo(f"  the newest: {audit.last_mismatch}")
+
+
+def _moment(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def _age(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    return f"{_moment(moment)} ({_duration(time.time() - moment)} ago)"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them, in one unit."""
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

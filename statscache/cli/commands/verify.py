@@ -1,0 +1,177 @@
+"""``statscache verify``: compare the tables with the archive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import click
+
+from statscache import about
+from statscache.archive import Archive, open_archive
+from statscache.audit.repair import mend
+from statscache.audit.shortfall import measure
+from statscache.audit.verdict import Verdict, iso
+from statscache.audit.verify import Verification, check_idents
+from statscache.cli.commands.rebuild import complete
+from statscache.cli.context import Context
+from statscache.cli.filling import Means
+from statscache.cli.moments import MOMENT
+from statscache.cli.terminal import echo, redraw
+from statscache.counting.engine import PERMANENT
+from statscache.database.connection import Database
+from statscache.errors import StatscacheError
+
+WAITS = 3
+"""The status with which the command ends when nothing differs, and not all could be compared."""
+
+SHOWN = 20
+"""Differences of one ident that are printed."""
+
+
+@click.command()
+@click.argument("idents", nargs=-1)
+@click.option("--start", type=MOMENT, help="Compare from here on: UNIX seconds or ISO 8601.")
+@click.option("--stop", type=MOMENT, help="Compare what is earlier than this.")
+@click.option("--all", "show_all", is_flag=True, help=f"Show more than {SHOWN} differences each.")
+@click.option("--repair", is_flag=True, help="Count the days anew in which a row differs.")
+@click.pass_obj
+def verify(
+    context: Context,
+    idents: tuple[str, ...],
+    start: float | None,
+    stop: float | None,
+    show_all: bool,
+    repair: bool,
+) -> None:
+    """Count a time anew from the archive, beside, and compare it with the tables, row for row.
+
+    IDENTS are those that 'statscache plugins' lists; all of them when absent. A time is
+    widened to whole windows. Without --repair nothing is changed. The hub may go on meanwhile.
+
+    With it, days in which a row differs are counted anew (rows that are no windows: all of their
+    history, beside), except where the archive has less than was counted; then they are compared
+    once more.
+
+    Ends with status 1 when a row differs, or when a plugin rejects messages that it had counted
+    before; with 3 when none does, and not everything could be compared: the archive does not have
+    yet, or did not give, what was counted; it has what is not filled in yet; an ident is being
+    counted anew, or was counted without an archive; or none covers anything of this time.
+    """
+    check_idents(context.installed, idents)
+    if start is not None and stop is not None and start >= stop:
+        raise click.UsageError("--start must be earlier than --stop")
+    about.configure(context.config)
+    settings = context.settings
+    archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
+    if archive is None:
+        raise StatscacheError(
+            "there is no archive to compare with: set statscache.datagrepper.endpoint or "
+            "statscache.archive.files"
+        )
+    database = context.database(read_only=True)
+
+    def compare(some: Sequence[str] | None) -> list[Verdict]:
+        verification = Verification(database, context.installed, archive, some, start, stop)
+        _run(verification)
+        found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
+        echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")
+        return verification.verdicts
+
+    try:
+        database.check_schema()
+        verdicts = compare(idents or None)
+        wrong = [verdict for verdict in verdicts if verdict.differences]
+        if repair and wrong:
+            _mend(context, archive, wrong)
+            mended = {verdict.ident for verdict in wrong}
+            others = [verdict for verdict in verdicts if verdict.ident not in mended]
+            echo("After the repair:")
+            verdicts = others + compare(sorted(mended))
+        _show_loss(database, archive, verdicts)
+    except KeyboardInterrupt:
+        echo("Interrupted. --start and --stop divide the work.", err=True)
+        raise
+    finally:
+        archive.close()
+        database.dispose()
+    if any(verdict.differences or verdict.refused for verdict in verdicts):
+        sys.exit(1)
+    if any(verdict.waits for verdict in verdicts) or all(verdict.skipped for verdict in verdicts):
+        sys.exit(WAITS)
+
+
+def _mend(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
+    """Count anew what differs."""
+    engine = context.engine()
+    try:
+        mending = mend(engine, archive, wrong)
+        begun: list[str] = []
+        while True:
+            try:
+                next(mending)
+            except StopIteration as end:
+                begun = end.value
+                break
+        if begun:
+            complete(context, engine, archive, frozenset(begun), Means())
+    finally:
+        engine.close()
+
+
+def _show_loss(database: Database, archive: Archive, verdicts: Iterable[Verdict]) -> None:
+    """Say so if it is rather the archive that lacks something."""
+    wrong = [verdict for verdict in verdicts if verdict.differences]
+    if not wrong:
+        return
+    start = min(verdict.start for verdict in wrong)
+    stop = max(verdict.stop for verdict in wrong)
+    found = [measure(database.begin, archive, name, start, stop) for name in PERMANENT]
+    # Lanes have counted the same, more or less: it is said once.
+    most = max(found, key=lambda each: each.lost)
+    if most.lost:
+        echo(f"In this time {most}: where it lacks some, nothing is repaired.")
+
+
+def _run(verification: Verification) -> None:
+    """Show how far it is, on a terminal."""
+    first: float | None = None
+    drawn = 0.0
+    for position, stop in verification.run():
+        first = position if first is None else min(first, position)
+        if sys.stderr.isatty() and time.monotonic() - drawn > 0.2:
+            share = (position - first) / (stop - first) if stop > first else 1.0
+            redraw(f"Read up to {iso(position)} ({share:.0%})")
+            drawn = time.monotonic()
+    if drawn:
+        echo("", err=True)
+
+
+def _show(verdict: Verdict, *, show_all: bool) -> int:
+    """Print a verdict; gives the number of differences."""
+    unfilled = ""
+    if verdict.unfilled is not None:
+        unfilled = f"not filled in yet from {iso(verdict.unfilled)} on"
+    if verdict.skipped or verdict.refused:
+        reasons = filter(None, [verdict.skipped or verdict.refused, unfilled])
+        echo(f"{verdict.ident}: not compared: {'; '.join(reasons)}")
+        return 0
+    remarks = [f"{verdict.rows} rows agree"]
+    if unfilled:
+        remarks.append(unfilled)
+    if verdict.restamped:
+        remarks.append(f"{verdict.restamped} differ by copies with other times")
+    if verdict.undecided:
+        remarks.append(f"{verdict.undecided} wait for the archive")
+    count = len(verdict.differences) + verdict.more
+    if count:
+        remarks.append(f"{count} DIFFER")
+    span = f"{iso(verdict.start)} to {iso(verdict.stop)}"
+    echo(f"{verdict.ident}: {', '.join(remarks)} ({span})")
+    shown = verdict.differences if show_all else verdict.differences[:SHOWN]
+    for difference in shown:
+        echo(f"  {difference}")
+    if count > len(shown):
+        echo(f"  and {count - len(shown)} more")
+    return count

@@ -1,0 +1,1 @@
+"""What exists for the sake of classic plugins alone; could be taken away with them."""

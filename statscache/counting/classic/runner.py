@@ -1,0 +1,321 @@
+"""Run classic plugins inside the engine's transaction, each isolated from the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, event
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
+from sqlalchemy.orm import Session
+
+from statscache.counting.rejections import Rejection
+from statscache.counting.watch import Turn, Watch
+from statscache.database.connection import is_unavailable
+from statscache.database.definitions import redirect
+from statscache.database.fence import Fence
+from statscache.errors import PluginFault, Trespass, described, is_interrupt
+from statscache.message import Message
+from statscache.plugins.base import BasePlugin
+
+log = logging.getLogger(__name__)
+
+_MOMENT = timedelta(microseconds=1)
+
+
+class ClassicRunner:
+    """One classic plugin, and the means to replace it by a new instance.
+
+    What a plugin keeps in memory is not under the control of a transaction. So after anything
+    that rolled back, its memory no longer says the same as its table, and it is made anew.
+
+    Args:
+        make: makes an instance.
+        watch: that sees to its time; absent, nobody does.
+
+    Attributes:
+        fault: how it spoilt a transaction.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], BasePlugin],
+        watch: Watch | None = None,
+    ) -> None:
+        self._make = make
+        self._watch = watch or Watch()
+        self._foreign: frozenset[str] = frozenset()
+        self._plugin: BasePlugin | None = make()
+        self.ident = self._plugin.ident
+        self.fault: PluginFault | None = None
+        self._is_launched = False
+        self._is_touched = False
+        self._table: Table | None = None
+        self._shadow: str | None = None
+
+    @property
+    def plugin(self) -> BasePlugin:
+        """The present instance; made when it is needed, and not where nobody could be blamed.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        if self._plugin is None:
+            self._plugin = self._make()
+        return self._plugin
+
+    def keep_away_from(self, foreign: frozenset[str]) -> None:
+        """Refuse whatever it would do to tables of these names, which are in lower case."""
+        self._foreign = foreign
+
+    def redirect(self, table: Table, shadow: str | None) -> None:
+        """From now on let it work on the table ``shadow`` instead of ``table``, if given."""
+        if shadow != self._shadow:
+            self.renew()
+        self._table, self._shadow = table, shadow
+
+    @property
+    def is_redirected(self) -> bool:
+        """Whether it fills a shadow of its table."""
+        return self._shadow is not None
+
+    def begin(self, connection: Connection, since: float) -> float:
+        """Ask it up to when its rows are there, and revert what may be incomplete.
+
+        Gives the time, UNIX seconds, from which it is to get messages: ``since`` or later.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        start = since
+
+        def begin(session: Session) -> None:
+            nonlocal start
+            start = self._revert_incomplete(session, since)
+
+        self._call(connection, begin)
+        return start
+
+    def _revert_incomplete(self, session: Session, since: float) -> float:
+        plugin = self.plugin
+        latest = plugin.latest(session)
+        if latest is None:
+            return since
+        if plugin.schedule is not None:
+            # A row is stamped with the end of its window: the last one may be incomplete, and
+            # the row that is stamped with its start belongs to the window before.
+            start = plugin.schedule.last(latest - _MOMENT)
+            when = start + _MOMENT
+        else:
+            start = when = latest
+        if _seconds(start) <= since:
+            start, when = _naive(since), _naive(since) + _MOMENT
+        plugin.revert(when, session)
+        return max(since, _seconds(start))
+
+    def window_start(self, moment: float) -> float:
+        """The start of the window of the plugin in which a time (UNIX seconds) lies."""
+        if self.plugin.schedule is None:
+            return moment
+        return _seconds(self.plugin.schedule.last(_naive(moment)))
+
+    def revert(self, connection: Connection, start: float) -> None:
+        """Let it take back all rows of messages from ``start`` (UNIX seconds) on.
+
+        Raises:
+            Exception: whatever the plugin's code raises.
+        """
+        when = _naive(start) if self.plugin.schedule is None else _naive(start) + _MOMENT
+        self._call(connection, lambda session: self.plugin.revert(when, session))
+        self.renew()
+
+    def launch(self, connection: Connection) -> None:
+        """Let the plugin prepare itself, before its first message; once for each instance.
+
+        Raises:
+            Exception: the database's; what the plugin's own code raises is logged.
+        """
+        if self._is_launched:
+            return
+        try:
+            with connection.begin_nested():
+                self._call(connection, self.plugin.launch)
+        except BaseException as error:
+            if not blames_plugin(error):
+                raise
+            log.exception("%s could not be launched", self.ident)
+        self._is_launched = True
+
+    def process(self, messages: Sequence[Message]) -> list[Rejection]:
+        """Give it ``messages``, which are in the order of their timestamps.
+
+        Raises:
+            PluginTooSlow: it does not come to an end.
+        """
+        rejections: list[Rejection] = []
+        self._is_touched = True
+        turn = Turn([(self.ident,)])
+
+        def work() -> None:
+            process = self.plugin.process
+            for message in messages:
+                turn.message = message
+                try:
+                    process(message.raw)
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
+                    rejections.append(Rejection.by_plugin(message, self.ident, error))
+
+        self._watch.run(turn, work)
+        return rejections
+
+    def update(self, connection: Connection) -> bool:
+        """Let it write its rows; gives whether it wrote any.
+
+        Raises:
+            Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
+        """
+        wrote = False
+
+        def notice(*arguments: Any) -> None:
+            nonlocal wrote
+            context = arguments[4]
+            wrote = wrote or context.isinsert or context.isupdate or context.isdelete
+
+        event.listen(connection, "before_cursor_execute", notice)
+        try:
+            self._call(connection, self.plugin.update)
+        finally:
+            event.remove(connection, "before_cursor_execute", notice)
+        return wrote
+
+    def _call(self, connection: Connection, work: Callable[[Session], None]) -> None:
+        """Let it work with the database, fenced in and watched.
+
+        Raises:
+            PluginFault: the transaction can only be given up.
+            Exception: whatever else is wrong with what the plugin's code does.
+        """
+        self._is_touched = True
+        fence = Fence(self._foreign)
+        problem: BaseException | None = None
+
+        def in_session() -> None:
+            with self._session(connection) as session:
+                work(session)
+                session.commit()
+
+        fence.put_around(connection)
+        try:
+            self._watch.run(Turn([(self.ident,)], fence), in_session)
+        except BaseException as error:
+            problem = error
+        finally:
+            fence.take_away()
+        fault = self._fault_of(problem, fence, connection)
+        if fault is not None:
+            self.fault = fault
+            fence.close(connection)
+            raise fault from problem
+        if fence.trespass is not None:
+            # It may have gone on as if nothing had been refused.
+            raise Trespass(fence.trespass) from problem
+        if isinstance(problem, DBAPIError) and fence.is_elsewhere(problem):
+            raise RuntimeError(f"on a connection of its own: {problem}") from problem
+        if problem is not None:
+            raise problem
+
+    def _fault_of(
+        self, problem: BaseException | None, fence: Fence, connection: Connection
+    ) -> PluginFault | None:
+        if isinstance(problem, PluginFault):
+            return problem  # it was stopped anywhere, in the midst of SQLAlchemy perhaps
+        if fence.is_intact(connection):
+            return None
+        if problem is not None and not isinstance(problem, Exception):
+            # SQLAlchemy gives up a connection through which such an exception went.
+            text = described(problem)
+            return None if is_interrupt(problem) else PluginFault(text, (self.ident,))
+        if fence.trespass is None or _is_of_database(problem):
+            return None
+        return PluginFault(fence.trespass, (self.ident,))
+
+    @contextmanager
+    def _session(self, connection: Connection) -> Iterator[Session]:
+        """A session whose commit() and rollback() end a savepoint, never our transaction."""
+        table, shadow = self._table, self._shadow
+
+        def replace(*arguments: Any) -> tuple[str, Any]:
+            assert table is not None
+            assert shadow is not None
+            return redirect(arguments[2], table, shadow), arguments[3]
+
+        if shadow is not None:
+            event.listen(connection, "before_cursor_execute", replace, retval=True)
+        try:
+            with Session(
+                connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+            ) as session:
+                yield session
+        finally:
+            if shadow is not None:
+                event.remove(connection, "before_cursor_execute", replace)
+
+    def commit(self) -> None:
+        """What it was given is in the database now."""
+        self._is_touched = False
+
+    def roll_back(self) -> None:
+        """What it was given since the last commit was not."""
+        if self._is_touched:
+            self.renew()
+
+    def renew(self) -> None:
+        """Forget all that the plugin holds in memory."""
+        self.stop()
+        self._plugin = None
+        self._is_launched = self._is_touched = False
+        self.fault = None
+
+    def stop(self) -> None:
+        """Let the plugin end its threads; called after its last batch."""
+        if self._plugin is None:
+            return
+        try:
+            self._plugin.stop()
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            log.exception("%s could not be stopped", self.ident)
+
+
+def _is_of_database(problem: BaseException | None) -> bool:
+    return isinstance(problem, OperationalError) and is_unavailable(problem)
+
+
+_CONNECTION_LOST = "8s2b"
+"""SQLAlchemy's code for whoever goes on with a connection that is lost."""
+
+
+def blames_plugin(error: BaseException) -> bool:
+    """Whether an exception in a plugin's writes is its own, not the database's or the user's.
+
+    A plugin's ``sys.exit()`` is its own as well: it ends nothing but the plugin's turn.
+    """
+    if is_interrupt(error) or isinstance(error, PluginFault):
+        return False
+    if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
+        return False  # which the plugin may have passed over
+    return not (isinstance(error, DBAPIError) and is_unavailable(error))
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
+def _naive(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

@@ -1,0 +1,336 @@
+"""A crew: the plugins of one lane, ready to count what the lane has claimed."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from statscache.counting.classic.runner import ClassicRunner, blames_plugin
+from statscache.counting.fold import Folder, Partial
+from statscache.counting.losses import Losses
+from statscache.counting.rejections import Rejection
+from statscache.counting.watch import Turn, Watch
+from statscache.database.definitions import shadow_table
+from statscache.database.upsert import Upsert, aggregate_upsert
+from statscache.errors import is_interrupt
+from statscache.message import Message
+from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
+from statscache.topics import EVERYTHING
+
+_MOST_TOPICS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One ident in a lane: what is written for it, and where.
+
+    Attributes:
+        shadow: the table that is filled instead of the served one; None: the served one.
+        since: where its history begins, UNIX seconds; None: anywhere.
+        pruned_until: older rows have been deleted and are not written again.
+    """
+
+    ident: str
+    table: AggregateTable | None
+    plugin: Any
+    shadow: str | None = None
+    since: float | None = None
+    pruned_until: float | None = None
+
+
+@dataclass
+class Written:
+    """What became of the messages that a crew was given."""
+
+    changed: list[str] = field(default_factory=list)
+    """The idents whose tables were written."""
+    failed: list[tuple[tuple[str, ...], BaseException]] = field(default_factory=list)
+    """The idents of a plugin whose rows could not be written, and the error."""
+
+
+class Crew:
+    """Folds messages for the plugins of a lane, and writes their rows.
+
+    Args:
+        seats: of the aggregates.
+        runners: of the classic plugins, each with the time from which it gets messages.
+        backend: the name of the database's dialect.
+        floor: where the history of their lanes begins, UNIX seconds; None without an archive.
+            What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
+            gets what is older than his own history: the archive does not give it to him either.
+        watch: that sees to the time of the aggregates; absent, nobody does.
+        losses: in whose turns the connection was lost; absent, nobody asks.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        runners: Sequence[tuple[ClassicRunner, float | None]],
+        backend: str,
+        floor: float | None = None,
+        watch: Watch | None = None,
+        losses: Losses | None = None,
+    ) -> None:
+        self._watch = watch or Watch()
+        self._losses = losses or Losses()
+        self.seats = {seat.ident: seat for seat in seats}
+        self.runners = [runner for runner, _ in runners]
+        self.sinces_of_runners = [since for _, since in runners]
+        self._floor = math.inf if floor is None else floor
+        self.folders = folders(seats)
+        self.idents = (*self.seats, *(runner.ident for runner in self.runners))
+        self._since = [self.seats[folder.idents[0]].since for folder in self.folders]
+        self._upserts = {
+            seat.ident: _upsert(seat.plugin, seat.table, seat.shadow, backend)
+            for seat in seats
+            if seat.table is not None
+        }
+        self._subscribers: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def plugins(self) -> int:
+        """How many plugins it has."""
+        return len(self.folders) + len(self.runners)
+
+    @property
+    def served(self) -> list[str]:
+        """The idents whose served tables are written, and not shadows of them."""
+        filled = {ident for ident, seat in self.seats.items() if seat.shadow is not None}
+        filled |= {runner.ident for runner in self.runners if runner.is_redirected}
+        return [ident for ident in self.idents if ident not in filled]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that at least one of them subscribes to."""
+        if self.runners:
+            return EVERYTHING
+        topics = {topic for folder in self.folders for topic in folder.plugin.topics}
+        return EVERYTHING if "#" in topics else tuple(sorted(topics))
+
+    def count(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        written: Written,
+        rejections: list[Rejection],
+        start: float | None = None,
+    ) -> None:
+        """Let all of them count ``messages``; ``start`` is that of :meth:`fold`.
+
+        Raises:
+            PluginFault: one of them spoilt the transaction.
+        """
+        turn = self._turn()
+        partials = self._fold_within(turn, messages, rejections, start)
+        slowest = turn.slowest()
+        if slowest is not None:
+            # While it folded, the server may have grown tired of waiting for a statement.
+            idents, seconds = slowest
+            with self._losses.turn(connection, idents, len(messages), seconds):
+                connection.execute(select(1))
+        self.write(connection, partials, written, len(messages))
+        self.run_classics(connection, messages, written, rejections, start)
+
+    def fold(
+        self, messages: Sequence[Message], rejections: list[Rejection], start: float | None = None
+    ) -> list[Partial]:
+        """One partial for each of :attr:`folders`.
+
+        ``start``, for messages of the archive, is the time from which on they are: a plugin whose
+        own history begins later does not get the older ones.
+
+        Raises:
+            PluginTooSlow: one of them does not come to an end.
+        """
+        return self._fold_within(self._turn(), messages, rejections, start)
+
+    def _turn(self) -> Turn:
+        return Turn([folder.idents for folder in self.folders])
+
+    def _fold_within(
+        self,
+        turn: Turn,
+        messages: Sequence[Message],
+        rejections: list[Rejection],
+        start: float | None,
+    ) -> list[Partial]:
+        partials: list[Partial] = [{} for _ in self.folders]
+        if self.folders:
+            self._watch.run(turn, lambda: self._fold(messages, partials, rejections, start, turn))
+        return partials
+
+    def _fold(
+        self,
+        messages: Sequence[Message],
+        partials: Sequence[Partial],
+        rejections: list[Rejection],
+        start: float | None,
+        turn: Turn,
+    ) -> None:
+        calls = [
+            (folder.fold, partial) for folder, partial in zip(self.folders, partials, strict=True)
+        ]
+        bounds = None
+        first = self._first(start)
+        if any(since is not None and since > first for since in self._since):
+            bounds = [since or 0.0 for since in self._since]
+        subscribers = self._subscribers
+        for message in messages:
+            turn.message = message
+            numbers = subscribers.get(message.topic)
+            if numbers is None:
+                numbers = self._subscribe(message.topic)
+            for number in numbers:
+                if bounds is not None and first <= message.timestamp < bounds[number]:
+                    continue
+                turn.number = number
+                fold, partial = calls[number]
+                try:
+                    fold(message, partial)
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
+                    plugin = written_by(self.folders[number].idents)
+                    rejections.append(Rejection.by_plugin(message, plugin, error))
+
+    def write(
+        self,
+        connection: Connection,
+        partials: Iterable[Partial],
+        written: Written,
+        size: int = 1,
+    ) -> None:
+        """Upsert the rows of ``partials``, each plugin in a savepoint of its own.
+
+        ``size`` is the number of messages that they were made of.
+        """
+        for folder, partial in zip(self.folders, partials, strict=True):
+            if not partial:
+                continue
+            changed = []
+            try:
+                with (
+                    self._losses.turn(connection, folder.idents, size),
+                    connection.begin_nested(),
+                ):
+                    for table, rows in folder.tables(partial):
+                        kept = self._unpruned(table, rows)
+                        if self._upserts[table.ident].run(connection, kept):
+                            changed.append(table.ident)
+            except BaseException as error:
+                _blame(written, folder.idents, error)
+            else:
+                written.changed += changed
+
+    def run_classics(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        written: Written,
+        rejections: list[Rejection],
+        start: float | None = None,
+    ) -> None:
+        """Give the classic plugins ``messages``, by time, and let them write.
+
+        ``start`` is that of :meth:`fold`.
+        """
+        if not self.runners:
+            return
+        in_order = sorted(messages, key=lambda message: message.timestamp)
+        first = self._first(start)
+        for runner, since in zip(self.runners, self.sinces_of_runners, strict=True):
+            theirs = in_order
+            if since is not None and since > first:
+                theirs = [m for m in in_order if not first <= m.timestamp < since]
+            with self._losses.turn(connection, (runner.ident,), len(theirs)):
+                runner.launch(connection)
+                try:
+                    with connection.begin_nested():
+                        rejections += runner.process(theirs)
+                        if runner.update(connection):
+                            written.changed.append(runner.ident)
+                except BaseException as error:
+                    # What SQLAlchemy makes of a connection that was given up hides the cause.
+                    _blame(written, (runner.ident,), runner.fault or error)
+                    runner.renew()
+
+    def count_again(self, connection: Connection, ident: str, message: Message) -> str | None:
+        """Count a message that was rejected for ``ident``, for that alone; gives why it cannot be.
+
+        Raises:
+            Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
+        """
+        for runner in self.runners:
+            if runner.ident == ident:
+                runner.launch(connection)
+                for rejection in runner.process([message]):
+                    return rejection.reason
+                runner.update(connection)
+        seat = self.seats.get(ident)
+        if seat is not None and seat.table is not None:
+            folder = Folder(seat.plugin, [seat.table])
+            partial: Partial = {}
+            folder.fold(message, partial)
+            for table, rows in folder.tables(partial):
+                self._upserts[ident].run(connection, self._unpruned(table, rows))
+        return None
+
+    def _first(self, start: float | None) -> float:
+        """From when on plugins get nothing that is older than their history."""
+        return self._floor if start is None else min(start, self._floor)
+
+    def _unpruned(self, table: AggregateTable, rows: list[Any]) -> list[Any]:
+        until = self.seats[table.ident].pruned_until
+        if until is None or not rows or rows[0][0] >= until:
+            return rows
+        return rows[bisect_left(rows, until, key=lambda row: row[0]) :]
+
+    def _subscribe(self, topic: str) -> tuple[int, ...]:
+        """Which folders want ``topic``; remembered, because a bus has few topics."""
+        if len(self._subscribers) >= _MOST_TOPICS_REMEMBERED:
+            self._subscribers.clear()
+        numbers = tuple(i for i, folder in enumerate(self.folders) if folder.subscribes(topic))
+        self._subscribers[topic] = numbers
+        return numbers
+
+
+def written_by(idents: Iterable[str]) -> str:
+    """How the tables that a message is missing in are written down: idents have no spaces."""
+    return " ".join(idents)
+
+
+def folders(seats: Iterable[Seat]) -> list[Folder]:
+    """Folders for the tables of ``seats``: those of one plugin together, where they fit."""
+    groups: dict[tuple[int, float | None], tuple[Aggregate, list[AggregateTable]]] = {}
+    for seat in seats:
+        if seat.table is not None:
+            key = (id(seat.plugin), seat.since)
+            groups.setdefault(key, (seat.plugin, []))[1].append(seat.table)
+    found = []
+    for plugin, tables in groups.values():
+        rest = sorted(tables, key=lambda table: table.width or 0)
+        while rest:
+            finest, *others = rest
+            together = [finest, *(table for table in others if fits(finest, table))]
+            found.append(Folder(plugin, together))
+            rest = [table for table in others if table not in together]
+    return found
+
+
+@lru_cache(maxsize=1_000)
+def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backend: str) -> Upsert:
+    # Crews are made anew whenever lanes change, and a statement takes milliseconds to compile.
+    target = shadow_table(table.table, shadow) if shadow else table.table
+    return aggregate_upsert(plugin, target, backend, is_latest=table.width is None)
+
+
+def _blame(written: Written, idents: tuple[str, ...], error: BaseException) -> None:
+    if not blames_plugin(error):
+        raise error
+    written.failed.append((idents, error))

@@ -1,0 +1,263 @@
+"""Messages that come so late that the lane may have forgotten whether it has counted them.
+
+What the archive does not have, and what lies in a gap of it, is remembered by claims, however old.
+Of the rest a sum for each quarter of an hour is kept: the exclusive or of the digests of all that
+was counted. If it is that of what the archive has, all of it was counted; else it is found which of
+a few doubtful messages explain the difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, select
+
+from statscache.archive import Archive, read
+from statscache.archive.base import distinct
+from statscache.counting.engine import PERMANENT, Engine
+from statscache.counting.lanes import (
+    COUNTED_WIDTH,
+    RESTAMPING,
+    Lane,
+    claim_digest,
+    counted_window,
+    match_contents,
+)
+from statscache.counting.rejections import Rejection
+from statscache.database import tables
+from statscache.errors import InvalidMessage
+from statscache.message import Message, decode
+
+log = logging.getLogger(__name__)
+
+_MARGIN = 2 * RESTAMPING
+_AT_ONCE = 5_000
+_MOST_DOUBTFUL = 100
+"""Unknowns that a sum of 128 bits decides beyond doubt."""
+
+
+def resolve(engine: Engine, archive: Archive) -> int:
+    """Count those of the messages put aside that were not counted; gives how many were looked at.
+
+    At most 5,000, the oldest ones. What cannot be told yet waits on.
+
+    Raises:
+        ArchiveUnavailable: the rest wait on.
+        DatabaseUnavailable: the same.
+    """
+    late, lane = tables.late, tables.lane
+    with engine.transaction() as connection:
+        lanes = {
+            lane.id: lane
+            for lane in engine.lanes.all(connection)
+            if engine.crew(lane) is not None and lane.retry_at is None
+        }
+        rows = connection.execute(
+            select(late.c.lane, late.c.identity, late.c.content)
+            .join(lane, lane.c.id == late.c.lane)
+            .where(late.c.lane.in_(lanes), late.c.timestamp < lane.c.watermark + _MARGIN)
+            .order_by(late.c.timestamp, late.c.lane)
+            .limit(_AT_ONCE)
+        ).all()
+    waiting: list[tuple[int, int, Message]] = []
+    for row in rows:
+        try:
+            message = decode(row.content)
+        except InvalidMessage as error:
+            with engine.transaction(alone=True) as connection:
+                refusal = Rejection.of_frame(row.content, str(error))
+                engine.count_late(connection, lanes[row.lane], [], [], [refusal])
+                mine = (late.c.lane == row.lane, late.c.identity == row.identity)
+                connection.execute(delete(late).where(*mine))
+        else:
+            waiting.append((counted_window(message.timestamp), row.lane, message))
+    waiting.sort(key=lambda item: item[:2])
+    for start, items in itertools.groupby(waiting, key=lambda item: item[0]):
+        group = list(items)
+        messages = [message for _, _, message in group]
+        span = _Span.around(start, messages)
+        archived = distinct(
+            message
+            for piece in read(archive, span.start - _MARGIN, span.stop + _MARGIN)
+            for message in piece.messages
+        )
+        for number, theirs in itertools.groupby(group, key=lambda item: item[1]):
+            _resolve(engine, lanes[number], span, archived, [message for _, _, message in theirs])
+    return len(rows)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The windows of the sums that may have a message among them; UNIX seconds."""
+
+    start: int
+    stop: int
+
+    @classmethod
+    def around(cls, window: int, messages: Iterable[Message]) -> _Span:
+        """Around messages of one window: copies of them may have been counted beside it."""
+        times = [message.timestamp for message in messages]
+        return cls(
+            min(window, counted_window(min(times) - RESTAMPING)),
+            max(window, counted_window(max(times) + RESTAMPING)) + COUNTED_WIDTH,
+        )
+
+
+def _resolve(
+    engine: Engine, lane: Lane, span: _Span, archived: Sequence[Message], found: Sequence[Message]
+) -> None:
+    """Decide for one lane, in a transaction of its own."""
+    with engine.transaction(alone=True) as connection:
+        current = next((x for x in engine.lanes.all(connection) if x.id == lane.id), None)
+        if current is None:
+            return  # it has joined another one meanwhile
+        lane = current
+        late = tables.late.c
+        mine = (late.lane == lane.id, late.identity.in_([claim_digest(m.identity) for m in found]))
+        waiting = {
+            bytes(digest) for digest in connection.scalars(select(late.identity).where(*mine))
+        }
+        messages = [m for m in found if claim_digest(m.identity) in waiting]
+        copies = _copies(messages, archived)
+        digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
+        names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
+        claimed = engine.lanes.claimed(connection, lane, sorted(names))
+        unknown = [
+            m
+            for m in messages
+            if digests[m] not in claimed and claim_digest(m.identity) not in claimed
+        ]
+        until = lane.horizon + RESTAMPING if lane.horizon is not None else 0.0
+        pruned = [m for m in unknown if m.timestamp < until]
+        counted: list[Message] = []
+        lost: list[Message] = []
+        if lane.name in PERMANENT:
+            verdicts = _decide(connection, engine, lane, span, archived, pruned, digests)
+            if verdicts is None:
+                lost = [m for m in pruned if m not in copies]
+                counted = [m for m in pruned if m in copies]
+                if counted:
+                    log.error(
+                        "%s: what %s has counted of its time differs from the archive: "
+                        "'statscache verify' tells more",
+                        counted[0],
+                        lane.name,
+                    )
+            else:
+                counted = [m for m in pruned if verdicts[digests[m]]]
+        else:
+            # Its sums are of the topics that it wants, and the archive has given it all of those.
+            counted = [m for m in pruned if m in copies]
+        done = {*counted, *lost}
+        new = [m for m in unknown if m not in done]
+        is_done = engine.count_late(
+            connection,
+            lane,
+            [m for m in new if m not in copies],
+            [copies[m] for m in new if m in copies],
+            [Rejection(m.to_json(), _UNDECIDED) for m in lost],
+        )
+        if is_done:
+            connection.execute(delete(tables.late).where(*mine))
+
+
+_UNDECIDED = (
+    "late: it is older than what is remembered, the archive does not have it, and what was counted "
+    "at its time differs from the archive: 'statscache verify' tells more"
+)
+
+
+def _copies(messages: Sequence[Message], archived: Sequence[Message]) -> dict[Message, Message]:
+    """The copies of the messages that the archive has, of those without id by their content."""
+    by_digest = {claim_digest(message.identity): message for message in archived}
+    copies = {}
+    bare = {}
+    for message in messages:
+        digest = claim_digest(message.identity)
+        if digest in by_digest:
+            copies[message] = by_digest[digest]
+        elif not message.has_own_id:
+            bare[digest] = message
+    named = [message for message in archived if message.has_own_id]
+    return copies | {bare[digest]: copy for copy, digest in match_contents(named, bare)}
+
+
+def _decide(
+    connection: Connection,
+    engine: Engine,
+    lane: Lane,
+    span: _Span,
+    archived: Sequence[Message],
+    pruned: Sequence[Message],
+    digests: dict[Message, bytes],
+) -> dict[bytes, bool] | None:
+    """Which of the digests of ``pruned`` are in the sums; None if that cannot be told."""
+    if not pruned:
+        return {}
+    lanes = engine.lanes
+    sums = lanes.counted(connection, lane, span.start, span.stop).values()
+    number, total = sum(n for n, _ in sums), _xor(digest for _, digest in sums)
+    times = {claim_digest(message.identity): message.timestamp for message in archived}
+    # What is claimed has been counted, and is not in the sums.
+    known = lanes.claimed(connection, lane, list(times))
+    anonymous = lanes.anonymous(connection, lane, span.start, span.stop)
+    unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in known]
+    known.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
+    since, horizon = lane.since or 0.0, lane.horizon or 0.0
+    edges = {float(span.start), float(span.stop), since, horizon}
+    for start, stop in lanes.gaps(connection, lane):
+        known.update(digest for digest, time in times.items() if start <= time < stop)
+        edges |= {start, stop}
+    inside: set[bytes] = set()
+    doubtful: set[bytes] = set()
+    for digest, time in times.items():
+        if digest in known:
+            continue
+        if min(abs(time - edge) for edge in edges) <= RESTAMPING:
+            # A copy of it may have been counted with a time on the other side.
+            doubtful.add(digest)
+        elif max(span.start, since) <= time < min(span.stop, horizon):
+            inside.add(digest)
+    asked = {digests[message] for message in pruned}
+    # Either all that the archive has was counted, or it is about these messages.
+    for sure, unsure in ((inside, doubtful), (inside - asked, doubtful | asked)):
+        if len(sure) <= number and len(unsure) <= _MOST_DOUBTFUL:
+            chosen = _subset(sorted(unsure), total ^ _xor(map(int.from_bytes, sure)))
+            if chosen is not None and len(sure) + len(chosen) == number:
+                return {digest: digest in sure or digest in chosen for digest in asked}
+    return None
+
+
+def _xor(numbers: Iterable[int]) -> int:
+    total = 0
+    for number in numbers:
+        total ^= number
+    return total
+
+
+def _subset(digests: Sequence[bytes], total: int) -> set[bytes] | None:
+    """Those of ``digests`` whose exclusive or is ``total``; None if there are none, or several."""
+    # Gaussian elimination over bits; each row knows which digests it was made of.
+    basis: dict[int, tuple[int, int]] = {}
+    for place, digest in enumerate(digests):
+        value, members = int.from_bytes(digest), 1 << place
+        while value:
+            top = value.bit_length()
+            if top not in basis:
+                basis[top] = (value, members)
+                break
+            value ^= basis[top][0]
+            members ^= basis[top][1]
+        else:
+            return None
+    chosen = 0
+    while total:
+        top = total.bit_length()
+        if top not in basis:
+            return None
+        total ^= basis[top][0]
+        chosen ^= basis[top][1]
+    return {digest for place, digest in enumerate(digests) if chosen >> place & 1}

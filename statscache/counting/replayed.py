@@ -1,0 +1,43 @@
+"""Of which times each ident has counted all that files have.
+
+Whoever replays a file says that it is complete, from its first message to its last: what is not in
+it in between did not happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from statscache.database import tables
+
+SLACK = 15 * 60.0
+"""Seconds that may be between the last message of a file and the first of the next one.
+
+Files are cut at midnight, and not at a message. What is longer is a hole.
+"""
+
+
+def note(connection: Connection, idents: Iterable[str], start: float, stop: float) -> None:
+    """Note that all messages from ``start`` to ``stop``, UNIX seconds, have been counted."""
+    table = tables.replayed
+    for ident in sorted(idents):
+        near = (
+            table.c.ident == ident,
+            table.c.start <= stop + SLACK,
+            table.c.stop >= start - SLACK,
+        )
+        spans = connection.execute(select(table.c.start, table.c.stop).where(*near)).all()
+        connection.execute(delete(table).where(*near))
+        first = min([start, *(span.start for span in spans)])
+        last = max([stop, *(span.stop for span in spans)])
+        connection.execute(insert(table).values(ident=ident, start=first, stop=last))
+
+
+def forget(connection: Connection, idents: Iterable[str], since: float = 0.0) -> None:
+    """Forget what these have counted of files, from a time on."""
+    table = tables.replayed
+    mine = table.c.ident.in_(list(idents))
+    connection.execute(delete(table).where(mine, table.c.start >= since))
+    connection.execute(update(table).where(mine, table.c.stop > since).values(stop=since))

@@ -1,0 +1,1 @@
+"""The connection, the tables of the framework, and what is written to them how."""

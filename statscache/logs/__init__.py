@@ -1,0 +1,1 @@
+"""What log lines look like, and how often one is written."""
