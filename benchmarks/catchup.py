@@ -28,7 +28,7 @@ from statscache.catchup.loop import CatchUp, Pace, Progress
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.datagrepper import Datagrepper
+from tests.support.datagrepper import Datagrepper
 
 OVERLAP = 900.0
 LATENCY = 0.02

@@ -21,11 +21,12 @@ from statscache.config import URI_VARIABLE
 from statscache.database import migrations
 from statscache.database.connection import Database
 from statscache.message import Message
-from tests.postgresql import Server, administer
+from tests.support.paths import BUS_MESSAGES, TESTS
+from tests.support.postgresql import Server, administer
 
 if TYPE_CHECKING:
-    from tests.whole import Whole
-    from tests.world import World
+    from tests.support.full_app import Whole
+    from tests.support.hub_fixture import World
 
 POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 """A PostgreSQL server to use, as a role that may create databases; absent, one is started."""
@@ -54,10 +55,11 @@ def pytest_configure() -> None:
 
 
 _ONCE = (
-    *("test_app_", "test_cli", "test_crash", "test_export", "test_hub", "test_laws"),
-    *("test_migrations", "test_people", "test_plugins_of_2015"),
+    *("app/", "cli/", "counting/test_laws.py", "database/test_export.py"),
+    *("database/test_migrations.py", "hub/test_crash.py", "hub/test_hub.py"),
+    *("plugins/test_of_2015.py", "test_people.py"),
 )
-"""How the names of modules begin whose tests ask the API, start programs, or try many examples."""
+"""Folders and modules whose tests ask the API, start programs, or try many examples."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_first = {item.nodeid.partition("[")[0] for item in items if database_of(item) == BACKENDS[0]}
     for item in items:
         is_second = database_of(item) == BACKENDS[1] and item.nodeid.partition("[")[0] in on_first
-        if is_second and item.path.name.startswith(_ONCE):
+        if is_second and str(item.path.relative_to(TESTS)).startswith(_ONCE):
             item.add_marker(pytest.mark.long)
 
 
@@ -204,7 +206,7 @@ def corpus() -> list[Message]:
 
     Some were published without a timestamp, which no message on a bus lacks: they get one.
     """
-    path = Path(__file__).parent / "data" / "bus-messages.jsonl"
+    path = BUS_MESSAGES
     raws = [json.loads(line) for line in path.read_text().splitlines()]
     return [
         Message.from_fedmsg({"timestamp": NOON + number} | raw) for number, raw in enumerate(raws)
@@ -218,7 +220,7 @@ def place(
     corpus: list[Message],
 ) -> Iterator[Whole]:
     """The API of everything that is installed, on either database."""
-    from tests.whole import whole
+    from tests.support.full_app import whole
 
     with migrated(request, request.param, tmp_path_factory.mktemp("whole")) as uri:
         yield whole(uri, corpus)
@@ -227,7 +229,7 @@ def place(
 @pytest.fixture
 def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
     """A database, plugins, and an archive of one file."""
-    from tests.world import World
+    from tests.support.hub_fixture import World
 
     made = World(migrated_uri, tmp_path / "archive.jsonl")
     yield made

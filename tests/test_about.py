@@ -18,10 +18,9 @@ from statscache.about.paths import TRANSFORMS, compile_finder
 from statscache.errors import ConfigurationError
 from statscache_plugins.volume.by_package import VolumeByPackage
 from tests.conftest import message
-from tests.served import served
+from tests.support.api_fixture import served
+from tests.support.paths import DATA
 from tests.test_message import JSON
-
-DATA = Path(__file__).parent / "data"
 
 
 def lines(name: str) -> list[dict[str, Any]]:

@@ -44,8 +44,8 @@ from statscache.cli import statscache as command_line
 from statscache.config import Settings
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, discovery
-from tests import bundled
 from tests.conftest import migrated
+from tests.support import bundled
 
 ROOT = Path(__file__).parent.parent
 README, API = "README.rst", "docs/api.rst"

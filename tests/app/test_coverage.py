@@ -1,0 +1,369 @@
+"""Coverage: what is not there happened not, or nobody knows; the two are told apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from statscache.app import coverage, revisions
+from statscache.app.coverage import Coverage
+from statscache.app.revisions import Snapshot
+from statscache.app.times import Every
+from statscache.archive import FileArchive
+from statscache.catchup.loop import CatchUp, Pace
+from statscache.counting.engine import Engine
+from statscache.database import tables
+from statscache.database.connection import Database
+from statscache.hub.intake import Intake
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value, discovery
+from statscache.plugins.discovery import Source
+from tests.conftest import message, table
+from tests.support.hub import Hub, wait_until
+
+PACE = Pace(lag=60, overlap=900, interval=60)
+DAY = 86_400
+
+
+class Hits(Aggregate):
+    name, summary, description = "hits", "hits", "For tests."
+    values = (Value("hits", "add"),)
+    resolutions = (timedelta(hours=1), timedelta(days=1))
+
+    def rows(self, message: Any) -> list[tuple[Any, ...]]:
+        return [(1,)]
+
+
+class HitsAgain(Hits):
+    version = 2
+
+
+class Others(Hits):
+    name = "others"
+
+
+class Quarters(Hits):
+    name = "quarters"
+    retention = {timedelta(hours=1): timedelta(days=1)}  # noqa: RUF012
+
+
+class Rows(BaseModel):
+    __tablename__ = "coverage_rows"
+
+
+class Classic(BasePlugin):
+    name, summary, description = "classic", "classic", "For tests."
+    model = Rows
+
+
+class Hall:
+    """A database, and the engines that work on it one after the other."""
+
+    def __init__(self, uri: str, path: Path) -> None:
+        self.uri = uri
+        self.path = path
+        self.now = time.time()
+        self.midnight = self.now // DAY * DAY
+        self.newest = self.now - 70
+        self._engines: list[Engine] = []
+
+    def open(self, *classes: type, has_history: bool = True) -> Engine:
+        self.close()
+        source = Source("test", "test-distribution", "1.0")
+        installed = discovery.load([(source, lambda: classes)], {})
+        assert not installed.broken
+        epoch = datetime.fromtimestamp(self.midnight - 2 * DAY, UTC)
+        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history)
+        engine.open()
+        self._engines.append(engine)
+        return engine
+
+    def close(self) -> None:
+        while self._engines:
+            self._engines.pop().close()
+
+    def archive(self) -> FileArchive:
+        if not self.path.exists():
+            # Up to the newest it has shown everything.
+            found = [message(timestamp=time) for time in (self.midnight - DAY, self.newest)]
+            self.path.write_text("".join(each.to_json() + "\n" for each in found))
+        return FileArchive([str(self.path)])
+
+    def catch_up(self, engine: Engine) -> None:
+        CatchUp(engine, self.archive(), PACE).run_until_complete()
+
+    def read(self, ident: str) -> Coverage:
+        with Database(self.uri, read_only=True).begin() as connection:
+            return coverage.of(Snapshot(connection), ident)
+
+    def execute(self, statement: Any) -> None:
+        with Database(self.uri).begin() as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def hall(migrated_uri: str, tmp_path: Path) -> Iterator[Hall]:
+    made = Hall(migrated_uri, tmp_path / "archive.jsonl")
+    yield made
+    made.close()
+
+
+def test_what_the_hub_has_not_seen_covers_nothing(hall: Hall) -> None:
+    found = hall.read("hits-1d")
+    assert found == Coverage()
+    assert found.state == coverage.INSTALLED
+    assert not found.covers(0, 1)
+    assert not found.is_live(hall.now)
+    assert found.lag(hall.now) is None
+
+
+def test_without_an_archive_it_covers_what_the_hub_heard(hall: Hall) -> None:
+    engine = hall.open(Hits, has_history=False)
+    assert hall.read("hits-1d").since is None
+    engine.beat(1000.0)
+    engine.beat(1010.0)
+    found = hall.read("hits-1d")
+    assert (found.state, found.since, found.until) == ("active", 1000.0, 1010.0)
+    assert found.reconciled_until is None
+    assert found.covers(1000, 1010)
+    assert not found.covers(999, 1010)
+    assert not found.covers(1000, 1011)
+    assert found.is_live(1070.0)
+    assert not found.is_live(1071.0)
+    assert found.lag(1015.0) == 5
+
+
+def test_without_an_archive_a_pause_of_the_hub_is_a_gap(hall: Hall) -> None:
+    hall.open(Hits, has_history=False).beat(1000.0)
+    engine = hall.open(Hits, Others, has_history=False)
+    engine.beat(2000.0)
+    engine.beat(3000.0)
+    found = hall.read("hits-1d")
+    assert (found.since, found.until, found.gaps) == (1000.0, 3000.0, ((1000.0, 2000.0),))
+    assert not found.covers(1000, 1001)
+    assert not found.covers(1999, 2001)
+    assert found.covers(2000, 3000)
+    # Nobody asked it to listen then.
+    other = hall.read("others-1d")
+    assert (other.since, other.until, other.gaps) == (2000.0, 3000.0, ())
+
+
+def test_without_an_archive_one_that_is_gone_counts_nothing(hall: Hall) -> None:
+    hall.open(Hits, Others, has_history=False).beat(1000.0)
+    hall.open(Others, has_history=False).beat(2000.0)
+    found = hall.read("hits-1d")
+    assert (found.state, found.since, found.until) == ("gone", None, None)
+    hall.open(Hits, Others, has_history=False).beat(3000.0)
+    found = hall.read("hits-1d")
+    assert (found.state, found.since, found.until) == ("active", 3000.0, 3000.0)
+
+
+def test_without_an_archive_another_definition_counts_nothing(hall: Hall) -> None:
+    hall.open(Hits, has_history=False).beat(1000.0)
+    hall.open(HitsAgain, has_history=False).beat(2000.0)
+    found = hall.read("hits-1d")
+    assert (found.state, found.until) == ("failing", None)
+    assert "its definition changed" in (found.error or "")
+
+
+def test_with_an_archive_it_covers_its_history(hall: Hall) -> None:
+    engine = hall.open(Hits)
+    start = hall.midnight - 2 * DAY
+    found = hall.read("hits-1d")
+    assert (found.since, found.until, found.reconciled_until) == (start, start, start)
+    hall.catch_up(engine)
+    found = hall.read("hits-1d")
+    assert found.since == start
+    assert found.until == found.reconciled_until
+    assert hall.now - 120 < (found.until or 0) < time.time()
+    assert found.newest == hall.newest
+    assert found.covers(start, hall.midnight - DAY)
+    assert not found.is_live(time.time())
+
+
+def test_with_an_archive_what_is_heard_counts_beyond_the_watermark(hall: Hall) -> None:
+    engine = hall.open(Hits)
+    hall.catch_up(engine)
+    watermark = hall.read("hits-1d").reconciled_until
+    assert watermark is not None
+    # It began to listen before it was reconciled up to there.
+    engine.beat(watermark - 10)
+    engine.beat(watermark + 10)
+    found = hall.read("hits-1d")
+    assert (found.until, found.reconciled_until, found.gaps) == (watermark + 10, watermark, ())
+    # Killed, and back after an hour: that hour is filled in later.
+    engine = hall.open(Hits)
+    engine.beat(watermark + 3600)
+    engine.beat(watermark + 3610)
+    found = hall.read("hits-1d")
+    assert found.until == watermark + 3610
+    assert found.gaps == ((watermark, watermark + 3600),)
+    assert found.covers(watermark - 10, watermark)
+    assert found.covers(watermark + 3600, watermark + 3610)
+    assert not found.covers(watermark - 10, watermark + 10)
+
+
+def test_what_the_archive_did_not_give_is_a_gap(hall: Hall) -> None:
+    engine = hall.open(Hits)
+    hall.catch_up(engine)
+    start = hall.midnight - DAY
+    for begin, stop in ((0, 10), (100, 110), (105, 120), (-3 * DAY, -3 * DAY + 1)):
+        gap = {"lane": 1, "missing": 5, "noticed_at": hall.now}
+        hall.execute(
+            insert(tables.gap).values(gap | {"start": start + begin, "stop": start + stop})
+        )
+    found = hall.read("hits-1h")
+    assert found.gaps == ((start, start + 10), (start + 100, start + 120))
+    assert not found.covers(start, start + 1)
+    assert found.covers(start + 10, start + 100)
+    assert not found.covers(start + 10, start + 101)
+    assert found.covers(start - 100, start)
+
+
+def test_before_very_many_gaps_nothing_is_covered(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coverage, "MOST_GAPS", 3)
+    monkeypatch.setattr(revisions, "MOST_GAPS", 3)
+    engine = hall.open(Hits)
+    hall.catch_up(engine)
+    start = hall.midnight - DAY
+    rows = [{"lane": 1, "start": start + 10 * i, "stop": start + 10 * i + 1} for i in range(10)]
+    more = {"missing": 1, "noticed_at": 0}
+    hall.execute(insert(tables.gap).values([row | more for row in rows]))
+    assert [(a - start, b - start) for a, b in hall.read("hits-1h").gaps] == [
+        (-DAY, 71),
+        (80, 81),
+        (90, 91),
+    ]
+
+
+def test_what_was_pruned_is_not_covered(hall: Hall) -> None:
+    engine = hall.open(Quarters)
+    hall.catch_up(engine)
+    engine.count([message(timestamp=hall.now)])
+    engine.prune()
+    fine, coarse = hall.read("quarters-1h"), hall.read("quarters-1d")
+    assert fine.since == fine.pruned_until
+    assert hall.now - DAY - 2 < (fine.since or 0) <= time.time() - DAY
+    assert coarse.since == hall.midnight - 2 * DAY
+
+
+def test_a_plugin_that_fills_in_its_history_says_how_far_it_is(hall: Hall) -> None:
+    hall.catch_up(hall.open(Hits))
+    engine = hall.open(Hits, Others)
+    engine.beat(hall.now)
+    engine.beat(hall.now + 10)
+    found = hall.read("others-1d")
+    start = hall.midnight - 2 * DAY
+    assert found.state == "filling"
+    assert (found.since, found.reconciled_until) == (start, start)
+    assert found.gaps == ((start, hall.now),)
+    assert found.covers(hall.now, hall.now + 10)
+    hall.catch_up(engine)
+    found = hall.read("others-1d")
+    assert found.state == "active"
+    assert found.gaps == () or found.gaps[0][0] > hall.now - 120
+
+
+def test_what_is_counted_anew_is_covered_as_far_as_it_was_served(hall: Hall) -> None:
+    hall.catch_up(hall.open(Hits, Others))
+    before = hall.read("hits-1d").reconciled_until
+    engine = hall.open(HitsAgain, Others)
+    engine.beat(hall.now + 1000)
+    found = hall.read("hits-1d")
+    assert found.state == "filling"
+    assert (found.until, found.reconciled_until) == (before, before)
+    assert not found.is_live(hall.now + 1000)
+    hall.catch_up(engine)
+    found = hall.read("hits-1d")
+    assert found.state == "active"
+    assert (found.reconciled_until or 0) >= (before or 0)
+    assert found.is_live(hall.now + 1000)
+
+
+def test_a_classic_plugin_listens_only_when_its_history_is_there(hall: Hall) -> None:
+    engine = hall.open(Classic)
+    engine.beat(hall.now)
+    assert hall.read("classic").listens_until is None
+    hall.catch_up(engine)
+    engine.beat(hall.now + 10)
+    assert hall.read("classic").listens_until == hall.now + 10
+
+
+def test_a_lane_that_rests_after_a_failure_does_not_listen(hall: Hall) -> None:
+    engine = hall.open(Hits)
+    hall.catch_up(engine)
+    engine.beat(hall.now)
+    hall.execute(update(tables.lane).values(retry_at=hall.now + 1000))
+    engine.beat(hall.now + 10)
+    assert hall.read("hits-1d").listens_until == hall.now
+    hall.execute(update(tables.lane).values(retry_at=None))
+    engine.beat(hall.now + 20)
+    found = hall.read("hits-1d")
+    assert found.listens_until == hall.now + 20
+    assert not found.covers(hall.now, hall.now + 1)
+
+
+def test_the_intake_says_that_it_listens_though_nothing_comes(hall: Hall) -> None:
+    engine = hall.open(Hits, has_history=False)
+    intake = Intake(engine, batch_size=10, buffer_size=100)
+    before = time.time()
+    intake.flush()
+    first = hall.read("hits-1d").until or 0
+    assert before <= first <= time.time()
+    # Not again at once, but when it stops.
+    intake.flush()
+    assert hall.read("hits-1d").until == first
+    intake.close()
+    assert (hall.read("hits-1d").until or 0) > first
+
+
+def test_what_answers_tell_changes_once_per_step(hall: Hall) -> None:
+    engine = hall.open(Hits, has_history=False)
+    hours = Every(3600)
+    engine.beat(7000.0)
+    engine.beat(7100.0)
+    assert hall.read("hits-1h").floored(hours).covers(7000, 7000)
+    first = hall.read("hits-1h").floored(hours)
+    engine.beat(7110.0)
+    assert hall.read("hits-1h").floored(hours) == first
+    engine.beat(10_800.0)
+    later = hall.read("hits-1h").floored(hours)
+    assert (later.since, later.until) == (7000.0, 10_800.0)
+    assert later.covers(7200, 10_800)
+    # A pause in the hour that is still open is told when it has ended.
+    hall.open(Hits, has_history=False).beat(12_000.0)
+    assert hall.read("hits-1h").gaps == ((10_800.0, 12_000.0),)
+    assert hall.read("hits-1h").floored(hours).gaps == ()
+    assert hall.read("hits-1h").to_json() == {
+        "state": "active",
+        "since": 7000,
+        "until": 12_000,
+        "reconciled_until": None,
+        "gaps": [[10_800, 12_000]],
+    }
+
+
+def test_the_hub_listens_on_a_silent_bus(tmp_path: Path, migrated_uri: str) -> None:
+    def beat_at() -> Any:
+        with Database(migrated_uri).begin() as connection:
+            return connection.scalar(select(tables.lane.c.beat_at).where(tables.lane.c.id == 1))
+
+    before = time.time()
+    with Hub(tmp_path, migrated_uri) as hub:
+        hub.start()
+        wait_until(beat_at, "the hub says that it listens", hub.log)
+        with Database(migrated_uri, read_only=True).begin() as connection:
+            found = coverage.of(Snapshot(connection), "volume-1d")
+        assert before <= (found.since or 0) <= (found.until or 0) <= time.time()
+        assert found.until is not None
+        assert found.is_live(found.until + 10)
+        hub.stop()
+    assert beat_at() > found.until
+    assert table(migrated_uri, "volume_1d") == []

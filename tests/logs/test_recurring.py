@@ -1,0 +1,58 @@
+"""What happens over and over does not fill the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from statscache.archive import Window
+from statscache.archive.datagrepper import DatagrepperArchive
+from statscache.errors import ArchiveUnavailable
+from statscache.logs.recurring import Recurring
+from tests.conftest import NOON, message
+from tests.support.hub_fixture import TODAY, Hits, World, execute
+
+
+def test_what_goes_on_is_told_at_growing_intervals() -> None:
+    now = 0.0
+    recurring = Recurring(60, 300, lambda: now)
+    told = []
+    for second in range(1000):
+        now = float(second)
+        if recurring.happened("it"):
+            told.append(second)
+    assert told == [0, 60, 180, 420, 720]
+    assert recurring.ended()
+    assert not recurring.ended()
+    assert recurring.happened("it", 7) == 7
+
+
+def test_a_plugin_that_cannot_write_shows_one_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    engine = world.open(Hits, has_history=False)
+    for _ in range(2):
+        execute(world.uri, "ALTER TABLE hits_1d RENAME TO hidden")
+        for _ in range(3):
+            engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
+        assert len([record for record in caplog.records if record.exc_info]) == 1
+        assert caplog.text.count("the rows of hits-1h, hits-1d cannot be written: ") == 1
+        execute(world.uri, "ALTER TABLE hidden RENAME TO hits_1d")
+        engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
+        assert caplog.text.count("the rows of hits-1h, hits-1d can be written again") == 1
+        caplog.clear()
+
+
+def test_an_archive_in_trouble_is_told_of_before_it_is_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[bool] = []
+    archive = DatagrepperArchive(
+        "http://127.0.0.1:1/",
+        sleep=lambda _: told.append("127.0.0.1:1/ cannot be reached" in caplog.text),
+    )
+    for _ in range(2):
+        with pytest.raises(ArchiveUnavailable):
+            archive.fetch(Window(NOON, NOON + 60))
+    assert told == [False] + [True] * 9
+    assert len(caplog.records) == 1

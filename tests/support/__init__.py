@@ -1,0 +1,1 @@
+"""What tests stand on: services, programs, databases, archives, messages, expected tables."""
