@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from statscache.counting.rejections import Rejection
 from statscache.message import Message
+from statscache.rejection import Rejection
 from statscache.topics import EVERYTHING
 
 _FIRST_LOOK = 300.0

@@ -32,10 +32,10 @@ from statscache import __version__
 from statscache.archive.base import Archive, Slice, Window, distinct
 from statscache.archive.rows import iso, key_of, message_of
 from statscache.config import root_of_datagrepper
-from statscache.counting.rejections import Rejection
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.logs.recurring import Recurring
 from statscache.message import Message
+from statscache.rejection import Rejection
 from statscache.topics import EVERYTHING, matcher
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ import orjson
 from statscache.archive.base import Archive, Slice, Window, distinct
 from statscache.archive.lines import files_in, lines, opened
 from statscache.archive.rows import message_of
-from statscache.counting.rejections import LONGEST_CONTENT, Rejection
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.message import Message
+from statscache.rejection import LONGEST_CONTENT, Rejection
 from statscache.topics import EVERYTHING, matcher
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.guards import Refusals
 from statscache.counting.lane_plugins import Crew, Seat, Written
 from statscache.counting.lanes import RESTAMPING
-from statscache.counting.rejections import Rejection
 from statscache.counting.watch import Watch
 from statscache.database.connection import Database
 from statscache.errors import described
@@ -22,6 +21,7 @@ from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
+from statscache.rejection import Rejection
 
 SAME_MESSAGE = 2 * RESTAMPING
 """Seconds within which two copies of one id in consecutive slices are one message."""

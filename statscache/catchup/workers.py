@@ -19,12 +19,12 @@ from statscache.archive.base import Archive, Window
 from statscache.counting.fold import Partial
 from statscache.counting.lane_plugins import Crew, Seat
 from statscache.counting.lanes import claim_digest
-from statscache.counting.rejections import Rejection
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
+from statscache.rejection import Rejection
 
 
 @dataclass

@@ -37,13 +37,7 @@ from statscache.counting.lanes import (
 )
 from statscache.counting.losses import Losses
 from statscache.counting.membership import Roster
-from statscache.counting.rejections import (
-    LONGEST_CONTENT,
-    SIGNATURE,
-    Rejection,
-    RejectionLog,
-    forget,
-)
+from statscache.counting.rejections import RejectionLog, forget
 from statscache.counting.watch import Watch
 from statscache.database import migrations, tables
 from statscache.database.announcements import announce
@@ -55,6 +49,7 @@ from statscache.message import Message, decode
 from statscache.people import people_of
 from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
+from statscache.rejection import LONGEST_CONTENT, SIGNATURE, Rejection
 
 if TYPE_CHECKING:
     from statscache.catchup.workers import Folded

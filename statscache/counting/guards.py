@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from statscache.counting.lanes import claim_digest, content_digests
-from statscache.counting.rejections import Rejection
 from statscache.database import tables
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode
+from statscache.rejection import Rejection
 
 _DIGEST = 16
 """Bytes of a name."""

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, select
 from statscache.counting.classic.runner import ClassicRunner, blames_plugin
 from statscache.counting.fold import Folder, Partial
 from statscache.counting.losses import Losses
-from statscache.counting.rejections import Rejection
 from statscache.counting.watch import Turn, Watch
 from statscache.database.definitions import shadow_table
 from statscache.database.upsert import Upsert, aggregate_upsert
 from statscache.errors import is_interrupt
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
+from statscache.rejection import Rejection
 from statscache.topics import EVERYTHING
 
 _MOST_TOPICS_REMEMBERED = 10_000

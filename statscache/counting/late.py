@@ -26,10 +26,10 @@ from statscache.counting.lanes import (
     counted_window,
     match_contents,
 )
-from statscache.counting.rejections import Rejection
 from statscache.database import tables
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode
+from statscache.rejection import Rejection
 
 log = logging.getLogger(__name__)
 

@@ -6,28 +6,23 @@ All of it is counted, by plugin and cause. What it was is kept as well, as long 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from statscache.counting.fold import storable
 from statscache.database import tables
 from statscache.database.upsert import Upsert
-from statscache.errors import InvalidMessage, described
+from statscache.errors import InvalidMessage
 from statscache.logs.recurring import Recurring
-from statscache.message import Message, decode
+from statscache.message import decode
+from statscache.rejection import LONGEST_CONTENT, Rejection
 
 log = logging.getLogger(__name__)
-
-LONGEST_CONTENT = 1_000_000
-"""Characters of a rejected message that are kept."""
 
 LONGEST_REASON = 2_000
 """Characters of a reason."""
@@ -35,67 +30,14 @@ LONGEST_REASON = 2_000
 ROW_BYTES = 500
 """What a row takes at most beside its texts: so that many small ones are bounded as well."""
 
-SIGNATURE = "signature"
-"""How the reason begins for a message whose signature was refused."""
-
 _DIGESTS_PER_QUERY = 5_000
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A refusal: of what, why, and by which plugin (empty when it is no message at all).
-
-    Attributes:
-        plugin: the idents of the tables that lack the message, with spaces between.
-        cause: under which it is counted, one of a few; absent, the reason up to its first colon.
-        once: whether the same may come again and is not counted then.
-        times: how many messages these are.
-    """
-
-    content: str
-    reason: str
-    plugin: str = ""
-    cause: str = ""
-    once: bool = False
-    times: int = 1
-
-    @classmethod
-    def by_plugin(cls, message: Message, plugin: str, error: BaseException) -> Rejection:
-        """A message on which the code of a plugin failed."""
-        try:
-            text = orjson.dumps(message.raw, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:
-            # Integers beyond 64 bits and lone surrogates.
-            text = json.dumps(message.raw, default=repr)
-        return cls(text, described(error), plugin)
-
-    @classmethod
-    def of_frame(
-        cls, content: str | bytes, reason: str, *, once: bool = False, times: int = 1
-    ) -> Rejection:
-        """Something from a transport that is not a message."""
-        return cls(_text(content), reason, once=once, times=times)
-
-    @classmethod
-    def of_archive(cls, content: str | bytes, reason: str) -> Rejection:
-        """Something that an archive gave, and will give whenever it is asked for that time."""
-        return cls(_text(content), reason, cause="archive", once=True)
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """By whom and under which cause it is counted."""
-        return self.plugin, storable(self.cause or self.reason.partition(": ")[0])[:100]
-
-
-def _text(content: str | bytes) -> str:
-    return content.decode("utf-8", "backslashreplace") if isinstance(content, bytes) else content
 
 
 class _Entry:
     """What becomes a row: the same refusal, however often it came in one batch."""
 
     def __init__(self, first: Rejection) -> None:
-        plugin, cause = first.kind
+        plugin, cause = _kind(first)
         self.content = storable(first.content[:LONGEST_CONTENT])
         self.reason = storable(first.reason[:LONGEST_REASON])
         self.plugin = plugin
@@ -153,8 +95,8 @@ class RejectionLog:
             if rejection.once and (entry.times or entry.digest in known):
                 continue
             entry.times += rejection.times
-            totals[rejection.kind] += rejection.times
-            reasons[rejection.kind] = rejection.reason
+            totals[_kind(rejection)] += rejection.times
+            reasons[_kind(rejection)] = rejection.reason
         self._tell(totals, reasons)
         room = _Room(self._most_bytes, _used(connection))
         kept = [e for e in entries.values() if e.digest in known or room.take(e.kind, e.size)]
@@ -223,6 +165,11 @@ class _Room:
         self._used[kind] = used
         self._free -= size
         return True
+
+
+def _kind(rejection: Rejection) -> tuple[str, str]:
+    """By whom and under which cause a rejection is counted."""
+    return rejection.plugin, storable(rejection.cause or rejection.reason.partition(": ")[0])[:100]
 
 
 def kept_bytes(connection: Connection) -> int:

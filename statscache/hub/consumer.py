@@ -24,7 +24,6 @@ from statscache.audit.background import Audit
 from statscache.catchup.loop import CatchUp, Pace
 from statscache.config import Settings
 from statscache.counting.engine import Engine
-from statscache.counting.rejections import SIGNATURE
 from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError
 from statscache.hub import signatures
 from statscache.hub.intake import Intake
@@ -32,6 +31,7 @@ from statscache.hub.introduction import introduce
 from statscache.hub.supervision import Supervisor
 from statscache.logs.records import Rarely, make_printable
 from statscache.plugins import discovery
+from statscache.rejection import SIGNATURE
 
 log = logging.getLogger(__name__)
 

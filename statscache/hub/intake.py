@@ -17,11 +17,11 @@ from itertools import islice
 
 from statscache.clock import Watch
 from statscache.counting.engine import BEAT_EVERY, Engine, Outcome
-from statscache.counting.rejections import Rejection
 from statscache.errors import DatabaseUnavailable, InvalidMessage, SchemaError
 from statscache.hub.supervision import StartThread, daemon
 from statscache.logs.recurring import Recurring
 from statscache.message import Message, decode
+from statscache.rejection import Rejection
 
 log = logging.getLogger(__name__)
 

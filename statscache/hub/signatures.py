@@ -17,8 +17,8 @@ import fedmsg.crypto.utils
 import fedmsg.crypto.x509_ng
 from requests.exceptions import RequestException
 
-from statscache.counting.rejections import SIGNATURE
 from statscache.errors import ConfigurationError
+from statscache.rejection import SIGNATURE
 
 _CURE = (
     "; without, no message would be let through: install what it needs with "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from statscache.counting.rejections import Rejection
 from statscache.database import tables
 from statscache.database.connection import Database
+from statscache.rejection import Rejection
 from tests.conftest import NOON, table
 from tests.support.commands import call
 from tests.support.hub_fixture import execute

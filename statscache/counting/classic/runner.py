@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Table, event
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from statscache.counting.rejections import Rejection
 from statscache.counting.watch import Turn, Watch
 from statscache.database.connection import is_unavailable
 from statscache.database.definitions import redirect
@@ -20,6 +19,7 @@ from statscache.database.fence import Fence
 from statscache.errors import PluginFault, Trespass, described, is_interrupt
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
+from statscache.rejection import Rejection
 
 log = logging.getLogger(__name__)
 
