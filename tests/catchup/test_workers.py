@@ -209,7 +209,7 @@ def test_a_worker_that_dies_is_told_of_with_the_cure() -> None:
 
 PARENT = """
 import os, time
-from statscache import executors
+from statscache.catchup import executors
 if __name__ == "__main__":
     with executors.processes(2) as executor:
         numbers = set()
