@@ -1,7 +1,7 @@
 """The application for ASGI servers: ``uvicorn statscache.asgi:application``."""
 
 from statscache.app import create_app
-from statscache.app.asgi import AsgiApplication
+from statscache.app.live.asgi import AsgiApplication
 from statscache.logs.records import log_as_server
 
 log_as_server()

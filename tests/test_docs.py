@@ -21,25 +21,15 @@ from docutils.core import publish_doctree
 from flask.testing import FlaskClient
 
 from statscache import plugins, testing
-from statscache.app import (
-    badge,
-    batch,
-    coverage,
-    create_app,
-    filters,
-    hold,
-    openapi,
-    problems,
-    query,
-    ranges,
-    reader,
-    reply,
-    series,
-    top,
-    values,
-)
-from statscache.app.route import Route
-from statscache.app.routes import ROUTES
+from statscache.app import create_app
+from statscache.app.charts import ranges
+from statscache.app.dispatch.route import Route
+from statscache.app.http import problems, reply
+from statscache.app.http.parameters import LONGEST_QUERY
+from statscache.app.live import long_poll
+from statscache.app.route_table import ROUTES
+from statscache.app.routes import badge, batch, openapi, series, top, values
+from statscache.app.state import coverage, filters, row_reader
 from statscache.cli import statscache as command_line
 from statscache.config import Settings
 from statscache.message import Message
@@ -196,7 +186,7 @@ def test_every_key_of_the_answers_is_documented_and_nothing_else(app: flask.Flas
 
 def test_every_status_is_documented() -> None:
     documented = set(listed(section(API, "Statuses and errors"), "Status"))
-    source = "".join(path.read_text() for path in (ROOT / "statscache/app").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "statscache/app").rglob("*.py"))
     raised = set(re.findall(r"Problem\(\s*(\d{3})\b", source))
     assert {"400", "404", "414", "503"} <= raised
     statuses = {"200", "304", *raised, *openapi._STATUSES, *map(str, problems._DETAILS)}
@@ -224,11 +214,11 @@ def test_every_header_is_documented(client: FlaskClient) -> None:
 def test_bounds_that_are_documented_are_those_of_the_code() -> None:
     text = " ".join(document(API).astext().split())
     for phrase in (
-        f"longer than {query.LONGEST_QUERY // 1024} KiB",
+        f"longer than {LONGEST_QUERY // 1024} KiB",
         f"{ranges.MOST_BUCKETS:,} buckets and {series.MOST_CELLS:,} numbers",
-        f"those of the first {reader.MOST_NUMBERED_ROWS:,} rows",
+        f"those of the first {row_reader.MOST_NUMBERED_ROWS:,} rows",
         f"Up to {batch.MOST_QUERIES} answers",
-        f"{hold.LONGEST} at most",
+        f"{long_poll.LONGEST} at most",
         f"how many keys, {top.DEFAULT_LIMIT} where it is not said, {top.MOST_KEYS:,} at most",
         f"how many, {values.DEFAULT_LIMIT} where it is not said, {values.MOST_VALUES:,} at most",
         f"{badge.CACHE_SECONDS}, the least",

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.app import create_app
-from statscache.app.routes import ROUTES
+from statscache.app.route_table import ROUTES
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from statscache.app.asgi import environ_of
+from statscache.app.live.asgi import environ_of
 from statscache.cli import statscache as command_line
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

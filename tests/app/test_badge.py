@@ -10,11 +10,13 @@ import flask
 import orjson
 import pytest
 
-from statscache.app import badge, build_app, routes
-from statscache.app.badge import short
-from statscache.app.dispatch import Dispatcher
-from statscache.app.reply import Reply
-from statscache.app.request import Request
+from statscache.app import route_table
+from statscache.app.application import build_app
+from statscache.app.dispatch.dispatcher import Dispatcher
+from statscache.app.http.reply import Reply
+from statscache.app.http.request import Request
+from statscache.app.routes import badge
+from statscache.app.routes.badge import short
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -128,7 +130,7 @@ def test_what_nobody_knows_is_not_zero(get: Callable[..., Any]) -> None:
 
 def test_by_default_it_is_the_last_bucket_that_has_ended(app: flask.Flask) -> None:
     service = app.extensions["statscache"]
-    dispatcher = Dispatcher(service, routes.ROUTES, clock=lambda: float(NOW))
+    dispatcher = Dispatcher(service, route_table.ROUTES, clock=lambda: float(NOW))
 
     def message_of(address: str) -> Any:
         path, _, query = address.partition("?")

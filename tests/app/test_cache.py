@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.app.cache import ENTRY_OVERHEAD, AnswerCache, Entry, Flights, Memo
+from statscache.app.dispatch.cache import ENTRY_OVERHEAD, AnswerCache, Entry, Flights, Memo
 
 
 def entry(size: int, mark: object = 1) -> Entry:

@@ -11,10 +11,11 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert, text, update
 
-from statscache.app import build_app, sizes
-from statscache.app.catalogue import ENTRY_SCHEMA
-from statscache.app.routes import ROUTES
-from statscache.app.sizes import Size
+from statscache.app.application import build_app
+from statscache.app.route_table import ROUTES
+from statscache.app.routes.plugins import ENTRY_SCHEMA
+from statscache.app.state import table_sizes
+from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables
@@ -270,13 +271,13 @@ FEW = 50
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes, "MOST_COUNTED", FEW)
+    monkeypatch.setattr(table_sizes, "MOST_COUNTED", FEW)
 
 
 def size(uri: str, ident: str, installed: Installed = BUNDLED) -> Size:
     table = installed.datasets[ident].model.__table__
     with Database(uri, read_only=True).begin() as connection:
-        return sizes.sizes(connection, [table])[table.name]
+        return table_sizes.sizes(connection, [table])[table.name]
 
 
 def fill(uri: str, ident: str, rows: list[dict[str, Any]]) -> None:

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from statscache.app import series, sources, summary, top, values, zones
-from statscache.app.coverage import Coverage
-from statscache.app.sources import Source, Unfit
-from statscache.app.zones import Calendar
+from statscache.app.charts import sources
+from statscache.app.charts.calendar import Calendar, fixed, resolutions, time_zone
+from statscache.app.charts.sources import Source, Unfit
+from statscache.app.routes import series, summary, top, values
+from statscache.app.state.coverage import Coverage
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
@@ -504,8 +505,8 @@ def test_whole_rows_make_every_bucket_once(
     edge: str, zone: str, resolution: str, count: int, widths: set[int]
 ) -> None:
     start = datetime.fromisoformat(edge).timestamp()
-    width = zones.resolutions([900])[resolution]
-    calendar = Calendar(width, zones.zone(zone))
+    width = resolutions([900])[resolution]
+    calendar = Calendar(width, time_zone(zone))
     buckets = calendar.lay(start, start + count * width.width, 100)
     parts = sources.divide(buckets, sources_of(900, *widths))
     found = [piece for part in parts for piece in part.pieces]
@@ -533,7 +534,7 @@ def test_whole_rows_make_every_bucket_once(
 
 
 def test_what_no_rows_can_give() -> None:
-    days = Calendar(zones.fixed(DAY), zones.zone("Asia/Kathmandu")).lay(NOON, NOON + DAY, 5)
+    days = Calendar(fixed(DAY), time_zone("Asia/Kathmandu")).lay(NOON, NOON + DAY, 5)
     with pytest.raises(Unfit):
         sources.divide(days, sources_of(3600, 86_400))
     assert sources.divide(days, sources_of(900))

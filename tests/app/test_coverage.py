@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from statscache.app import coverage, revisions
-from statscache.app.coverage import Coverage
-from statscache.app.revisions import Snapshot
-from statscache.app.times import Every
+from statscache.app.http.times import Every
+from statscache.app.state import coverage, revisions
+from statscache.app.state.coverage import Coverage
+from statscache.app.state.revisions import Snapshot
 from statscache.archive import FileArchive
 from statscache.catchup.loop import CatchUp, Pace
 from statscache.counting.engine import Engine

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from statscache.app import cursors, reader
-from statscache.app.cursors import Position
+from statscache.app.http import cursors
+from statscache.app.http.cursors import Position
+from statscache.app.state import row_reader
 from statscache.database.connection import Database
 from tests.conftest import NOON
 from tests.support.api_fixture import Served, links, served, things, walk
@@ -141,8 +142,8 @@ def test_what_is_no_cursor_is_refused(api: Served) -> None:
 
 
 def test_pages_are_numbered_up_to_a_bound(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MOST_NUMBERED_ROWS", 20)
-    monkeypatch.setattr("statscache.app.rows.MOST_NUMBERED_ROWS", 20)
+    monkeypatch.setattr(row_reader, "MOST_NUMBERED_ROWS", 20)
+    monkeypatch.setattr("statscache.app.routes.rows.MOST_NUMBERED_ROWS", 20)
     fill(api)
     answer = api.client.get("/api/sizes-1h?rows_per_page=4&page=5")
     assert answer.headers["X-Link-Count"] == "5"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from statscache.app.client import SEND_UNTIL
-from statscache.app.problems import Problem
-from statscache.app.request import Request
+from statscache.app.http.client import SEND_UNTIL
+from statscache.app.http.problems import Problem
+from statscache.app.http.request import Request
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database, limit
 from statscache.errors import RequestTimeout, StatementTimeout

@@ -14,14 +14,14 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
-from statscache.app import reader
-from statscache.app.dispatch import Dispatcher
-from statscache.app.problems import Problem
-from statscache.app.reading import Reading
-from statscache.app.reply import Reply
-from statscache.app.request import Request
-from statscache.app.route import Answer, Call, Lifetime, Route, Scope
-from statscache.app.service import Service
+from statscache.app.dispatch.dispatcher import Dispatcher
+from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.dispatch.service import Service
+from statscache.app.http.problems import Problem
+from statscache.app.http.reply import Reply
+from statscache.app.http.request import Request
+from statscache.app.state import row_reader
+from statscache.app.state.transaction import Reading
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, swap
@@ -451,7 +451,7 @@ def test_a_table_that_is_replaced_is_never_read_in_part(
     api: Served, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written into the new table after the answer began cannot be seen in it."""
-    monkeypatch.setattr(reader, "ROWS_PER_PORTION", 1)
+    monkeypatch.setattr(row_reader, "ROWS_PER_PORTION", 1)
     expected = api.client.get(path).data
     app = api.worker()
     table = api.installed.datasets["sizes-1h"].model.__table__

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import insert, text
 
-from statscache.app import export
+from statscache.app.routes import downloads
 from statscache.database import tables
 from statscache.database.connection import Database, create_missing
 from statscache.plugins import BaseModel, discovery
@@ -249,7 +249,7 @@ def test_a_server_sends_several_downloads_at_once(migrated_uri: str, tmp_path: P
     ("threads", "most"), [(1, 3), (4, 3), (8, 3), (16, 6), (24, 9), (100, 10), (None, 10)]
 )
 def test_how_many_downloads_suit_a_server(threads: int | None, most: int) -> None:
-    exports = export.Exports()
+    exports = downloads.Exports()
     assert exports.maximum == 3
     exports.leave_threads(threads)
     assert exports.maximum == most
@@ -258,7 +258,7 @@ def test_how_many_downloads_suit_a_server(threads: int | None, most: int) -> Non
 def test_few_exports_run_at_a_time(api: Served) -> None:
     fill(api, 5_000)
     address = "/api/sizes-1h?format=ndjson"
-    running = [api.client.get(address, buffered=False) for _ in range(export.FEWEST_AT_A_TIME)]
+    running = [api.client.get(address, buffered=False) for _ in range(downloads.FEWEST_AT_A_TIME)]
     assert [answer.status_code for answer in running] == [200] * 3
     refused = api.client.get(address)
     assert refused.status_code == 429

@@ -14,14 +14,15 @@ from unittest.mock import ANY
 import pytest
 import sqlalchemy as sa
 
-from statscache.app import build_app, commits
-from statscache.app import listeners as module
-from statscache.app.client import Client
-from statscache.app.events import HEARTBEAT, Stream, known_of
-from statscache.app.listeners import Listeners, is_newer
-from statscache.app.newest import Newest, NewestRows
-from statscache.app.problems import Problem
-from statscache.app.revisions import Revision, Revisions
+from statscache.app.application import build_app
+from statscache.app.http.client import Client
+from statscache.app.http.problems import Problem
+from statscache.app.live import listeners as module
+from statscache.app.live.event_rows import Newest, NewestRows
+from statscache.app.live.listeners import Listeners, is_newer
+from statscache.app.routes.events import HEARTBEAT, Stream, known_of
+from statscache.app.state import change_feed
+from statscache.app.state.revisions import Revision, Revisions
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -83,7 +84,7 @@ def test_a_change_costs_the_same_for_one_as_for_hundreds(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commits, "CHECK_EVERY", 3600.0)
+    monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
     statements: list[str] = []
 
     @sa.event.listens_for(database.engine, "before_cursor_execute")

@@ -10,7 +10,7 @@ import pytest
 from tests.support.servers import Server
 
 LINE = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ERROR statscache\.app\.\w+ \[GET (.*)\] (.*)$"
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ERROR statscache\.app\.[\w.]+ \[GET (.*)\] (.*)$"
 )
 
 

@@ -14,9 +14,9 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from statscache.app import create_app, explain
-from statscache.app.explain import query_of
-from statscache.app.filters import Filter
+from statscache.app import create_app
+from statscache.app.routes.messages import LONGEST_KEY, MOST_TOPICS, ROWS_PER_PAGE, query_of
+from statscache.app.state.filters import Filter
 from statscache.archive.rows import message_of
 from statscache.counting import fold
 from statscache.counting.engine import Engine
@@ -87,7 +87,7 @@ def fetch(address: str) -> list[Message]:
     while True:
         # Pages overlap where seconds are cut by them.
         page, total = 1, 0
-        while page == 1 or (page - 1) * explain.ROWS_PER_PAGE < total:
+        while page == 1 or (page - 1) * ROWS_PER_PAGE < total:
             answer = requests.get(address.removesuffix("page=1") + f"page={page}", timeout=10)
             answer.raise_for_status()
             total = answer.json()["total"]
@@ -454,11 +454,11 @@ def test_who_is_not_counted_is_not_repeated(migrated_uri: str) -> None:
 
 
 def test_very_many_topics_are_told_by_their_categories() -> None:
-    topics = [f"org.fedoraproject.prod.{'ab'[n % 2]}.{n}" for n in range(explain.MOST_TOPICS + 1)]
+    topics = [f"org.fedoraproject.prod.{'ab'[n % 2]}.{n}" for n in range(MOST_TOPICS + 1)]
     found = query_of(counter(*topics), ())
     assert found.pairs == [("category", "a"), ("category", "b")]
     assert found.narrow[0]["topics"] == sorted(topics)
 
 
 def test_shortened_keys_are_known_as_such() -> None:
-    assert explain.LONGEST_KEY == fold.LONGEST_KEY
+    assert LONGEST_KEY == fold.LONGEST_KEY

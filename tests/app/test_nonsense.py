@@ -18,14 +18,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from statscache.app import cursors
-from statscache.app.batch import MOST_QUERIES
-from statscache.app.health import READYZ
-from statscache.app.metrics import ROUTE as METRICS
-from statscache.app.query import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, filters_of
-from statscache.app.reply import COMMON_HEADERS
-from statscache.app.route import Route
-from statscache.app.routes import ROUTES
+from statscache.app.dispatch.route import Route
+from statscache.app.http import cursors
+from statscache.app.http.parameters import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, filters_of
+from statscache.app.http.reply import COMMON_HEADERS
+from statscache.app.route_table import ROUTES
+from statscache.app.routes.batch import MOST_QUERIES
+from statscache.app.routes.health import READYZ
+from statscache.app.routes.metrics import ROUTE as METRICS
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Dataset

@@ -25,9 +25,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import Case, CheckContext, GenerationMode, Response
 
-from statscache.app import build_app
-from statscache.app.openapi import PROBLEM_SCHEMA
-from statscache.app.routes import ROUTES
+from statscache.app.application import build_app
+from statscache.app.route_table import ROUTES
+from statscache.app.routes.openapi import PROBLEM_SCHEMA
 from statscache.plugins import Aggregate
 from statscache.plugins.discovery import Dataset
 from tests.support.api_fixture import Sizes, served, things

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from sqlalchemy.engine import make_url
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source

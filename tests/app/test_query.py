@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
-from statscache.app import query, routes
-from statscache.app.problems import Problem
-from statscache.app.query import Parameter
+from statscache.app import route_table
+from statscache.app.http.parameters import START, TEXT, Parameter, parse, split
+from statscache.app.http.problems import Problem
 from statscache.plugins.aggregate import QUERY_PARAMETERS
 from tests.conftest import NOON
 from tests.support.api_fixture import Served, served, things
@@ -188,13 +188,13 @@ def test_times_relative_to_the_present(api: Served) -> None:
 
 def test_no_column_can_be_called_like_a_parameter() -> None:
     """Nor could a filter by it be told from the parameter."""
-    for route in routes.ROUTES:
+    for route in route_table.ROUTES:
         if route.filterable:
             assert {parameter.name for parameter in route.all_parameters} <= QUERY_PARAMETERS
 
 
 def test_every_parameter_has_what_the_documents_need() -> None:
-    for route in routes.ROUTES:
+    for route in route_table.ROUTES:
         for parameter in route.all_parameters:
             assert parameter.summary.endswith("."), (route.name, parameter.name)
 
@@ -205,15 +205,15 @@ def test_what_browsers_encode_is_read_back(pairs: list[tuple[str, str]]) -> None
 
     pairs = [(n.encode("utf-8", "replace").decode(), t.replace("\0", "")) for n, t in pairs]
     pairs = [(name, text.encode("utf-8", "replace").decode()) for name, text in pairs]
-    assert query.split(urlencode(pairs)) == pairs
+    assert split(urlencode(pairs)) == pairs
 
 
 @given(st.binary(max_size=60))
 def test_any_query_is_read_or_refused(octets: bytes) -> None:
-    parameters = (Parameter("a", query.TEXT, "Anything."), query.START)
+    parameters = (Parameter("a", TEXT, "Anything."), START)
     refusal = None
     try:
-        values = query.parse(query.split(octets.decode("latin-1")), parameters).values
+        values = parse(split(octets.decode("latin-1")), parameters).values
     except Problem as problem:
         refusal = problem
     if refusal is None:

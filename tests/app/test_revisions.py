@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from statscache.app import commits
-from statscache.app.revisions import Revision, Revisions, Snapshot
-from statscache.app.service import Service
+from statscache.app.dispatch.service import Service
+from statscache.app.state import change_feed
+from statscache.app.state.revisions import Revision, Revisions, Snapshot
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.announcements import CHANNEL, announce
@@ -66,7 +66,7 @@ def revisions(database: Database) -> Revisions:
 
 @pytest.fixture
 def never_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "CHECK_EVERY", 3600.0)
+    monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_waits_until_something_changes(revisions: Revisions, engine: Engine) -> 
 def test_who_waits_is_told_what_another_thread_found(
     revisions: Revisions, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "POLL_EVERY", 3600.0)
+    monkeypatch.setattr(change_feed, "POLL_EVERY", 3600.0)
     known = revisions.all()
     found: list[Snapshot] = []
     waiting = threading.Thread(target=lambda: found.append(revisions.wait(known, 60)))
@@ -250,7 +250,7 @@ def test_threads_see_revisions_that_never_go_back(revisions: Revisions, engine: 
 
 FORKING = """
 import os, sys, time
-from statscache.app.revisions import Revisions
+from statscache.app.state.revisions import Revisions
 from statscache.database.connection import Database
 
 database = Database(sys.argv[1], read_only=True)
@@ -450,14 +450,14 @@ def test_a_listener_that_is_lost_is_replaced_and_missed_by_nobody(
 def test_a_listener_that_hears_nothing_is_noticed(
     revisions: Revisions, engine: Engine, migrated_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(change_feed, "CHECK_EVERY", 0.1)
     assert number(revisions) == 0
     deaf: Any = revisions._copy._commits
     # As behind a pooler, which gives each transaction another connection.
     deaf._connection.cursor().execute("UNLISTEN *")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen all the same")
-    monkeypatch.setattr(commits, "CHECK_EVERY", 3600.0)
+    monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
     wait_until(lambda: number(revisions) and revisions._copy._commits is not deaf, "it is replaced")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 2, "it is announced again")

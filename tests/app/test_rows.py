@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, text, update
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.database import tables
 from statscache.message import Message
 from tests.conftest import BACKENDS, message, migrated

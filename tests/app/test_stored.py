@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, text
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.catchup.loop import CatchUp
 from statscache.config import Settings
 from statscache.database.announcements import announce

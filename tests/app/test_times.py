@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.app import times
-from statscache.app.times import EARLIEST, LATEST, Every, Time
+from statscache.app.http import times
+from statscache.app.http.times import EARLIEST, LATEST, Every, Time
 from tests.conftest import NOON
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from statscache.app import times, zones
-from statscache.app.zones import Calendar, TooManyBuckets
+from statscache.app.charts import calendar
+from statscache.app.charts.calendar import Calendar, TooManyBuckets
+from statscache.app.http import times
 
 HOUR, DAY = 3600, 86_400
 ODD = (
@@ -35,14 +36,14 @@ ODD = (
     "Pacific/Kwajalein",  # there was no 1993-08-21
     "UTC",
 )
-ZONES = st.sampled_from(ODD) | st.sampled_from(sorted(zones.names()))
+ZONES = st.sampled_from(ODD) | st.sampled_from(sorted(calendar.names()))
 MOMENTS = st.integers(0, int(datetime(2045, 1, 1, tzinfo=UTC).timestamp()))
-NAMED = zones.resolutions([1])
+NAMED = calendar.resolutions([1])
 RESOLUTIONS = ("15m", "1h", "6h", "1d", "week", "month", "year")
 
 
-def calendar(resolution: str, zone: str = "UTC") -> Calendar:
-    return Calendar(NAMED[resolution], zones.zone(zone))
+def calendar_of(resolution: str, zone: str = "UTC") -> Calendar:
+    return Calendar(NAMED[resolution], calendar.time_zone(zone))
 
 
 def clock(moment: float, zone: str) -> datetime:
@@ -82,7 +83,7 @@ def label(moment: float, resolution: str, zone: str) -> Any:
 )
 def test_buckets_are_what_clocks_show(zone: str, moment: int, resolution: str, span: int) -> None:
     span = min(span, 1000 * NAMED[resolution].width)
-    buckets = calendar(resolution, zone).lay(moment, moment + span, 10_000)
+    buckets = calendar_of(resolution, zone).lay(moment, moment + span, 10_000)
     pieces = buckets.pieces
     # All the instants that were asked for are in one piece each, in order.
     assert pieces[0].start <= moment
@@ -111,7 +112,7 @@ def test_buckets_are_what_clocks_show(zone: str, moment: int, resolution: str, s
 def test_floor_and_after_are_the_ends_of_one_bucket(
     zone: str, moment: int, resolution: str
 ) -> None:
-    found = calendar(resolution, zone)
+    found = calendar_of(resolution, zone)
     buckets = found.lay(moment + 0.5, moment + 1, 1)
     assert (found.floor(moment + 0.5), found.after(moment + 0.5)) == (buckets.start, buckets.stop)
     assert found.floor(moment) <= moment < found.after(moment)
@@ -119,7 +120,7 @@ def test_floor_and_after_are_the_ends_of_one_bucket(
 
 def hours_of_days(zone: str, start: str, days: int) -> list[float]:
     begin = datetime.fromisoformat(start).replace(tzinfo=zoneinfo.ZoneInfo(zone)).timestamp()
-    buckets = calendar("1d", zone).lay(begin, begin + days * DAY - 2 * HOUR, 100)
+    buckets = calendar_of("1d", zone).lay(begin, begin + days * DAY - 2 * HOUR, 100)
     return [
         sum(p.stop - p.start for p in buckets.pieces if p.number == n) / HOUR
         for n in range(buckets.count)
@@ -136,7 +137,7 @@ def test_days_are_as_long_as_they_were() -> None:
 
 def test_a_day_that_was_skipped_has_no_bucket() -> None:
     start, stop = (datetime(2011, 12, d, 12, tzinfo=UTC).timestamp() for d in (28, 31))
-    buckets = calendar("1d", "Pacific/Apia").lay(start, stop, 100)
+    buckets = calendar_of("1d", "Pacific/Apia").lay(start, stop, 100)
     assert [clock(moment, "Pacific/Apia").date() for moment in buckets.starts] == [
         date(2011, 12, 28),
         date(2011, 12, 29),
@@ -148,17 +149,17 @@ def test_a_day_that_was_skipped_has_no_bucket() -> None:
 def test_a_day_that_comes_back_is_one_bucket_of_two_pieces() -> None:
     # At 0:01 of Sunday clocks were put back to 23:01 of Saturday.
     noon = datetime(2005, 10, 30, 12, tzinfo=zoneinfo.ZoneInfo("America/St_Johns")).timestamp()
-    sunday = calendar("1d", "America/St_Johns").lay(noon, noon + 1, 1)
+    sunday = calendar_of("1d", "America/St_Johns").lay(noon, noon + 1, 1)
     assert [piece.number for piece in sunday.pieces] == [0, 0]
     assert [piece.stop - piece.start for piece in sunday.pieces] == [60, DAY]
-    both = calendar("1d", "America/St_Johns").lay(noon - DAY, noon + 1, 2)
+    both = calendar_of("1d", "America/St_Johns").lay(noon - DAY, noon + 1, 2)
     assert [piece.number for piece in both.pieces] == [0, 1, 0, 1]
     assert both.whole == ((both.start, both.stop, 0),)
 
 
 def test_an_hour_that_comes_twice_is_two_buckets() -> None:
     start = datetime(2023, 10, 29, 0, tzinfo=UTC).timestamp()
-    buckets = calendar("1h", "Europe/Berlin").lay(start, start + 2 * HOUR, 10)
+    buckets = calendar_of("1h", "Europe/Berlin").lay(start, start + 2 * HOUR, 10)
     assert [clock(moment, "Europe/Berlin").hour for moment in buckets.starts] == [2, 2]
 
 
@@ -166,7 +167,7 @@ def test_an_hour_that_comes_twice_is_two_buckets() -> None:
     zone=ZONES, moment=MOMENTS, resolution=st.sampled_from(RESOLUTIONS), count=st.integers(1, 20)
 )
 def test_the_buckets_before(zone: str, moment: int, resolution: str, count: int) -> None:
-    found = calendar(resolution, zone)
+    found = calendar_of(resolution, zone)
     moment += 25 * 366 * DAY  # so that there are some
     width = NAMED[resolution].width
     buckets = found.lay(moment, moment + count * width, 1000)
@@ -177,33 +178,33 @@ def test_the_buckets_before(zone: str, moment: int, resolution: str, count: int)
 
 
 def test_nothing_is_before_the_beginning() -> None:
-    buckets = calendar("1d").lay(0, 5 * DAY, 10)
-    assert calendar("1d").before(buckets).count == 0
-    later = calendar("1d").lay(2 * DAY, 5 * DAY, 10)
-    assert calendar("1d").before(later).starts == [0, DAY]
+    buckets = calendar_of("1d").lay(0, 5 * DAY, 10)
+    assert calendar_of("1d").before(buckets).count == 0
+    later = calendar_of("1d").lay(2 * DAY, 5 * DAY, 10)
+    assert calendar_of("1d").before(later).starts == [0, DAY]
 
 
 def test_too_many_are_refused_before_they_are_laid() -> None:
     with pytest.raises(TooManyBuckets):
-        calendar("1s").lay(0, 200_000_000_000, 10_000)
+        calendar_of("1s").lay(0, 200_000_000_000, 10_000)
     with pytest.raises(TooManyBuckets):
-        calendar("1d").lay(0, 11 * DAY, 10)
-    assert calendar("1d").lay(0, 10 * DAY, 10).count == 10
-    assert calendar("year").lay(0, 253_402_214_400, 10_000).count == 8030
-    assert calendar("1d").lay(DAY, DAY, 10).count == 0
+        calendar_of("1d").lay(0, 11 * DAY, 10)
+    assert calendar_of("1d").lay(0, 10 * DAY, 10).count == 10
+    assert calendar_of("year").lay(0, 253_402_214_400, 10_000).count == 8030
+    assert calendar_of("1d").lay(DAY, DAY, 10).count == 0
 
 
 def test_resolutions() -> None:
     calendar_units = ["week", "month", "year"]
-    assert list(zones.resolutions([900, DAY])) == [
+    assert list(calendar.resolutions([900, DAY])) == [
         *("15m", "30m", "1h", "2h", "3h", "6h", "12h", "1d"),
         *calendar_units,
     ]
-    assert list(zones.resolutions([DAY])) == ["1d", *calendar_units]
-    assert list(zones.resolutions([7 * HOUR])) == ["7h"]
-    assert list(zones.resolutions([7 * DAY])) == ["week"]
-    assert list(zones.resolutions([7 * DAY, 14 * DAY])) == ["week", "14d"]
-    assert zones.resolutions([90])["90s"].width == 90
+    assert list(calendar.resolutions([DAY])) == ["1d", *calendar_units]
+    assert list(calendar.resolutions([7 * HOUR])) == ["7h"]
+    assert list(calendar.resolutions([7 * DAY])) == ["week"]
+    assert list(calendar.resolutions([7 * DAY, 14 * DAY])) == ["week", "14d"]
+    assert calendar.resolutions([90])["90s"].width == 90
 
 
 @pytest.mark.parametrize(
@@ -211,14 +212,16 @@ def test_resolutions() -> None:
 )
 def test_no_zones(name: str) -> None:
     with pytest.raises(ValueError, match="name of a time zone"):
-        zones.zone(name)
+        calendar.time_zone(name)
 
 
 def test_weeks_begin_on_monday() -> None:
-    moment = calendar("week", "Asia/Kolkata").floor(datetime(2023, 11, 15, tzinfo=UTC).timestamp())
+    moment = calendar_of("week", "Asia/Kolkata").floor(
+        datetime(2023, 11, 15, tzinfo=UTC).timestamp()
+    )
     start = clock(moment, "Asia/Kolkata")
     assert (start.weekday(), start.time().isoformat()) == (0, "00:00:00")
-    assert timedelta(seconds=calendar("week").after(0) - calendar("week").floor(0)).days == 7
+    assert timedelta(seconds=calendar_of("week").after(0) - calendar_of("week").floor(0)).days == 7
 
 
 @pytest.mark.parametrize(
@@ -243,10 +246,10 @@ def test_weeks_begin_on_monday() -> None:
 )
 def test_dates_and_days_are_those_of_the_zone(text: str, zone: str, expected: str) -> None:
     present = datetime(2023, 3, 27, 22, tzinfo=UTC).timestamp()
-    moment = times.parse(text).at(present, zones.zone(zone))
+    moment = times.parse(text).at(present, calendar.time_zone(zone))
     assert datetime.fromtimestamp(moment, UTC) == datetime.fromisoformat(expected)
 
 
 def test_no_time_is_before_1970() -> None:
-    assert times.parse("1970").at(0, zones.zone("Asia/Kolkata")) == 0
-    assert times.parse("-999999999d").at(0, zones.zone("Asia/Kolkata")) == 0
+    assert times.parse("1970").at(0, calendar.time_zone("Asia/Kolkata")) == 0
+    assert times.parse("-999999999d").at(0, calendar.time_zone("Asia/Kolkata")) == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.plugins import discovery
 from tests.support.commands import Done, call

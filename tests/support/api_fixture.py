@@ -11,8 +11,8 @@ import flask
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from statscache.app import build_app
-from statscache.app.service import Service
+from statscache.app.application import build_app
+from statscache.app.dispatch.service import Service
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

@@ -15,7 +15,7 @@ from typing import Any
 import flask
 from waitress.server import create_server
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

@@ -11,7 +11,7 @@ from typing import Any
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from statscache.app import build_app
+from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables

@@ -9,7 +9,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
-from statscache.app.service import Service
+from statscache.app.dispatch.service import Service
 from statscache.message import Message
 from statscache.plugins.discovery import Installed
 from tests.conftest import message

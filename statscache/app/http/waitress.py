@@ -13,7 +13,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
 
-from statscache.app.client import SEND_UNTIL
+from statscache.app.http.client import SEND_UNTIL
 
 
 class Task(WSGITask):

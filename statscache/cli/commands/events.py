@@ -7,7 +7,7 @@ import socket
 import click
 
 from statscache.app import create_app
-from statscache.app.asgi import THREADS, AsgiApplication
+from statscache.app.live.asgi import THREADS, AsgiApplication
 from statscache.cli.context import Context
 from statscache.cli.port import PORT
 from statscache.cli.prefix import prefix_option

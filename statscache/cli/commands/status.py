@@ -11,9 +11,9 @@ from typing import Any
 import click
 from sqlalchemy import Connection, func, select
 
-from statscache.app import coverage
-from statscache.app.coverage import Coverage
-from statscache.app.revisions import Snapshot
+from statscache.app.state import coverage
+from statscache.app.state.coverage import Coverage
+from statscache.app.state.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.database import tables

@@ -1,0 +1,1 @@
+"""Numbers over time: which buckets, made of which tables, merged how."""

@@ -1,0 +1,108 @@
+"""Two ranges that can be compared: as much of the earlier one as has been counted of the later.
+
+A day that is still open is compared with the same hours of the day before; or else every morning
+would look like a crash. Up to which minute that is depends on the narrowest rows of both ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+
+from statscache.app.charts import sources
+from statscache.app.charts.calendar import Buckets
+from statscache.app.charts.ranges import Range
+from statscache.app.charts.sources import Unfit
+from statscache.app.dispatch.route import Call
+from statscache.app.http import parameters
+from statscache.app.http.times import MINUTES, Steps, steps_of
+from statscache.app.state.revisions import Snapshot
+
+PREVIOUS, YEAR = "previous", "year"
+
+Pair = tuple[Range, Range]
+
+
+def of(call: Call, found: Range) -> Pair | None:
+    """The part of a range that has been counted, and the same part of the earlier one.
+
+    None where nothing has been counted, or the earlier range would begin before 1970.
+
+    Raises:
+        Problem: what is stored cannot give the earlier range.
+    """
+    earlier = _earlier(call, found)
+    if not earlier.count:
+        return None
+    tables = sources.of(call.installed, call.dataset, call.snapshot, _steps(call))
+    exact = replace(found, sources=tables)
+    pairs, is_unfit = [], False
+    for end in _ends(exact):
+        try:
+            pairs.append(_until(call, exact, earlier, end))
+        except Unfit:
+            is_unfit = True
+    if is_unfit and not pairs:
+        parameters.refuse(
+            "compare", "cannot be had exactly: clocks of this time zone were different then"
+        )
+    # The narrowest rows tell best how far it has come, and are the first ones to be deleted.
+    return min(pairs, key=_unknown, default=None)
+
+
+def state(call: Call, snapshot: Snapshot) -> Hashable:
+    """What a comparison depends on, besides the query: how far it has come, to the minute."""
+    return sources.state(call.installed, call.dataset, snapshot, _steps(call))
+
+
+def _steps(call: Call) -> Steps:
+    if call.dataset.schedule is None:
+        # What has no buckets is refused when it is answered, with a comparison or without.
+        return MINUTES
+    narrowest = sources.narrowest(call.installed, call.dataset)
+    assert narrowest.schedule is not None
+    is_finer = narrowest.schedule.interval < timedelta(seconds=MINUTES.width)
+    return MINUTES if is_finer else steps_of(narrowest)
+
+
+def _earlier(call: Call, found: Range) -> Buckets:
+    """The buckets of the whole range to compare with; none where it would begin before 1970."""
+    buckets, calendar = found.buckets, found.calendar
+    if call.values["compare"] == YEAR:
+        return calendar.year_before(buckets)
+    earlier = calendar.before(buckets)
+    return earlier if earlier.count == buckets.count else Buckets((), 0)
+
+
+def _ends(found: Range) -> Iterable[int]:
+    """Up to when it has been counted, by the rows of each width, the narrowest first."""
+    start, stop = found.buckets.start, found.buckets.stop
+    known = [s.coverage.until for s in found.sources if s.coverage.until is not None]
+    if not known or max(known) >= stop:
+        return [stop]
+    until = int(max(known))
+    ends = (until - (until - table.offset) % table.width for table in reversed(found.sources))
+    return [end for end in dict.fromkeys(ends) if end > start]
+
+
+def _until(call: Call, found: Range, earlier: Buckets, end: int) -> Pair:
+    buckets, calendar = found.buckets, found.calendar
+    if end == buckets.stop:
+        return found.of(buckets), found.of(earlier)
+    is_year = call.values["compare"] == YEAR
+    other = calendar.year_earlier(end) if is_year else calendar.as_far(end, buckets, earlier)
+    # Clocks that were changed may have skipped all of it.
+    if not earlier.until(other).count:
+        raise Unfit
+    return found.of(buckets.until(end)), found.of(earlier.until(other))
+
+
+def _unknown(pair: Pair) -> float:
+    """Of how many seconds nobody knows."""
+    return sum(
+        stop - start - source.coverage.covered(start, stop)
+        for each in pair
+        for source, pieces in each.whole.parts
+        for start, stop, _ in pieces
+    )

@@ -1,0 +1,1 @@
+"""From a request to its reply, alike for all routes."""

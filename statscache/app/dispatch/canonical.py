@@ -1,0 +1,55 @@
+"""The one form of all queries that ask the same, and the names under which answers are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from statscache.app.http.parameters import Parameter
+from statscache.app.state.filters import Filters
+from statscache.plugins.discovery import Dataset
+
+_NEVER = frozenset({"callback", "_", "format", "wait"})
+"""What does not change what is said, or is told apart by other means."""
+
+
+def write(
+    address: str,
+    parameters: Iterable[Parameter],
+    values: Mapping[str, Any],
+    filters: Filters,
+    dataset: Dataset | None = None,
+    now: float | None = None,
+) -> str:
+    """The canonical query, such as ``/api/volume-by-user-1d?start=1444000000&user=ralph``.
+
+    Args:
+        address: with the names of the rule filled in.
+        parameters: of the route.
+        values: by name, with times as UNIX seconds; those that are the default are left out.
+        filters: whose values are sorted and distinct.
+        dataset: of the ident.
+        now: the present, where the answer depends on it.
+    """
+    pairs = []
+    for parameter in parameters:
+        value = values[parameter.name]
+        if parameter.name in _NEVER or value is None or value == parameter.default:
+            continue
+        kind = parameter.kind_for(dataset)
+        several = value if parameter.repeatable else (value,)
+        pairs += [(parameter.name, kind.write(each)) for each in several]
+    pairs += [(filter_.name, str(value)) for filter_ in filters for value in filter_.values]
+    # Stable: what may come several times keeps its order where that means something.
+    pairs.sort(key=lambda pair: pair[0])
+    if now is not None:
+        pairs.append(("now", repr(now)))
+    query = "&".join(f"{quote(name, safe='')}={quote(text, safe='')}" for name, text in pairs)
+    return f"{address}?{query}" if query else address
+
+
+def digest(*parts: Hashable) -> str:
+    """A name for ``parts``, whose representations tell them apart: 128 bits, as hexadecimals."""
+    return hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=16).hexdigest()

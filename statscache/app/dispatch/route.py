@@ -1,0 +1,290 @@
+"""What a route is: a declaration, and one function from a call to an answer.
+
+The dispatcher (:mod:`statscache.app.dispatch.dispatcher`) does everything else, alike for all
+routes. In the order of a request:
+
+1. It matches the address, and finds the dataset where the rule has an ``<ident>`` (404 with near
+   names otherwise): with the columns that its table has now (:mod:`statscache.app.state.datasets`).
+   Other parts of the rule (``<column>``) are in :attr:`Call.arguments`.
+2. It parses the query by :attr:`Route.parameters`, and by the filters of the dataset where
+   :attr:`Route.filterable`: unknown, doubled, overlong or ill-formed ones are a 400 that names them
+   (:mod:`statscache.app.http.parameters`). ``callback`` and ``_`` belong to every route with JSON,
+   ``format`` to every route with several formats, ``csv`` to every route with CSV: no declaration
+   names them.
+3. It negotiates the format by ``format=``, ``callback=`` and ``Accept``. Where people prefer HTML,
+   and the route has a :attr:`Route.page`, that is another route which takes over from here.
+4. It rounds the present down to a step (:attr:`Route.steps`; the resolution of the dataset, and a
+   minute where it has none), and makes every time of the query UNIX seconds from there. What is
+   left is the *canonical query*: the parameters that differ from their defaults, sorted, with
+   absolute times and sorted filters. Requests with one canonical query share one answer in the
+   cache and one ``ETag``. It stands until the next step if a time is relative or the route has a
+   :attr:`Route.clock`, otherwise for ever.
+5. It asks what the answer depends on (:attr:`Route.scope`, :attr:`Route.state`), which costs no
+   statement on a plugin's table. ``If-None-Match`` is answered with 304 here (or, where the route
+   takes ``wait``, held back until the revision is another one), and so is everything that is in
+   the cache.
+6. It calls :attr:`Route.answer`, once for all who ask the same at the same time, in one transaction
+   that only reads: rows, revisions and coverage are of one moment. The transaction begins when
+   :attr:`Call.connection` or :attr:`Call.snapshot` is first used.
+7. It writes the answer in the format, compresses it where the client takes gzip, and adds ``ETag``,
+   ``Cache-Control``, ``Link``, ``Vary`` and the headers of CORS.
+
+An answer function must depend on nothing but its call: not on the clock (there is
+:attr:`Call.now`), nor on what it remembers. What is wrong with a value that only it can judge, it
+refuses by :func:`statscache.app.http.parameters.refuse`; anything else that the client can mend is
+a :class:`~statscache.app.http.problems.Problem`. What takes too long becomes a 422 by itself.
+
+``ROUTES`` in :mod:`statscache.app.route_table` lists all routes; the application, ``/api/batch``,
+``/openapi.json`` and the reference for people are made from that list.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from statscache import people
+from statscache.app.http import times
+from statscache.app.http.client import NOBODY, Client
+from statscache.app.http.parameters import PLAIN, Parameter, choice
+from statscache.app.http.request import Request
+from statscache.app.http.times import Steps
+from statscache.app.state.filters import Filters
+from statscache.app.state.revisions import Revision, Snapshot
+from statscache.app.state.transaction import Reading
+from statscache.config import Settings
+from statscache.plugins.discovery import Dataset, Installed
+
+if TYPE_CHECKING:
+    from statscache.app.dispatch.service import Service
+    from statscache.app.state.datasets import Served
+    from statscache.app.state.row_reader import RowReaders
+
+
+SAFE, RAW = "safe", "raw"
+CSV = Parameter(
+    "csv",
+    choice(SAFE, RAW),
+    "In CSV: an apostrophe before text that spreadsheets would take for a formula (safe), or the "
+    "text as it is (raw).",
+    SAFE,
+)
+
+
+class Scope(enum.Enum):
+    """What the answers of a route depend on, besides the query and :attr:`Route.state`."""
+
+    IDENT = "the revision of the ident"
+    ALL = "the revisions of all idents"
+    NOTHING = "nothing that the hub writes: the same until the process starts anew"
+    EVERYTHING = "more than can be told beforehand: never kept, no ETag"
+
+
+class Lifetime(enum.Enum):
+    """How long others may keep an answer without asking again."""
+
+    OPEN = "it may change with the next message: seconds, by the resolution"
+    RECONCILED = "its range agrees with the archive, and only very late messages change it: an hour"
+    STATIC = "it changes with an upgrade only: five minutes"
+    NONE = "nobody may keep it"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows for CSV and newline-delimited JSON; ``rows`` are tuples in the order of ``columns``."""
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
+@dataclass
+class Answer:
+    """What a route says. One of ``value``, ``table``, ``body`` and ``chunks`` is enough.
+
+    Attributes:
+        value: for JSON; times are UNIX seconds.
+        table: for CSV and NDJSON, and for JSON where there is no ``value``: an array of objects.
+        body: finished, in :attr:`Call.format`.
+        chunks: the finished body, piece by piece: it is not kept, and the transaction of the call
+            stays open until the last piece is sent.
+        headers: more headers.
+        links: of the header ``Link``: relation to the parameters of the query that differ from the
+            present ones there, None for those to be left out.
+        lifetime: how long others may keep it.
+        status: of HTTP.
+        content_type: where it is not that of the format.
+    """
+
+    value: Any = None
+    table: Table | None = None
+    body: str | bytes | None = None
+    chunks: Iterator[bytes] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    links: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    lifetime: Lifetime = Lifetime.OPEN
+    status: int = 200
+    content_type: str | None = None
+
+
+@dataclass
+class Call:
+    """A request that was understood.
+
+    Attributes:
+        service: settings, plugins, readers.
+        route: that answers it.
+        request: as it came.
+        arguments: the parts of the address that the rule names, ``ident`` among them.
+        values: of all parameters of the route, by name; times are UNIX seconds.
+        given: the names of the parameters that the query has.
+        filters: by column; :func:`statscache.app.state.filters.clauses` makes them SQL.
+        format: ``json``, ``csv``, ``ndjson``, ...
+        now: the start of the step that the present is in, UNIX seconds.
+        canonical: the canonical query.
+        reading: the transaction, see :attr:`connection`.
+        client: who asks, for routes that let it wait.
+        served: the datasets as their tables are, see :attr:`installed`.
+    """
+
+    service: Service
+    route: Route
+    request: Request
+    arguments: Mapping[str, str]
+    values: Mapping[str, Any]
+    given: frozenset[str]
+    filters: Filters
+    format: str
+    now: float
+    canonical: str
+    reading: Reading
+    client: Client = NOBODY
+    served: Served | None = None
+    found: Dataset | None = None
+
+    @property
+    def installed(self) -> Installed:
+        """The plugins, with the datasets as their tables are at the moment of this call."""
+        return self._served.installed
+
+    @property
+    def rows(self) -> RowReaders:
+        """What reads the rows of the datasets."""
+        return self._served.rows
+
+    @property
+    def _served(self) -> Served:
+        return self.served or self.service.stored.at(self.snapshot)
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is behind the ident; only for routes with one."""
+        assert self.found is not None, f"{self.route.rule} has no ident"
+        return self.found
+
+    @property
+    def connection(self) -> Connection:
+        """The transaction of this call: begun at the first use, read-only, of one moment."""
+        return self.reading.connection
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Revisions, lanes and states of the plugins, of the moment of :attr:`connection`."""
+        return self.reading.snapshot
+
+    @property
+    def revision(self) -> Revision | None:
+        """Of the dataset; None where nothing was ever written."""
+        return self.snapshot.revisions.get(self.dataset.ident)
+
+
+def dataset_steps(dataset: Dataset | None, _values: Mapping[str, Any]) -> Steps:
+    """The steps of the buckets of the dataset."""
+    return times.steps_of(dataset)
+
+
+def everybody(dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
+    """What answers list that have all the columns: all the people."""
+    return people.columns(dataset)
+
+
+def nobody(_dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
+    """What answers list that have no keys in them but those that the query names."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of the API.
+
+    Attributes:
+        rule: as Flask writes it, such as ``/api/<ident>/series``.
+        name: unique; the operationId of OpenAPI.
+        summary: one line.
+        description: the rest, for who reads the reference; reStructuredText without roles.
+        answer: from a call to its answer.
+        parameters: that it takes, besides ``format``, ``csv``, ``callback`` and ``_``.
+        filterable: whether it takes the filters of the dataset as well.
+        lists: of which columns the answer has the values, from the dataset, and what the query and
+            the address say: where people are not to be listed it is refused unless the query names
+            them.
+        applies: whether a dataset has an answer at all: no document leads to a route that always
+            refuses.
+        is_offered: whether the operator has set what it needs: no document leads there otherwise.
+        formats: names of :data:`statscache.app.http.formats.FORMATS`, the preferred one first.
+        scope: what the answer depends on.
+        state: what else it depends on, told from the call and what the framework's tables say
+            (coverage, say): it is in the ETag, must be cheap, and may not read anything.
+        clock: whether the answer depends on the present although no time of the query is relative
+            (which bucket is still open, say).
+        steps: what the present is rounded down to, from the dataset and the parsed values; the
+            times among them are still :class:`~statscache.app.http.times.Time`.
+        statuses: of HTTP, that an answer may have.
+        schema: the JSON schema of the answer, or a function that gives that of each dataset.
+        page: the route, with the format ``html``, that answers a person at the same address.
+        example: the query of an address that works, such as ``?start=-7d``.
+    """
+
+    rule: str
+    name: str
+    summary: str
+    answer: Callable[[Call], Answer]
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    filterable: bool = False
+    lists: Callable[[Dataset, Mapping[str, Any]], Iterable[str]] = everybody
+    applies: Callable[[Dataset], bool] = lambda _dataset: True
+    is_offered: Callable[[Settings], bool] = lambda _settings: True
+    formats: tuple[str, ...] = ("json",)
+    scope: Scope = Scope.IDENT
+    state: Callable[[Call, Snapshot], Hashable] | None = None
+    clock: bool = False
+    steps: Callable[[Dataset | None, Mapping[str, Any]], Steps] = dataset_steps
+    statuses: tuple[int, ...] = (200,)
+    schema: Mapping[str, Any] | Callable[[Dataset], Mapping[str, Any]] = field(default_factory=dict)
+    page: Route | None = None
+    example: str = ""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The formats, that of the page included."""
+        return (*self.formats, *self.page.formats) if self.page is not None else self.formats
+
+    @cached_property
+    def all_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters, those that no declaration names included."""
+        parameters = (*self.parameters, *self.format_parameters)
+        return (*parameters, *PLAIN) if "json" in self.formats else parameters
+
+    @cached_property
+    def format_parameters(self) -> tuple[Parameter, ...]:
+        """``format``, where there is a choice, and ``csv``, where CSV is among them."""
+        found = []
+        if len(self.offered) > 1:
+            summary = "The format, whatever the Accept header says."
+            found.append(Parameter("format", choice(*self.offered), summary))
+        return (*found, CSV) if "csv" in self.formats else tuple(found)

@@ -1,0 +1,285 @@
+"""The application for ASGI servers, where nobody who waits takes a thread.
+
+Flask answers, in a thread of a small pool; only the waiting is done here. So one process holds
+hundreds of listeners, and the others are not kept waiting by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import flask
+
+from statscache.app.http.client import DEFERRED, SEND_UNTIL
+from statscache.app.live.listeners import Listener
+from statscache.app.live.long_poll import Hold
+from statscache.app.routes.events import HEARTBEAT, Stream
+from statscache.errors import RequestTimeout
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+THREADS = 8
+"""Requests that are answered at a time."""
+
+
+class AsgiApplication:
+    """An ASGI application around ``app``.
+
+    Args:
+        app: made by :func:`statscache.app.create_app`.
+        threads: requests that are answered at a time.
+        prefix: the path under which a proxy shows it, whether the proxy passes that on or not.
+    """
+
+    def __init__(self, app: flask.Flask, threads: int = THREADS, prefix: str = "") -> None:
+        self._app = app
+        self._prefix = prefix
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="statscache")
+        self.service = app.extensions["statscache"]
+        self.service.runs_in(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            # Nothing else is spoken here: the server closes the connection.
+            await send({"type": "websocket.close"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._prefix:
+            scope["root_path"] = self._prefix
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            answer = await self._ask(scope)
+            if isinstance(answer.deferred, Hold):
+                await self._in_thread(answer.finish)
+                await _hold(answer.deferred, gone)
+                answer = await self._ask(scope, answer.deferred)
+            try:
+                await answer.send(send, answer.start)
+                if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
+                    await _stream(answer.deferred, self._patient(send), gone)
+                elif not answer.is_whole:
+                    while (chunk := await self._in_thread(answer.read)) and not gone.done():
+                        event = {"type": "http.response.body", "body": chunk, "more_body": True}
+                        await answer.send(send, event)
+                await answer.send(send, {"type": "http.response.body", "body": answer.whole})
+            finally:
+                if not answer.is_whole:
+                    await self._in_thread(answer.finish)
+        finally:
+            gone.cancel()
+
+    def _patient(self, send: Send) -> Send:
+        """``send`` for what has no end: no client may leave it unread for ever."""
+
+        async def send_in_time(event: Event) -> None:
+            await _in_time(send, event, self.service.patience)
+
+        return send_in_time
+
+    async def _ask(self, scope: Scope, waited: Hold | None = None) -> _Answer:
+        asking = self._in_thread(_Answer, self._app, scope, waited)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Nobody is left to let go of what the answer holds.
+            asking.add_done_callback(_finish)
+            raise
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+class _Answer:
+    """What the WSGI application answers.
+
+    Args:
+        app: whom to ask.
+        scope: the request.
+        waited: what it has waited for already.
+
+    Attributes:
+        start: the first event.
+        deferred: what the rest has to wait for.
+        whole: the body, if it is there as a whole.
+    """
+
+    def __init__(
+        self, app: Callable[..., Iterable[bytes]], scope: Scope, waited: Hold | None = None
+    ) -> None:
+        self.start: dict[str, Any] = {"type": "http.response.start"}
+        deferred: list[Any] = [] if waited is None else [waited]
+        self._until = math.inf
+        more = {DEFERRED: deferred, SEND_UNTIL: self._send_until}
+        self._body = app(environ_of(scope) | more, self._start)
+        self._chunks = iter(self._body)
+        self.deferred = deferred[0] if deferred and waited is None else None
+        self.is_whole = any(name == b"content-length" for name, _ in self.start["headers"])
+        self.whole = b""
+        if self.is_whole:
+            try:
+                self.whole = b"".join(self._chunks)
+            finally:
+                self.finish()
+
+    def _start(self, status: str, headers: Iterable[tuple[str, str]], *_: Any) -> None:
+        self.start["status"] = int(status.split()[0])
+        self.start["headers"] = [
+            (name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers
+        ]
+
+    def _send_until(self, at: float) -> None:
+        self._until = at
+
+    async def send(self, send: Send, event: Event) -> None:
+        """Send an event while there is time, see :func:`_in_time`."""
+        await _in_time(send, event, self._until - time.monotonic())
+
+    def read(self) -> bytes:
+        """The next piece of the body; nothing at the end."""
+        for chunk in self._chunks:
+            if chunk:
+                return chunk
+        return b""
+
+    def finish(self) -> None:
+        """Let go of what the body holds."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+
+
+async def _in_time(send: Send, event: Event, seconds: float) -> None:
+    """Send an event while there is time.
+
+    Raises:
+        RequestTimeout: there is none: the server closes the connection.
+    """
+    try:
+        async with asyncio.timeout(seconds if seconds < math.inf else None):
+            await send(event)
+    except TimeoutError:
+        raise RequestTimeout("a client took longer to read an answer than it may") from None
+
+
+def _finish(asking: asyncio.Future[_Answer]) -> None:
+    if not asking.cancelled() and asking.exception() is None:
+        asking.result().finish()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return
+
+
+async def _gone(receive: Receive) -> None:
+    """Ends when the client hangs up; bodies of requests are of no interest."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(stream: Stream, send: Send, gone: asyncio.Future[None]) -> None:
+    loop = asyncio.get_running_loop()
+    alarm = _Alarm(stream.listener, gone)
+    beat_at = loop.time() + stream.heartbeat
+    while not gone.done() and not stream.listener.is_over:
+        events = stream.take()
+        if not events and loop.time() >= beat_at:
+            events = HEARTBEAT
+        if events:
+            # Where the client is slow this waits; what changes meanwhile becomes one event.
+            await send({"type": "http.response.body", "body": events, "more_body": True})
+            beat_at = loop.time() + stream.heartbeat
+        await alarm.wait(beat_at - loop.time())
+
+
+async def _hold(hold: Hold, gone: asyncio.Future[None]) -> None:
+    alarm = _Alarm(hold.listener, gone)
+    with hold.listener:
+        while not gone.done() and (remaining := hold.remaining):
+            await alarm.wait(remaining)
+
+
+class _Alarm:
+    """Wakes a coroutine when the thread that watches wakes its listener."""
+
+    def __init__(self, listener: Listener, gone: asyncio.Future[None]) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._gone = gone
+        listener.wake = self._wake
+
+    def _wake(self) -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep until it is woken, the client is gone, or the time is over."""
+        ringing = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait(
+                (ringing, self._gone),
+                timeout=max(0.0, seconds),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            ringing.cancel()
+        self._event.clear()
+
+
+def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The WSGI environment of a request of ASGI."""
+    root = scope.get("root_path", "")
+    path = scope["path"]
+    if "://" in path and not path.startswith("/"):
+        # In absolute form, as proxies write it; WSGI servers take it apart themselves.
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    if root and (path == root or path.startswith(f"{root}/")):
+        path = path.removeprefix(root)
+    server = scope.get("server") or ("localhost", None)
+    client = scope.get("client") or ("", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": root.encode().decode("latin-1"),
+        "PATH_INFO": path.encode().decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1] or 80),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_text in scope["headers"]:
+        if b"_" in raw_name:
+            # It would pass for another one.
+            continue
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        text = raw_text.decode("latin-1")
+        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ

@@ -1,0 +1,1 @@
+"""What the hub has committed: revisions, coverage, and the tables of the datasets."""

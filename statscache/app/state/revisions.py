@@ -1,0 +1,297 @@
+"""How often the rows behind each ident have changed: what tells whether an answer still stands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import DBAPIError
+
+from statscache.app.state.change_feed import CHECK_EVERY, Commits, wait, watch
+from statscache.database import tables
+from statscache.database.connection import Database
+
+log = logging.getLogger(__name__)
+
+MOST_GAPS = 1_000
+"""Gaps that are read; what lies before the oldest of so many is taken to be one."""
+
+MOST_SPANS = 10_000
+"""Times of replayed files that are read, the newest ones."""
+
+
+class Revision(NamedTuple):
+    """Of the rows of one ident.
+
+    Attributes:
+        number: grows by one with each transaction that changed them.
+        changed_at: when it did, UNIX seconds; a database that was made anew counts from 1 again.
+    """
+
+    number: int
+    changed_at: float
+
+
+class Snapshot:
+    """What the framework's tables say at one moment; read from ``connection`` as it is asked for.
+
+    It never changes after :meth:`load`, and can then be shared by all threads.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+
+    @cached_property
+    def revisions(self) -> Mapping[str, Revision]:
+        """Of all idents that were ever written to, in the order of the idents."""
+        table = tables.revision
+        statement = select(table.c.ident, table.c.revision, table.c.changed_at)
+        rows = self._execute(statement.order_by(table.c.ident))
+        return {row.ident: Revision(row.revision, row.changed_at) for row in rows}
+
+    @cached_property
+    def plugins(self) -> Mapping[str, Row[Any]]:
+        """The rows of ``statscache_plugin`` by ident: state, lane, since, audited_until, ..."""
+        return {row.ident: row for row in self._execute(select(tables.plugin))}
+
+    @cached_property
+    def lanes(self) -> Mapping[int, Row[Any]]:
+        """The rows of ``statscache_lane`` by number: since, watermark, newest, committed_at, ..."""
+        return {row.id: row for row in self._execute(select(tables.lane))}
+
+    @cached_property
+    def gaps(self) -> Sequence[Row[Any]]:
+        """The newest :data:`MOST_GAPS` rows of ``statscache_gap``, newest first."""
+        newest_first = tables.gap.c.start.desc(), tables.gap.c.lane
+        gaps: Sequence[Row[Any]] = self._execute(
+            select(tables.gap).order_by(*newest_first).limit(MOST_GAPS)
+        )
+        return gaps
+
+    @cached_property
+    def replayed(self) -> Mapping[str, list[tuple[float, float]]]:
+        """Of each ident, starts and stops of the times of which it has counted all of a file."""
+        table = tables.replayed
+        newest_first = table.c.start.desc(), table.c.ident
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for row in self._execute(select(table).order_by(*newest_first).limit(MOST_SPANS)):
+            spans.setdefault(row.ident, []).append((row.start, row.stop))
+        return spans
+
+    @cached_property
+    def rejections(self) -> Mapping[str, int]:
+        """Of each ident that has rejected messages, how many."""
+        table = tables.rejected_total.c
+        found: Counter[str] = Counter()
+        for row in self._execute(select(table.plugin, table.messages)):
+            for ident in row.plugin.split():
+                found[ident] += row.messages
+        return found
+
+    def load(self) -> Snapshot:
+        """Read all of it now; the connection is not needed any more."""
+        _ = self._all
+        self._connection = None
+        return self
+
+    def agrees_with(self, other: Snapshot) -> bool:
+        """Whether both say the same."""
+        return self._all == other._all
+
+    @property
+    def _all(self) -> tuple[Any, ...]:
+        return (
+            self.revisions,
+            self.plugins,
+            self.lanes,
+            self.gaps,
+            self.replayed,
+            self.rejections,
+        )
+
+    def _execute(self, statement: Any) -> Any:
+        assert self._connection is not None, "the snapshot was not loaded"
+        return self._connection.execute(statement).all()
+
+
+class Revisions:
+    """What the framework's tables say now, cheaply enough for every request.
+
+    A copy is kept in memory and read anew when something was committed. All threads share it; a
+    process that was forked starts anew.
+
+    Args:
+        reading: begins a transaction that only reads.
+        database: that it reads.
+    """
+
+    def __init__(
+        self, reading: Callable[[], AbstractContextManager[Connection]], database: Database
+    ) -> None:
+        self._reading = reading
+        self._database = database
+        self._copy = _Copy(reading, database)
+
+    def current(self, ident: str) -> Revision | None:
+        """Of the rows of ``ident``; None where nothing was ever written."""
+        return self.all().revisions.get(ident)
+
+    def all(self) -> Snapshot:
+        """What the framework's tables say now: all that was committed before this call.
+
+        The same object as long as it would say the same. On PostgreSQL the last millisecond may be
+        missing (see :meth:`confirm`), or the last second where announcements get lost.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+            SchemaError: it has not been upgraded.
+        """
+        return self._own_copy().get()
+
+    def confirm(self) -> None:
+        """Let the next :meth:`all` miss nothing that was committed before this call."""
+        self._own_copy().confirm()
+
+    def saw(self, ident: str, revision: Revision | None) -> None:
+        """Note what a transaction has read: nothing that is older is told from now on."""
+        if revision is not None:
+            self._own_copy().saw(ident, revision)
+
+    def wait(self, known: Snapshot, seconds: float) -> Snapshot:
+        """Like :meth:`all`, as soon as it is another one than ``known``, or the time is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            copy = self._own_copy()
+            snapshot = copy.get()
+            remaining = deadline - time.monotonic()
+            if snapshot is not known or remaining <= 0:
+                return snapshot
+            copy.pause(remaining)
+
+    def _own_copy(self) -> _Copy:
+        copy = self._copy
+        if copy.process != os.getpid():
+            copy = self._copy = _Copy(self._reading, self._database, inherited=copy)
+        return copy
+
+
+class _Copy:
+    """The copy of one process.
+
+    Args:
+        inherited: from the process that forked this one; to close its connection would end it for
+            that process too, so it is kept.
+    """
+
+    def __init__(
+        self,
+        reading: Callable[[], AbstractContextManager[Connection]],
+        database: Database,
+        inherited: _Copy | None = None,
+    ) -> None:
+        self.process = os.getpid()
+        self._inherited = inherited
+        self._reading = reading
+        self._database = database
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._is_stale = True
+        self._commits: Commits | None = None
+        self._watch_at = 0.0
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+
+    def get(self) -> Snapshot:
+        with self._lock:
+            if self._have_come() or self._is_stale or self._snapshot is None:
+                return self._read()
+            known = self._snapshot
+            assert self._commits is not None
+            if self._commits.may_be_missed() and self._read() is not known:
+                # Who should have called is dumb, or we are deaf.
+                self._close(watch_at=0.0)
+            return self._snapshot
+
+    def confirm(self) -> None:
+        with self._lock:
+            if self._commits is not None:
+                try:
+                    self._is_stale |= self._commits.have_certainly_come()
+                except self._commits.errors as error:
+                    self._lose(error)
+
+    def saw(self, ident: str, revision: Revision) -> None:
+        with self._lock:
+            known = None if self._snapshot is None else self._snapshot.revisions.get(ident)
+            if known is None or known.number < revision.number:
+                self._is_stale = True
+
+    def pause(self, seconds: float) -> None:
+        """Sleep until there may be something new, ``seconds`` at most."""
+        with self._lock:
+            if self._bell is None:
+                self._bell = socket.socketpair()
+                for end in self._bell:
+                    end.setblocking(False)
+            bell, commits = self._bell[0], self._commits
+        wait(commits, bell, seconds)
+        with suppress(BlockingIOError):
+            bell.recv(4096)
+
+    def _have_come(self) -> bool:
+        """Whether there were commits, or nobody would say so."""
+        if self._commits is None:
+            if time.monotonic() >= self._watch_at:
+                self._watch()
+            return True
+        try:
+            return self._commits.have_come()
+        except self._commits.errors as error:
+            self._lose(error)
+            return True
+
+    def _watch(self) -> None:
+        # First what says in a better way that there is no database, or no table in it.
+        with self._reading():
+            pass
+        try:
+            self._commits = watch(self._database)
+        except (DBAPIError, self._database.engine.dialect.loaded_dbapi.Error) as error:
+            log.warning("the database does not tell of commits: %s", _line(error))
+            self._watch_at = time.monotonic() + CHECK_EVERY
+
+    def _lose(self, error: Exception) -> None:
+        log.warning("the database no longer tells of commits: %s", _line(error))
+        self._close(watch_at=time.monotonic() + CHECK_EVERY)
+
+    def _close(self, watch_at: float) -> None:
+        assert self._commits is not None
+        self._commits.close()
+        self._commits = None
+        self._watch_at = watch_at
+
+    def _read(self) -> Snapshot:
+        # Until it has succeeded.
+        self._is_stale = True
+        with self._reading() as connection:
+            snapshot = Snapshot(connection).load()
+        self._is_stale = False
+        if self._snapshot is not None and snapshot.agrees_with(self._snapshot):
+            return self._snapshot
+        self._snapshot = snapshot
+        if self._bell is not None:
+            with suppress(BlockingIOError):
+                self._bell[1].send(b"!")
+        return snapshot
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split())
