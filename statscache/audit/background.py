@@ -208,14 +208,14 @@ class Audit:
                 idents,
                 *limits,
                 history=False,
-                watch=self._engine.watch,
+                time_limit=self._engine.time_limit,
                 lacking=lacking,
             )
         if idents is None:
             datasets = installed.datasets.items()
             idents = [ident for ident, dataset in datasets if depends_on_history(dataset)]
         return Verification(
-            self._database, installed, self._archive, idents, watch=self._engine.watch
+            self._database, installed, self._archive, idents, time_limit=self._engine.time_limit
         )
 
     def _run(self, verification: Verification) -> Iterator[int]:

@@ -14,9 +14,9 @@ from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.guards import Refusals
 from statscache.counting.lane_plugins import Crew, Seat, Written
 from statscache.counting.lanes import RESTAMPING
-from statscache.counting.watch import Watch
 from statscache.database.connection import Database
 from statscache.errors import described
+from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
@@ -33,7 +33,7 @@ class Recount:
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
         classics: ident to a function that makes a fresh instance of a classic plugin.
-        watch: that sees to the time of the plugins; absent, nobody does.
+        time_limit: under which the plugins work; absent, there is none.
 
     Attributes:
         messages: how many were counted.
@@ -44,7 +44,7 @@ class Recount:
         self,
         datasets: Mapping[str, tuple[Dataset, float]],
         classics: Mapping[str, Callable[[], BasePlugin]],
-        watch: Watch | None = None,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         self.messages = 0
         self.refusals = Refusals(datasets)
@@ -60,8 +60,8 @@ class Recount:
                     table = next(t for t in dataset.plugin.tables if t.ident == ident)
                     seats.append(Seat(ident, table, dataset.plugin, since=since))
                 else:
-                    runners.append((ClassicRunner(classics[ident], watch), since))
-        self._crew = Crew(seats, runners, self._database.backend, watch=watch)
+                    runners.append((ClassicRunner(classics[ident], time_limit), since))
+        self._crew = Crew(seats, runners, self._database.backend, time_limit=time_limit)
 
     def __enter__(self) -> Self:
         return self

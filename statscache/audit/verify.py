@@ -21,10 +21,10 @@ from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
 from statscache.counting.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
 from statscache.counting.membership import GONE
-from statscache.counting.watch import Watch
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import PluginFault, StatscacheError
+from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Dataset, Installed
@@ -42,7 +42,7 @@ class Verification:
             that each ident covers.
         history: whether those idents are compared as well whose rows depend on all of their
             history, which is read from its beginning.
-        watch: that sees to the time of the plugins; absent, nobody does.
+        time_limit: under which the plugins work; absent, there is none.
         lacking: times of which the archive has lost something, by the number of a lane; what
             differs there is undecided.
 
@@ -61,10 +61,10 @@ class Verification:
         stop: float | None = None,
         *,
         history: bool = True,
-        watch: Watch | None = None,
+        time_limit: TimeLimit | None = None,
         lacking: Mapping[int, Sequence[Window]] | None = None,
     ) -> None:
-        self._watch = watch
+        self._time_limit = time_limit
         self._lacking = lacking or {}
         self._database = database
         self._installed = installed
@@ -161,7 +161,9 @@ class Verification:
         with ExitStack() as stack:
             scratch = stack.enter_context(
                 Recount(
-                    {s.ident: (s.dataset, s.since) for s in subjects}, self._classics, self._watch
+                    {s.ident: (s.dataset, s.since) for s in subjects},
+                    self._classics,
+                    self._time_limit,
                 )
             )
             for piece in read(self._archive, start, settled, scratch.topics):

@@ -49,7 +49,7 @@ class Context:
         about.configure(self.config)
         engine = Engine.from_settings(self.settings, self.installed)
         # What takes long is named; whoever waits for the command decides how long.
-        engine.watch.limit = None
-        daemon("statscache-watch", engine.watch.watch)
+        engine.time_limit.limit = None
+        daemon("statscache-time-limit", engine.time_limit.enforce)
         engine.open()
         return engine

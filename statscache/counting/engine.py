@@ -23,7 +23,6 @@ from statscache.archive.base import Slice
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.counting import leases, replayed
 from statscache.counting.classic.live_buffer import Held
-from statscache.counting.classic.runner import blames_plugin
 from statscache.counting.lane_plugins import Crew, Written, written_by
 from statscache.counting.lanes import (
     MAIN,
@@ -35,15 +34,16 @@ from statscache.counting.lanes import (
     counted_window,
     new_batch,
 )
-from statscache.counting.losses import Losses
 from statscache.counting.membership import Roster
 from statscache.counting.rejections import RejectionLog, forget
-from statscache.counting.watch import Watch
 from statscache.database import migrations, tables
 from statscache.database.announcements import announce
 from statscache.database.connection import Database, create_missing, is_unavailable
 from statscache.database.upsert import Upsert
 from statscache.errors import DatabaseUnavailable, InvalidMessage, PluginFault, described
+from statscache.isolation.blame import blames_plugin
+from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit
 from statscache.logs.recurring import Recurring
 from statscache.message import Message, decode
 from statscache.people import people_of
@@ -122,7 +122,8 @@ class Engine:
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive that gives what was missed.
         rejected_bytes: how much is kept of what cannot be counted.
-        time_limit: how long a plugin may take for a batch, while somebody uses :attr:`watch`.
+        time_limit: how long a plugin may take for a batch, while a thread runs
+            :meth:`TimeLimit.enforce <statscache.isolation.time_limit.TimeLimit.enforce>`.
     """
 
     def __init__(
@@ -144,15 +145,15 @@ class Engine:
         self._retention = retention or {}
         backend = database.backend
         self.lanes = Lanes(backend)
-        self.watch = Watch(time_limit)
-        self._losses = Losses()
+        self.time_limit = TimeLimit(time_limit)
+        self._lost_connections = LostConnections()
         self.roster = Roster(
             installed,
             self.lanes,
             epoch,
             has_history=has_history,
-            watch=self.watch,
-            losses=self._losses,
+            time_limit=self.time_limit,
+            lost_connections=self._lost_connections,
         )
         self._rejections = RejectionLog(backend, rejected_bytes)
         self._late = Upsert(tables.late, backend, {})
@@ -211,7 +212,7 @@ class Engine:
             for dataset in self.installed.datasets.values()
             if dataset.source.distribution != BUNDLED_DISTRIBUTION
         ]
-        self._losses.begin()
+        self._lost_connections.begin_transaction()
         try:
             with self.database.begin() as connection:
                 # Another hub may be starting too.
@@ -231,7 +232,7 @@ class Engine:
         with self.transaction() as connection:
             for crew in self._crews.values():
                 for runner in crew.runners:
-                    with self._losses.turn(connection, (runner.ident,), 0):
+                    with self._lost_connections.turn(connection, (runner.ident,), 0):
                         runner.launch(connection)
         self.join_complete()
         self.is_open = True
@@ -241,7 +242,7 @@ class Engine:
         """Stop the plugins and close the connections."""
         for runner in self.roster.runners.values():
             runner.stop()
-        self.watch.end()
+        self.time_limit.end()
         self.database.dispose()
 
     @contextmanager
@@ -274,7 +275,7 @@ class Engine:
             raise RuntimeError("a transaction of the engine cannot begin inside another one")
         self._is_busy = True
         self._revised.clear()
-        self._losses.begin()
+        self._lost_connections.begin_transaction()
         try:
             with self.database.begin() as connection:
                 self._connection = connection
@@ -307,7 +308,7 @@ class Engine:
         faults = (runner.fault for runner in self.roster.runners.values())
         fault = next((fault for fault in faults if fault is not None), None)
         if fault is None and isinstance(error, DatabaseUnavailable):
-            return self._losses.judge(error)
+            return self._lost_connections.judge(error)
         return fault
 
     def set_apart(self, fault: PluginFault) -> None:
@@ -599,7 +600,7 @@ class Engine:
                 first = max(start, since or 0.0)
                 try:
                     with (
-                        self._losses.turn(connection, (runner.ident,), 0),
+                        self._lost_connections.turn(connection, (runner.ident,), 0),
                         connection.begin_nested(),
                     ):
                         runner.revert(connection, first)

@@ -11,13 +11,14 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from statscache.counting.classic.runner import ClassicRunner, blames_plugin
+from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.fold import Folder, Partial
-from statscache.counting.losses import Losses
-from statscache.counting.watch import Turn, Watch
 from statscache.database.definitions import shadow_table
 from statscache.database.upsert import Upsert, aggregate_upsert
 from statscache.errors import is_interrupt
+from statscache.isolation.blame import blames_plugin
+from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit, Turn
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
 from statscache.rejection import Rejection
@@ -64,8 +65,8 @@ class Crew:
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
             What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
             gets what is older than his own history: the archive does not give it to him either.
-        watch: that sees to the time of the aggregates; absent, nobody does.
-        losses: in whose turns the connection was lost; absent, nobody asks.
+        time_limit: under which the aggregates work; absent, there is none.
+        lost_connections: notes in which turns the connection was lost; absent, that is not noted.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Crew:
         runners: Sequence[tuple[ClassicRunner, float | None]],
         backend: str,
         floor: float | None = None,
-        watch: Watch | None = None,
-        losses: Losses | None = None,
+        time_limit: TimeLimit | None = None,
+        lost_connections: LostConnections | None = None,
     ) -> None:
-        self._watch = watch or Watch()
-        self._losses = losses or Losses()
+        self._time_limit = time_limit or TimeLimit()
+        self._lost_connections = lost_connections or LostConnections()
         self.seats = {seat.ident: seat for seat in seats}
         self.runners = [runner for runner, _ in runners]
         self.sinces_of_runners = [since for _, since in runners]
@@ -132,7 +133,7 @@ class Crew:
         if slowest is not None:
             # While it folded, the server may have grown tired of waiting for a statement.
             idents, seconds = slowest
-            with self._losses.turn(connection, idents, len(messages), seconds):
+            with self._lost_connections.turn(connection, idents, len(messages), seconds):
                 connection.execute(select(1))
         self.write(connection, partials, written, len(messages))
         self.run_classics(connection, messages, written, rejections, start)
@@ -162,7 +163,9 @@ class Crew:
     ) -> list[Partial]:
         partials: list[Partial] = [{} for _ in self.folders]
         if self.folders:
-            self._watch.run(turn, lambda: self._fold(messages, partials, rejections, start, turn))
+            self._time_limit.run(
+                turn, lambda: self._fold(messages, partials, rejections, start, turn)
+            )
         return partials
 
     def _fold(
@@ -216,7 +219,7 @@ class Crew:
             changed = []
             try:
                 with (
-                    self._losses.turn(connection, folder.idents, size),
+                    self._lost_connections.turn(connection, folder.idents, size),
                     connection.begin_nested(),
                 ):
                     for table, rows in folder.tables(partial):
@@ -248,7 +251,7 @@ class Crew:
             theirs = in_order
             if since is not None and since > first:
                 theirs = [m for m in in_order if not first <= m.timestamp < since]
-            with self._losses.turn(connection, (runner.ident,), len(theirs)):
+            with self._lost_connections.turn(connection, (runner.ident,), len(theirs)):
                 runner.launch(connection)
                 try:
                     with connection.begin_nested():

@@ -17,12 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from statscache.counting import guards, replayed
-from statscache.counting.classic.runner import ClassicRunner, blames_plugin
+from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.lane_plugins import Crew, Seat
 from statscache.counting.lanes import MAIN, ORDERED, Lane, Lanes, counted_window
-from statscache.counting.losses import Losses
 from statscache.counting.rejections import forget
-from statscache.counting.watch import Watch
 from statscache.database import tables
 from statscache.database.definitions import (
     create_shadow,
@@ -32,6 +30,9 @@ from statscache.database.definitions import (
     shadow_table,
     swap,
 )
+from statscache.isolation.blame import blames_plugin
+from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
 
@@ -57,8 +58,8 @@ class Roster:
         lanes: how lanes are kept.
         epoch: how far back history goes; None: as far as the archive does.
         has_history: whether there is an archive from which history can be filled in.
-        watch: that sees to the time of the plugins.
-        losses: in whose turns the connection was lost.
+        time_limit: under which the plugins work.
+        lost_connections: in whose turns the connection was lost.
 
     Attributes:
         runners: of the classic plugins, by ident.
@@ -73,8 +74,8 @@ class Roster:
         epoch: datetime | None,
         *,
         has_history: bool,
-        watch: Watch | None = None,
-        losses: Losses | None = None,
+        time_limit: TimeLimit | None = None,
+        lost_connections: LostConnections | None = None,
     ) -> None:
         self.installed = installed
         self.has_history = has_history
@@ -84,11 +85,11 @@ class Roster:
         self._told: set[str] = set()
         self.held: frozenset[str] = frozenset()
         self.forced: frozenset[str] = frozenset()
-        self._watch = watch
-        self._losses = losses or Losses()
+        self._time_limit = time_limit
+        self._lost_connections = lost_connections or LostConnections()
         # Classic plugins that cannot be asked which rows they have.
         self._unasked: set[str] = set()
-        made = (ClassicRunner(make, watch) for make in installed.classics)
+        made = (ClassicRunner(make, time_limit) for make in installed.classics)
         self.runners = {runner.ident: runner for runner in made}
         for ident, runner in self.runners.items():
             runner.keep_away_from(_foreign(installed, ident))
@@ -600,8 +601,8 @@ class Roster:
                 runners.get(number, []),
                 backend,
                 floor,
-                self._watch,
-                self._losses,
+                self._time_limit,
+                self._lost_connections,
             )
         return crews
 
@@ -699,7 +700,7 @@ class Roster:
             return since
         try:
             with (
-                self._losses.turn(connection, (dataset.ident,), 0),
+                self._lost_connections.turn(connection, (dataset.ident,), 0),
                 connection.begin_nested(),
             ):
                 return runner.begin(connection, since)

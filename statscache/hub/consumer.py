@@ -84,7 +84,9 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
     def _begin(self, config: Any) -> None:
         """Let the threads begin that count, as soon as there is a database."""
-        self.supervisor.start("statscache-watch", lambda: self._engine.watch.watch(self._give_up))
+        self.supervisor.start(
+            "statscache-time-limit", lambda: self._engine.time_limit.enforce(self._give_up)
+        )
         try:
             self._engine.open()
         except DatabaseUnavailable as error:
@@ -103,7 +105,9 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
     def _give_up(self, idents: tuple[str, ...], text: str, thread: int) -> None:
         """End the process because a plugin does not end; what others have in hand is committed."""
-        fault = PluginTooSlow(f"it does not end: {text}", idents, self._engine.watch.limit or 0.0)
+        fault = PluginTooSlow(
+            f"it does not end: {text}", idents, self._engine.time_limit.limit or 0.0
+        )
         log.critical(
             "a plugin does not end: %s",
             text,

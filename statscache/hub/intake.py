@@ -163,7 +163,7 @@ class Intake:
         since = self._waits_since
         if since and time.monotonic() - since > _PATIENCE:
             self._waits_since = 0.0
-            if self._engine.watch.at_work() is None:  # which it would tell of
+            if self._engine.time_limit.at_work() is None:  # which it would tell of
                 log.warning(
                     "the database has not answered for %.0f s: %d messages wait",
                     _PATIENCE,

@@ -41,8 +41,10 @@ def open_engine(migrated_uri: str) -> Iterator[Opener]:
         engine = Engine(Database(migrated_uri), installed, time_limit=limit, **more)
         engines.append(engine)
         if seconds is not None:
-            watch = threading.Thread(target=engine.watch.watch, args=(pytest.fail,), daemon=True)
-            watch.start()
+            enforcing = threading.Thread(
+                target=engine.time_limit.enforce, args=(pytest.fail,), daemon=True
+            )
+            enforcing.start()
         engine.open()
         return engine
 
@@ -546,7 +548,7 @@ def test_a_command_names_what_takes_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("statscache.counting.watch._PATIENCE", 0.5)
+    monkeypatch.setattr("statscache.isolation.time_limit._PATIENCE", 0.5)
     monkeypatch.syspath_prepend(distribute(tmp_path / "plugins", "slow_one", SLOW, slow="Slow"))
     found = message(timestamp=NOON)
     (tmp_path / "a.jsonl").write_text(found.to_json())
@@ -577,12 +579,12 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
     Meddling.meddle = staticmethod(lambda _session: None)
     settle(engine, archive, TODAY)
     assert world.total() == 10
-    engine.watch.limit = 1.0
-    threading.Thread(target=engine.watch.watch, daemon=True).start()
+    engine.time_limit.limit = 1.0
+    threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     database = Database(world.uri, read_only=True)
-    verification = Verification(database, engine.installed, archive, watch=engine.watch)
+    verification = Verification(database, engine.installed, archive, time_limit=engine.time_limit)
     assert list(verification.run())
     database.dispose()
     verdicts = {verdict.ident: verdict for verdict in verification.verdicts}
@@ -597,8 +599,8 @@ def test_from_the_archive_it_gets_what_it_missed(
     found = [message(timestamp=TODAY - 86_400 + number) for number in range(10)]
     archive = world.archive(found)
     engine = world.open(Hits, Recounted, Noting, Meddling)
-    engine.watch.limit = 1.0
-    threading.Thread(target=engine.watch.watch, daemon=True).start()
+    engine.time_limit.limit = 1.0
+    threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     settle(engine, archive, TODAY)

@@ -9,14 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Table, event
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from statscache.counting.watch import Turn, Watch
 from statscache.database.connection import is_unavailable
 from statscache.database.definitions import redirect
 from statscache.database.fence import Fence
 from statscache.errors import PluginFault, Trespass, described, is_interrupt
+from statscache.isolation.blame import blames_plugin
+from statscache.isolation.time_limit import TimeLimit, Turn
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
 from statscache.rejection import Rejection
@@ -34,7 +35,7 @@ class ClassicRunner:
 
     Args:
         make: makes an instance.
-        watch: that sees to its time; absent, nobody does.
+        time_limit: under which it works; absent, there is none.
 
     Attributes:
         fault: how it spoilt a transaction.
@@ -43,10 +44,10 @@ class ClassicRunner:
     def __init__(
         self,
         make: Callable[[], BasePlugin],
-        watch: Watch | None = None,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         self._make = make
-        self._watch = watch or Watch()
+        self._time_limit = time_limit or TimeLimit()
         self._foreign: frozenset[str] = frozenset()
         self._plugin: BasePlugin | None = make()
         self.ident = self._plugin.ident
@@ -170,7 +171,7 @@ class ClassicRunner:
                         raise
                     rejections.append(Rejection.by_plugin(message, self.ident, error))
 
-        self._watch.run(turn, work)
+        self._time_limit.run(turn, work)
         return rejections
 
     def update(self, connection: Connection) -> bool:
@@ -211,7 +212,7 @@ class ClassicRunner:
 
         fence.put_around(connection)
         try:
-            self._watch.run(Turn([(self.ident,)], fence), in_session)
+            self._time_limit.run(Turn([(self.ident,)], fence), in_session)
         except BaseException as error:
             problem = error
         finally:
@@ -295,22 +296,6 @@ class ClassicRunner:
 
 def _is_of_database(problem: BaseException | None) -> bool:
     return isinstance(problem, OperationalError) and is_unavailable(problem)
-
-
-_CONNECTION_LOST = "8s2b"
-"""SQLAlchemy's code for whoever goes on with a connection that is lost."""
-
-
-def blames_plugin(error: BaseException) -> bool:
-    """Whether an exception in a plugin's writes is its own, not the database's or the user's.
-
-    A plugin's ``sys.exit()`` is its own as well: it ends nothing but the plugin's turn.
-    """
-    if is_interrupt(error) or isinstance(error, PluginFault):
-        return False
-    if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
-        return False  # which the plugin may have passed over
-    return not (isinstance(error, DBAPIError) and is_unavailable(error))
 
 
 def _seconds(moment: datetime) -> float:

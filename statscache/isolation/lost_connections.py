@@ -1,9 +1,9 @@
-"""In whose turn the connection to the database is lost: twice in a row is no accident.
+"""Which plugin makes the server end the session: it is lost in its turn, twice in a row.
 
 A plugin may make the server end the session that all share: by a statement, or because it lets the
-server wait for the next one for longer than ``idle_in_transaction_session_timeout``. To whoever
-uses the connection that looks like a database that goes away, which is to be waited for. But a
-database does not choose whose turn it is.
+server wait for the next one for longer than ``idle_in_transaction_session_timeout``. That looks
+like a database that goes away, which is to be waited for. But a database that goes away does not
+choose the turn of one plugin twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Loss:
     seconds: float
 
 
-class Losses:
+class LostConnections:
     """The plugins in whose turns the connection was lost last."""
 
     def __init__(self) -> None:
@@ -38,21 +38,21 @@ class Losses:
         self._suspects: dict[tuple[str, ...], int] = {}
         self._lost: _Loss | None = None
 
-    def begin(self) -> None:
-        """Whatever follows is in another transaction."""
+    def begin_transaction(self) -> None:
+        """Note that a transaction begins."""
         self._lost = None
 
     @contextmanager
     def turn(
         self, connection: Connection, idents: tuple[str, ...], size: int, seconds: float = 0.0
     ) -> Iterator[None]:
-        """Around all that a plugin does with ``connection``, and one statement of ours behind it.
+        """Around all that a plugin does with ``connection``, and the statement that follows it.
 
         Args:
             connection: of the transaction.
             idents: of the plugin.
             size: how many messages it is given.
-            seconds: that it has taken before.
+            seconds: how long it has worked before.
         """
         began = time.monotonic() - seconds
         try:

@@ -1,10 +1,10 @@
-"""How long plugins take: what takes long is named while it runs, and ended when it takes too long.
+"""The time that a plugin may take: it is logged while it takes long, and ended when too long.
 
-Plugins run in the threads that count for all, so that one that sleeps or loops would stall
-everybody. A thread of ours looks at what they are at, several times a second; the plugins
-themselves run at full speed. One that has used up its time gets an exception in the midst of its
-code. Code that never comes back to Python (it sleeps, or waits for an answer without a timeout)
-does not notice: then the process has to end.
+Plugins run in the threads that count for all, so that one that sleeps or loops would stall the
+others. A thread looks several times a second at which plugin is at work; the plugins themselves run
+at full speed. One that has used up its time gets an exception in the midst of its code. Code that
+never comes back to Python (it sleeps, or waits for an answer without a timeout) does not notice:
+then the process has to end.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Statement(Protocol):
 
 
 class Turn:
-    """What plugins are at in one thread.
+    """Which plugin is at work in one thread, and on what.
 
     Attributes:
         names: the idents of each of the plugins that take turns.
@@ -91,20 +91,20 @@ class Turn:
         self.is_given_up = False
 
     def slowest(self) -> tuple[tuple[str, ...], float] | None:
-        """The idents of the plugin that took longest, and its seconds; None: nobody took long."""
+        """The idents of the plugin that took longest, and its seconds; None: none took long."""
         seconds, number = max(((s, n) for n, s in self.seconds.items()), default=(0.0, 0))
         return (self.names[number], seconds) if seconds >= _NOTABLE else None
 
     def describe(self, number: int) -> str:
-        """The plugin, and what it is at."""
+        """The plugin, and what it is doing."""
         at = f", at {self.message!r}" if self.message is not None else ""
         statement = self.fence.statement if self.fence is not None else None
         doing = f", in the statement {statement:.200}" if statement else ""
         return f"{', '.join(self.names[number])} (for {self.seconds[number]:.0f} s{at}{doing})"
 
 
-class Watch:
-    """Looks at the plugins at work.
+class TimeLimit:
+    """Ends the turn of a plugin that takes too long, while a thread runs :meth:`enforce`.
 
     Args:
         limit: how long a plugin may take for a batch; None is unlimited.
@@ -140,13 +140,15 @@ class Watch:
             raise self._verdict(turn)
 
     def at_work(self) -> str | None:
-        """The plugin that is at work, and what it is at."""
+        """The plugin that is at work, and what it is doing; None where none is."""
         with self._changing:
             turn = next(iter(self._turns.values()), None)
             return None if turn is None else turn.describe(turn.number)
 
-    def watch(self, give_up: Callable[[tuple[str, ...], str, int], None] = lambda *_: None) -> None:
-        """Look at what plugins are at, until :meth:`end`.
+    def enforce(
+        self, give_up: Callable[[tuple[str, ...], str, int], None] = lambda *_: None
+    ) -> None:
+        """Look at what the plugins do, and end what takes too long, until :meth:`end`.
 
         Args:
             give_up: called with the idents of a plugin that cannot be ended, a description, and
@@ -164,7 +166,7 @@ class Watch:
             time.sleep(interval)
             now = time.monotonic()
             if now - looked_at > 4 * interval:
-                # Nobody was at work while the whole process stood still, or this thread was idle.
+                # No plugin was at work while the process stood still, or this thread was idle.
                 looked_at = max(looked_at, now - interval - (time.process_time() - worked))
             stuck = self._look(now, looked_at)
             looked_at, worked = now, time.process_time()
@@ -192,9 +194,9 @@ class Watch:
                 _raise_in(turn.thread, None)
 
     def _set_alarm(self) -> None:
-        """End the process unless we, or whoever is at work, come by again.
+        """End the process unless this is called again in time.
 
-        For code that keeps the interpreter to itself, so that nothing in Python can end it.
+        For code that does not release the interpreter lock, so that nothing in Python can end it.
         """
         if self._has_alarm and self.limit is not None:
             if self._turns:
@@ -211,7 +213,7 @@ class Watch:
         )
 
     def _look(self, now: float, before: float) -> list[Turn]:
-        """See to the time of each plugin at work; gives the turns that do not end."""
+        """See to the time of each plugin at work; returns the turns that do not end."""
         with self._changing:
             if not self._turns:
                 self._begun.clear()

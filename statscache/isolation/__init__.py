@@ -1,0 +1,1 @@
+"""What keeps a plugin from stopping or harming the others."""
