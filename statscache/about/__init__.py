@@ -125,7 +125,7 @@ def configure(config: Mapping[str, Any]) -> None:
     _packages = Tables(PACKAGES).names
     if config.get("statscache.about") != "fedmsg.meta":
         return
-    import fedmsg.meta
+    import fedmsg.meta  # costly, see make_processors()
 
     if not make_processors(config):
         raise ConfigurationError(

@@ -58,7 +58,7 @@ def dask(address: str) -> Iterator[Executor]:
         StatscacheError: Dask is not installed, or the scheduler does not answer.
     """
     try:
-        import distributed
+        import distributed  # optional
     except ImportError as error:
         raise StatscacheError(
             f"Dask is not installed ({error}): pip install 'statscache[dask]', here and on the "

@@ -32,7 +32,7 @@ REVISIONS = "alembic_version"
 
 def upgrade(connection: Connection) -> tuple[str | None, str]:
     """Bring the schema to the newest revision; gives the revisions before and after."""
-    from alembic import command
+    from alembic import command  # costly: every process checks the schema, few upgrade
 
     before = revision_of(connection)
     settings = configuration()
@@ -51,7 +51,7 @@ def revision_of(connection: Connection) -> str | None:
 
 def scripts() -> ScriptDirectory:
     """The installed migrations."""
-    from alembic.script import ScriptDirectory
+    from alembic.script import ScriptDirectory  # costly, see upgrade()
 
     return ScriptDirectory.from_config(configuration())
 
@@ -88,7 +88,7 @@ def is_ours(name: str | None, kind: str, parents: object) -> bool:
 
 def configuration() -> Config:
     """How Alembic finds the installed migrations."""
-    from alembic.config import Config
+    from alembic.config import Config  # costly, see upgrade()
 
     made = Config()
     folder = Path(statscache_migrations.__path__[0])

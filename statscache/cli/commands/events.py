@@ -38,7 +38,7 @@ def events(context: Context, host: str, port: int, threads: int, prefix: str) ->
     what ends in /events, and what has the parameter "wait".
     """
     try:
-        import uvicorn
+        import uvicorn  # optional
     except ImportError:
         raise StatscacheError(
             "the server of events is not installed: pip install 'statscache[events]'"
