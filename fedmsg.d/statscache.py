@@ -34,7 +34,7 @@ config = {
     # The share of the messages that were counted which the archive may lack when a table is counted
     # anew: where it lacks more, the old rows stay.
     "statscache.rebuild.tolerated_loss": 0.0001,
-    # How long a plugin may take for a batch, before it is ended and set apart.
+    # How long a plugin may take for a batch, before it is ended and quarantined.
     "statscache.plugins.time_limit": datetime.timedelta(minutes=1),
     # How old rows get before they are deleted, by schedule (None: never); of other schedules the
     # plugins say: the volumes keep 15s for 7 days and 1m for 31, all else is kept for ever.

@@ -83,7 +83,7 @@ class DatabaseUnavailable(Unavailable):
 
 
 class PluginFault(DatabaseUnavailable):
-    """A plugin spoilt the transaction that all share, and has been set apart.
+    """A plugin spoilt the transaction that all share, and has been quarantined.
 
     Nothing of the batch was committed; the same call may be made again at once.
 

@@ -164,7 +164,7 @@ def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[st
     if begun:
         with engine.transaction(alone=True) as connection:
             for ident in begun:
-                engine.roster.rebuild(connection, [ident])
+                engine.membership.rebuild(connection, [ident])
     return begun
 
 

@@ -113,10 +113,10 @@ def objection(engine: Engine, archive: Archive, name: str, start: float = 0.0) -
 def objections(engine: Engine, archive: Archive, idents: Iterable[str]) -> dict[str, str]:
     """Why some of ``idents`` are not to be begun to be counted anew, by ident."""
     with engine.transaction() as connection:
-        groups = engine.roster.to_begin(connection, idents)
+        groups = engine.membership.to_rebuild(connection, idents)
     found: dict[str, str] = {}
     for home, datasets in groups.items():
-        start = min(engine.roster.since(dataset) for dataset in datasets)
+        start = min(engine.membership.since(dataset) for dataset in datasets)
         text = objection(engine, archive, home, start)
         if text:
             found |= {dataset.ident: text for dataset in datasets}

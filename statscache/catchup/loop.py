@@ -342,7 +342,7 @@ class CatchUp:
             if waits or _watermark(lane) < target:
                 behind += self._members(lane)
             elif lane.joins is not None:
-                apart += set(self._members(lane)) - self._engine.roster.held
+                apart += set(self._members(lane)) - self._engine.membership.held
         return behind, apart
 
     # Who works at which lanes.
@@ -456,13 +456,13 @@ class CatchUp:
         if lane.id in self._weighed:
             return
         with self._engine.transaction() as connection:
-            is_anew = self._engine.roster.is_anew(connection, lane)
+            is_anew = self._engine.membership.is_rebuilding(connection, lane)
         objection = is_anew and shortfall.objection(
             self._engine, self._archive, home, lane.since or 0.0
         )
         if objection:
             with self._engine.transaction() as connection:
-                self._engine.roster.note_shortfall(connection, lane, objection)
+                self._engine.membership.note_shortfall(connection, lane, objection)
         self._weighed.add(lane.id)
 
     # Far from it: each lane by itself, in turns.

@@ -34,7 +34,7 @@ from statscache.counting.lanes import (
     counted_window,
     new_batch,
 )
-from statscache.counting.membership import Roster
+from statscache.counting.membership import Membership
 from statscache.counting.rejections import RejectionLog, forget
 from statscache.database import migrations, tables
 from statscache.database.announcements import announce
@@ -96,7 +96,7 @@ T = TypeVar("T")
 def _without_the_guilty(
     method: Callable[Concatenate[Engine, P], T],
 ) -> Callable[Concatenate[Engine, P], T]:
-    """Call ``method`` again when a plugin was set apart: nothing was committed."""
+    """Call ``method`` again when a plugin was quarantined: nothing was committed."""
 
     @wraps(method)
     def call(engine: Engine, /, *arguments: P.args, **more: P.kwargs) -> T:
@@ -147,7 +147,7 @@ class Engine:
         self.lanes = Lanes(backend)
         self.time_limit = TimeLimit(time_limit)
         self._lost_connections = LostConnections()
-        self.roster = Roster(
+        self.membership = Membership(
             installed,
             self.lanes,
             epoch,
@@ -219,15 +219,15 @@ class Engine:
                 self.lanes.exclude(connection)
                 for name in create_missing(connection, others):
                     log.info("created the table %s", name)
-                self.roster.settle(connection)
+                self.membership.settle(connection)
                 self._forget_hidden(connection)
         except BaseException as error:
             fault = self._give_up(error)
             if fault is None:
                 raise
-            # It has no lane yet out of which it could be set apart.
+            # It has no lane yet out of which it could be taken.
             log.error("%s: %s", ", ".join(fault.idents), fault)
-            self.roster.ask_no_more(fault.idents)
+            self.membership.assume_no_rows(fault.idents)
             raise fault from error
         with self.transaction() as connection:
             for crew in self._crews.values():
@@ -240,7 +240,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop the plugins and close the connections."""
-        for runner in self.roster.runners.values():
+        for runner in self.membership.runners.values():
             runner.stop()
         self.time_limit.end()
         self.database.dispose()
@@ -253,7 +253,7 @@ class Engine:
 
         Raises:
             DatabaseUnavailable: nothing of it was committed.
-            PluginFault: the same; the plugin that is to blame has been set apart.
+            PluginFault: the same; the plugin that is to blame has been quarantined.
             RuntimeError: there is one in this thread already.
         """
         with self._turn:
@@ -264,9 +264,9 @@ class Engine:
                 fault = self._give_up(error)
                 if fault is None:
                     raise
-                self.set_apart(fault)
+                self.quarantine(fault)
                 raise fault from error
-            for runner in self.roster.runners.values():
+            for runner in self.membership.runners.values():
                 runner.commit()
 
     @contextmanager
@@ -296,7 +296,7 @@ class Engine:
     def _give_up(self, error: BaseException) -> PluginFault | None:
         """Forget what a failed transaction did; gives whose fault it is."""
         fault = self._fault(error)
-        for runner in self.roster.runners.values():
+        for runner in self.membership.runners.values():
             runner.roll_back()
         return fault
 
@@ -305,13 +305,13 @@ class Engine:
         if isinstance(error, PluginFault):
             return error
         # What follows on a connection that was given up hides the cause.
-        faults = (runner.fault for runner in self.roster.runners.values())
+        faults = (runner.fault for runner in self.membership.runners.values())
         fault = next((fault for fault in faults if fault is not None), None)
         if fault is None and isinstance(error, DatabaseUnavailable):
             return self._lost_connections.judge(error)
         return fault
 
-    def set_apart(self, fault: PluginFault) -> None:
+    def quarantine(self, fault: PluginFault) -> None:
         """Let a plugin that spoilt a transaction rest in a lane of its own.
 
         Raises:
@@ -327,9 +327,11 @@ class Engine:
                 if crew is None or not idents:
                     continue
                 if lane.name in PERMANENT or len(idents) < len(crew.idents):
-                    self.roster.set_apart(connection, lane, tuple(idents), str(fault), (), rest)
+                    self.membership.quarantine(
+                        connection, lane, tuple(idents), str(fault), (), rest
+                    )
                 else:
-                    self.roster.note_failure(connection, idents, str(fault), 0)
+                    self.membership.note_failure(connection, idents, str(fault), 0)
                     self._rest(connection, lane, rest)
 
     def abandon(self) -> None:
@@ -376,7 +378,7 @@ class Engine:
                 crew = self._crews.get(lane.id)
                 if crew is not None and not self._rests(lane):
                     idents += crew.served
-            failing = self.roster.failing(idents)
+            failing = self.membership.failing(idents)
             replayed.note(connection, {*idents} - {*failing}, start, stop)
 
     @_without_the_guilty
@@ -609,7 +611,7 @@ class Engine:
                         raise
                     log.exception("%s cannot take back its rows: they stay", runner.ident)
                     text = described(error)
-                    self.roster.set_apart(connection, lane, (runner.ident,), text, ())
+                    self.membership.quarantine(connection, lane, (runner.ident,), text, ())
                 else:
                     forget(connection, runner.ident, first)
             self.note_changes(connection, [runner.ident for runner in crew.runners])
@@ -676,17 +678,17 @@ class Engine:
             home = next((other for other in lanes.values() if other.name == lane.joins), None)
             if home is None or self._crews.get(lane.id) is None:
                 return []
-            if self.roster.has_members(connection, home):
-                may_lack = self.roster.is_forced(connection, lane)
+            if self.membership.has_members(connection, home):
+                may_lack = self.membership.is_forced(connection, lane)
                 if not self.lanes.can_join(connection, lane, home, may_lack=may_lack):
                     return []
             elif not self.lanes.can_replace(connection, lane, home):
                 return []
-            held = self.roster.hold(connection, lane)
+            held = self.membership.hold(connection, lane)
             if held is not None and held.id == lane.id:
                 return []
             shadows = {*self._crews[lane.id].idents} - {*self._crews[lane.id].served}
-            joined = self.roster.join(connection, lane, home)
+            joined = self.membership.join(connection, lane, home)
             # The rows of the others are as they were: one that never had any still has not.
             self.note_changes(connection, shadows.intersection(joined))
         log.info("complete: %s", ", ".join(joined))
@@ -699,7 +701,7 @@ class Engine:
     def _retry_held(self, number: int) -> None:
         """Count what keeps the shadows of a lane from their places, until it is rejected again."""
         with self.transaction() as connection:
-            digests = self.roster.retriable(connection, number)
+            digests = self.membership.retriable(connection, number)
         try:
             for digest in digests:
                 if self.retry(digest) is not None:
@@ -725,7 +727,7 @@ class Engine:
             is_more = True
             while is_more:
                 with self.transaction(alone=True) as connection:
-                    number, is_more = self.roster.delete_rows(connection, ident, until)
+                    number, is_more = self.membership.delete_rows(connection, ident, until)
                     if number:
                         self.note_changes(connection, [ident])
                         deleted[ident] = deleted.get(ident, 0) + number
@@ -759,7 +761,7 @@ class Engine:
                     age = self._retention.get(str(table.schedule), table.retention)
                     if age is not None and table.width is not None:
                         ages[table.ident] = float(int(now - age.total_seconds()))
-            return self.roster.note_ages(connection, ages)
+            return self.membership.note_ages(connection, ages)
 
     def put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
         """Let messages wait until the archive tells whether the lane has counted them."""
@@ -801,7 +803,7 @@ class Engine:
         """Learn which plugins are in which lanes, if that has changed."""
         generation = self.lanes.generation(connection)
         if generation != self._generation:
-            self._crews = self.roster.crews(connection, self.database.backend)
+            self._crews = self.membership.crews(connection, self.database.backend)
             main = self.lanes.open(connection, MAIN)
             # Somebody must count the messages, even if no plugin wants them.
             self._crews.setdefault(main.id, Crew([], [], self.database.backend))
@@ -822,7 +824,7 @@ class Engine:
                 # The archive has the others, but it will not be asked for these again.
                 self.put_aside(connection, lane, [m for m in messages if lane.is_late(m)])
                 if not self.has_history:
-                    self.roster.note_missed(connection, crew.idents, len(messages))
+                    self.membership.note_missed(connection, crew.idents, len(messages))
             elif lane.ordered and self._waits(lane):
                 self._hold(lane, messages)
             else:
@@ -913,8 +915,8 @@ class Engine:
             if reason is not None:
                 savepoint.rollback()
         if reason is not None:
-            for ident in self.roster.runners.keys() & {*idents}:
-                self.roster.runners[ident].roll_back()
+            for ident in self.membership.runners.keys() & {*idents}:
+                self.membership.runners[ident].roll_back()
             return plugin, reason
         self.note_changes(connection, {*idents} - {*left})
         if left:
@@ -968,20 +970,20 @@ class Engine:
             if not self._is_alone:
                 raise _MustBeAlone
             if not self.has_history:
-                self.roster.note_failure(connection, idents, error, counted)
+                self.membership.note_failure(connection, idents, error, counted)
             elif lane.name in PERMANENT or crew.plugins > 1:
-                self.roster.set_apart(connection, lane, idents, error, batches)
+                self.membership.quarantine(connection, lane, idents, error, batches)
                 again.add(written_by(idents))
             else:
                 return False
         self._tell_success(written.changed)
         outcome.changed.update(written.changed)
         outcome.rejections += [r for r in rejections if r.plugin not in again]
-        mended = [] if self.has_history else self.roster.failing(written.changed)
+        mended = [] if self.has_history else self.membership.failing(written.changed)
         if mended:
             if not self._is_alone:
                 raise _MustBeAlone
-            self.roster.note_success(connection, mended)
+            self.membership.note_success(connection, mended)
         return True
 
     def _tell_failure(self, idents: tuple[str, ...], error: BaseException) -> None:
@@ -1023,7 +1025,7 @@ class Engine:
 
 
 class _MustBeAlone(Exception):
-    """A plugin is to be set apart, while other processes count."""
+    """A plugin is to be quarantined, while other processes count."""
 
 
 def _rewound(lane: Lane, crew: Crew) -> float:

@@ -1,4 +1,4 @@
-"""The roster: which plugin is in which lane, and how it gets there.
+"""Membership: which plugin is in which lane, and how it gets there.
 
 A system that starts empty has all its plugins in the main lane (classic ones in the ordered lane).
 Later ones start in a lane of their own, fill in their history, and join. So do plugins whose
@@ -50,7 +50,7 @@ _DAY = 86_400
 _ROWS_AT_ONCE = 50_000
 
 
-class Roster:
+class Membership:
     """Keeps the lanes of the installed plugins in the database.
 
     Args:
@@ -372,7 +372,7 @@ class Roster:
 
         The others are being counted anew already, and go on.
         """
-        groups = self.to_begin(connection, idents)
+        groups = self.to_rebuild(connection, idents)
         begun = [dataset.ident for datasets in groups.values() for dataset in datasets]
         row = tables.plugin.c
         going_on = self.forced & set(idents) - set(begun)
@@ -382,7 +382,7 @@ class Roster:
             self._seat_apart(connection, home, datasets)
         return begun
 
-    def to_begin(self, connection: Connection, idents: Iterable[str]) -> dict[str, list[Dataset]]:
+    def to_rebuild(self, connection: Connection, idents: Iterable[str]) -> dict[str, list[Dataset]]:
         """Those that :meth:`rebuild` would begin to count anew, by the name of their home."""
         rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
         groups: dict[str, list[Dataset]] = {}
@@ -393,7 +393,7 @@ class Roster:
                 groups.setdefault(_home_name(dataset), []).append(dataset)
         return groups
 
-    def is_anew(self, connection: Connection, lane: Lane) -> bool:
+    def is_rebuilding(self, connection: Connection, lane: Lane) -> bool:
         """Whether a plugin of a lane is being counted anew."""
         row = tables.plugin.c
         query = select(row.ident).where(row.lane == lane.id, row.shadow.is_not(None)).limit(1)
@@ -456,7 +456,7 @@ class Roster:
         forget(connection, dataset.ident)
         self._drop_if_empty(connection, previous.lane)
 
-    def set_apart(
+    def quarantine(
         self,
         connection: Connection,
         lane: Lane,
@@ -683,7 +683,7 @@ class Roster:
             start = max(start, time.time() - backlog_delta.total_seconds())
         return max(0.0, start // _DAY * _DAY)
 
-    def ask_no_more(self, idents: Iterable[str]) -> None:
+    def assume_no_rows(self, idents: Iterable[str]) -> None:
         """Take it that these classic plugins have no rows: asked, they spoil the transaction."""
         self._unasked.update(idents)
 

@@ -118,10 +118,10 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         # By the other one; and no plugin is to be launched any more.
         engine.is_open = self._engine.is_open
         try:
-            engine.set_apart(fault)
+            engine.quarantine(fault)
         except DatabaseUnavailable as error:
             log.error(
-                "the plugin cannot be set apart, so that it gets its messages again: %s", error
+                "the plugin cannot be quarantined, so that it gets its messages again: %s", error
             )
         self._engine = engine
         self.intake.go_on_with(engine)

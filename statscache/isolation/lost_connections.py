@@ -81,7 +81,7 @@ class LostConnections:
             )
         log.warning(
             "the connection to the database was lost in the turn of %s, after %.0f s: "
-            "if it is lost there again, the plugin is set apart",
+            "if it is lost there again, the plugin is quarantined",
             ", ".join(lost.idents),
             lost.seconds,
         )

@@ -68,7 +68,7 @@ def privileges(world: World, table: str) -> tuple[Any, ...]:
 def rebuild(world: World, archive: Any, *idents: str) -> None:
     engine = world.open(Hits, Log)
     with engine.transaction(alone=True) as connection:
-        assert engine.roster.rebuild(connection, idents)
+        assert engine.membership.rebuild(connection, idents)
     complete(engine, archive)
 
 

@@ -200,7 +200,7 @@ def test_an_asynchronous_plugin_works_in_threads(
     engine = open_engine(Lookup)
     assert Lookup.filled == 2
     engine.count([message(msg={"what": what}) for what in ("a", "trouble", "b")])
-    plugin = engine.roster.runners["lookup"].plugin
+    plugin = engine.membership.runners["lookup"].plugin
     assert isinstance(plugin, Lookup)
     plugin.queue.join()
     engine.count([])
@@ -216,7 +216,7 @@ def test_an_asynchronous_plugin_works_in_threads(
         with pytest.raises(DatabaseUnavailable):
             engine.count([message(msg={"what": "c"})])
     engine.count([message(msg={"what": "d"})])
-    plugin = engine.roster.runners["lookup"].plugin
+    plugin = engine.membership.runners["lookup"].plugin
     assert isinstance(plugin, Lookup)
     assert Lookup.filled == 3
     plugin.queue.join()

@@ -95,7 +95,7 @@ def plugin(uri: str, ident: str) -> dict[str, Any]:
     return dict(found._mapping)
 
 
-def test_a_plugin_that_loops_is_named_and_set_apart(
+def test_a_plugin_that_loops_is_named_and_quarantined(
     open_engine: Opener, migrated_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = open_engine(Hits, Looping, seconds=1.0)
@@ -325,7 +325,7 @@ def limit_idleness(uri: str) -> None:
 @pytest.mark.parametrize(
     "how", [pytest.param(x, marks=[pytest.mark.long] * (x == "asleep")) for x in ENDING]
 )
-def test_a_classic_plugin_that_ends_the_session_is_set_apart(
+def test_a_classic_plugin_that_ends_the_session_is_quarantined(
     open_engine: Opener, migrated_uri: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Meddling.meddle = staticmethod(ENDING[how])

@@ -221,7 +221,7 @@ def test_a_plugin_that_goes_further_back_than_the_others(
     # The others got what the bus brought before it was known that there is more.
     assert world.total() == 80
     with engine.transaction(alone=True) as connection:
-        engine.roster.rebuild(connection, ["hits-1d", "hits-1h"])
+        engine.membership.rebuild(connection, ["hits-1d", "hits-1h"])
     settle(engine, archive, NOON + 7_200)
     assert set(join(engine, world.lane_of("hits-1d"))) == {"hits-1d", "hits-1h"}
     engine.count(found)
@@ -478,7 +478,7 @@ def test_only_plugins_that_were_given_something_are_made_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = world.open(Hits, Log, has_history=False)
-    runner = engine.roster.runners["log"]
+    runner = engine.membership.runners["log"]
     before = runner.plugin
     with pytest.raises(ZeroDivisionError), engine.transaction():
         1 / 0  # noqa: B018

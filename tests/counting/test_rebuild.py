@@ -19,7 +19,7 @@ FOUND = messages(400, NOW - 80_000, 190)
 
 def begin(engine: Engine, *idents: str) -> list[str]:
     with engine.transaction(alone=True) as connection:
-        return engine.roster.rebuild(connection, idents)
+        return engine.membership.rebuild(connection, idents)
 
 
 def shadows(world: World) -> list[str]:

@@ -173,15 +173,15 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     # Only one of the tables is counted anew, by code that can take it.
     monkeypatch.setattr(Picky, "cannot", "worse")
     with engine.transaction(alone=True) as connection:
-        engine.roster.rebuild(connection, ["picky-1d"])
+        engine.membership.rebuild(connection, ["picky-1d"])
     assert rejected(world) == {"picky-1h": digest}
     assert engine.retry(digest) is None
     settle(engine, archive, NOON + 7_200)
     # It rejects now what it had counted: somebody has to insist.
     assert engine.join(lane(engine, "new picky-1d").id) == []
-    engine.roster.forced = frozenset(["picky-1d"])
+    engine.membership.forced = frozenset(["picky-1d"])
     with engine.transaction(alone=True) as connection:
-        assert engine.roster.rebuild(connection, ["picky-1d"]) == []
+        assert engine.membership.rebuild(connection, ["picky-1d"]) == []
     assert engine.join(lane(engine, "new picky-1d").id) == ["picky-1d"]
     assert world.total("picky_1d") == 2
     assert world.total("picky_1h") == 3
@@ -200,7 +200,7 @@ def test_during_a_rebuild_it_is_counted_into_the_shadow(
     engine = world.open(Hits, Picky)
     settle(engine, archive, NOON + 7_200)
     with engine.transaction(alone=True) as connection:
-        engine.roster.rebuild(connection, ["picky-1h", "picky-1d"])
+        engine.membership.rebuild(connection, ["picky-1h", "picky-1d"])
     assert rejected(world) == {}
     reconcile(engine, archive, NOON + 600, names=["new picky-1d"])
     (digest,) = rejected(world).values()

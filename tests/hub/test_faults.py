@@ -215,7 +215,7 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         hub.environment["PYTHONPATH"] = str(folder)
         hub.start()
         client = create_app(hub.config).test_client()
-        # One that ends the transaction of all is refused, and set apart; the others go on.
+        # One that ends the transaction of all is refused, and quarantined; the others go on.
         hub.publish(raw(rollback=True))
         wait_until(lambda: counted(migrated_uri) == 1, "one is counted", hub.log)
         assert states(migrated_uri)["meddling"] == "failing"

@@ -54,11 +54,11 @@ def rebuild(
     means = filling.means(workers, dask, concurrency, patience)
     with filling.opened(context) as (engine, archive):
         if force:
-            engine.roster.forced = chosen
+            engine.membership.forced = chosen
         else:
             _refuse_loss(objections(engine, archive, chosen))
         with engine.transaction(alone=True) as connection:
-            begun = engine.roster.rebuild(connection, chosen)
+            begun = engine.membership.rebuild(connection, chosen)
         for text, some in (("Counted anew", begun), ("Goes on", chosen - set(begun))):
             if some:
                 echo(f"{text}: {', '.join(sorted(some))}.", err=True)
