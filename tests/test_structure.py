@@ -58,19 +58,23 @@ FLOORS: Mapping[str, Floor] = {
         "what happened: messages read from datagrepper or files; knows messages, not who counts",
         "statscache errors logs topics message rejection config",
     ),
+    "isolation": Floor(
+        "keeps plugins from harming others: limits of time, blame for lost connections",
+        "errors message database",
+    ),
     "counting.classic": Floor(
         "what exists for classic plugins alone",
-        "errors message rejection plugins database",
+        "errors message rejection plugins database isolation",
     ),
     "counting": Floor(
         "each message exactly once: claims, folds, writes, advances; knows slices of an archive, "
         "not where they are read from nor when",
         "errors logs topics message rejection plugins people config database archive "
-        "counting.classic",
+        "isolation counting.classic",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
-        "errors message rejection plugins database archive counting counting.classic",
+        "errors message rejection isolation plugins database archive counting counting.classic",
     ),
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
@@ -82,10 +86,39 @@ FLOORS: Mapping[str, Floor] = {
         "statscache errors clock logs about message rejection plugins config database archive "
         "counting audit catchup",
     ),
-    "app.http": Floor("what is asked and answered: requests, parameters, formats"),
+    "app.state": Floor(
+        "what the hub has committed: revisions, coverage, rows",
+        "errors people plugins database",
+    ),
+    "app.http": Floor(
+        "what is asked and answered: requests, parameters, times, formats",
+        "errors plugins app.state",
+    ),
+    "app.dispatch": Floor(
+        "from a request to its route, and what is cached on the way",
+        "statscache errors people plugins config database app.state app.http",
+    ),
+    "app.charts": Floor(
+        "buckets: calendars, ranges, aggregation, comparison",
+        "plugins app.state app.http app.dispatch",
+    ),
+    "app.live": Floor(
+        "who waits for news: events and long polls",
+        "errors app.state app.http app.dispatch",
+    ),
+    "app.routes": Floor(
+        "one module a route",
+        "statscache errors logs people plugins config database app.state app.http app.dispatch "
+        "app.charts app.live",
+    ),
+    "app.pages": Floor(
+        "the pages for people",
+        "statscache people plugins app.state app.http app.dispatch app.routes",
+    ),
     "app": Floor(
-        "the API: reads what the hub has committed; never the engine, the archive or the bus",
-        "statscache errors logs plugins people database config",
+        "assembles the API, which reads what the hub has committed, and never knows the engine, "
+        "the archive or the bus",
+        "plugins config app.http app.dispatch app.live app.routes app.pages",
     ),
     "cli": Floor(
         "what the commands share: configuration, terminal, progress",
@@ -103,7 +136,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "consumer": Floor("where installed configurations look for the consumer", "hub"),
     "wsgi": Floor("the application, for servers of WSGI", "logs app"),
-    "asgi": Floor("the application, for servers of ASGI", "logs app"),
+    "asgi": Floor("the application, for servers of ASGI", "logs app app.live"),
     "gunicorn": Floor("the configuration of gunicorn"),
     "statscache_plugins": Floor("the bundled plugins: messages and columns, as anyone's"),
     "statscache_plugins.pagure": Floor("contributions to pagure", "plugins"),
@@ -125,16 +158,22 @@ LIBRARIES = {
 """Library to the floors that may import it."""
 
 NOT_YET_APART = {
-    "statscache.app.http.waitress imports statscache.app.client",
-    "statscache.counting.classic.runner imports statscache.counting.watch",
-    "statscache.counting.engine imports statscache.catchup.workers",
+    "app.dispatch knows app.live",
+    "app.dispatch knows app.routes",
+    "app.http knows app.dispatch",
+    "app.live knows app.routes",
+    "app.pages knows app",
+    "app.routes knows app",
+    "app.state knows app.dispatch",
+    "app.state knows app.http",
+    "counting knows catchup",
 }
-"""Imports of what a floor may not know."""
+"""What floors may not know, and do."""
 
-NOT_YET_STRAIGHT = {"statscache.app.dispatch", "statscache.app.routes"}
+NOT_YET_STRAIGHT = {"statscache.app.dispatch.dispatcher", "statscache.app.routes.plugins"}
 """Modules of which each is in a circle of its own."""
 
-NOT_YET_SMALL = {"app"}
+NOT_YET_SMALL: set[str] = set()
 """Folders of too many modules."""
 
 NOT_YET_SHORT = {
@@ -147,9 +186,9 @@ NOT_YET_SHORT = {
 """Modules of too many lines."""
 
 NOT_YET_AT_THE_TOP = {
-    "statscache.app.catalogue",
-    "statscache.app.openapi",
-    "statscache.app.pages",
+    "statscache.app.pages.pages",
+    "statscache.app.routes.openapi",
+    "statscache.app.routes.plugins",
 }
 """Modules that import inside functions without a reason beside it."""
 
@@ -199,9 +238,9 @@ def test_modules_import_only_what_their_floor_knows() -> None:
         own = floor_of(module)
         known = {own, *FLOORS[own].knows.split()}
         found |= {
-            f"{module.name} imports {name}"
+            f"{own} knows {floor}"
             for name in module.neighbours
-            if floor_of(MODULES[name]) not in known
+            if (floor := floor_of(MODULES[name])) not in known
         }
     assert found == NOT_YET_APART
 
