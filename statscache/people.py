@@ -193,8 +193,7 @@ def people_of(plugin: Any) -> People:
 
 def columns(dataset: Dataset) -> tuple[str, ...]:
     """The columns whose values are people."""
-    keys = dataset.plugin.keys if isinstance(dataset.plugin, Aggregate) else ()
-    return tuple(key.name for key in keys if key.role == "user")
+    return tuple(key.name for key in dataset.keys if key.role == "user")
 
 
 def naming(dataset: Dataset) -> Set[Column[Any]]:
@@ -208,10 +207,7 @@ def _user_columns(dataset: Dataset) -> list[Column[Any]]:
 
 def _text_columns(dataset: Dataset) -> list[Column[Any]]:
     """The columns with text that may mention somebody."""
-    plugin = dataset.plugin
-    exempt: set[str] = set()
-    if isinstance(plugin, Aggregate):
-        exempt = {key.name for key in plugin.keys if key.role is not None}
+    exempt = {key.name for key in dataset.keys if key.role is not None}
     return [column for column in _texts(dataset) if column.name not in exempt]
 
 

@@ -16,7 +16,7 @@ from statscache.audit.restamping import Flows
 from statscache.audit.verdict import Difference, Verdict
 from statscache.counting.lanes import RESTAMPING
 from statscache.database.connection import ordered_alike
-from statscache.plugins.aggregate import NEWEST_AT, Aggregate, AggregateTable
+from statscache.plugins.aggregate import NEWEST_AT
 from statscache.plugins.discovery import Dataset
 
 MOST_DIFFERENCES = 1_000
@@ -49,24 +49,15 @@ class Subject:
         """Its ident."""
         return self.dataset.ident
 
-    @property
-    def aggregate_table(self) -> AggregateTable | None:
-        """Its declaration, when it is one of an aggregate."""
-        plugin = self.dataset.plugin
-        if not isinstance(plugin, Aggregate):
-            return None
-        return next(table for table in plugin.tables if table.ident == self.ident)
-
 
 def depends_on_history(dataset: Dataset) -> bool:
     """Whether its rows tell of all that ever happened, and not of the time that they bear.
 
     So it is with what classic plugins write, and with totals that are not kept in buckets.
     """
-    plugin = dataset.plugin
-    if not isinstance(plugin, Aggregate):
+    if dataset.declaration is None:
         return True
-    return dataset.schedule is None and any(value.merge != "newest" for value in plugin.values)
+    return dataset.schedule is None and any(value.merge != "newest" for value in dataset.values)
 
 
 class Doubts:
@@ -96,10 +87,10 @@ class Comparison:
         self._stop = min(subject.stop, stop)
         self._table = subject.dataset.model.__table__
         self._verdict = Verdict(subject.ident, subject.start, self._stop)
-        aggregate = subject.aggregate_table
-        self._width = aggregate.width if aggregate is not None else None
+        declaration = subject.dataset.declaration
+        self._width = declaration.width if declaration is not None else None
         keys = [column.name for column in self._table.primary_key.columns]
-        if aggregate is None:
+        if declaration is None:
             keys = [column.name for column in self._table.columns if column.name != "id"]
         self._columns = [
             *keys,
@@ -116,7 +107,7 @@ class Comparison:
                 "the archive does not have yet all that has been counted: try again later"
             )
             return self._verdict
-        if subject.aggregate_table is None:
+        if subject.dataset.declaration is None:
             self._compare_lists(connection, scratch)
         else:
             pairs = self._pairs(connection, scratch)
@@ -227,13 +218,11 @@ class Comparison:
 
     def _explain(self, archive: Archive) -> None:
         """Take back the differences that come of copies with times on both sides of an edge."""
-        aggregate = self._subject.aggregate_table
-        plugin = self._subject.dataset.plugin
-        assert aggregate is not None
-        assert isinstance(plugin, Aggregate)
-        if [value.merge for value in plugin.values] != ["add"]:
+        table = self._subject.dataset.declaration
+        assert table is not None
+        if [value.merge for value in table.plugin.values] != ["add"]:
             return
-        flows = Flows(archive, plugin, aggregate, self._subject.start, self._stop)
+        flows = Flows(archive, table, self._subject.start, self._stop)
         explained = flows.explained(self._verdict.differences)
         self._verdict.restamped += len(explained)
         self._verdict.differences = [

@@ -18,7 +18,6 @@ from statscache.database.connection import Database
 from statscache.errors import described
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
 from statscache.rejection import Rejection
@@ -56,9 +55,8 @@ class Recount:
         with self._database.begin() as connection:
             for ident, (dataset, since) in datasets.items():
                 dataset.model.__table__.create(connection, checkfirst=True)
-                if isinstance(dataset.plugin, Aggregate):
-                    table = next(t for t in dataset.plugin.tables if t.ident == ident)
-                    seats.append(Seat(ident, table, dataset.plugin, since=since))
+                if dataset.declaration is not None:
+                    seats.append(Seat(ident, dataset.declaration, dataset.plugin, since=since))
                 else:
                     runners.append((ClassicRunner(classics[ident], time_limit), since))
         self._crew = Crew(seats, runners, self._database.backend, time_limit=time_limit)

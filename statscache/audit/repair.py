@@ -20,7 +20,7 @@ from statscache.counting.engine import Engine
 from statscache.counting.lanes import Lane
 from statscache.database import tables
 from statscache.message import Message
-from statscache.plugins.aggregate import Aggregate, AggregateTable
+from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset
 
 log = logging.getLogger(__name__)
@@ -170,10 +170,8 @@ def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[st
 
 def buckets_of(dataset: Dataset) -> AggregateTable | None:
     """The declaration of a table whose rows are buckets; None for others."""
-    if not isinstance(dataset.plugin, Aggregate):
-        return None
-    table = next(table for table in dataset.plugin.tables if table.ident == dataset.ident)
-    return table if table.width is not None else None
+    table = dataset.declaration
+    return table if table is not None and table.width is not None else None
 
 
 def _replace(

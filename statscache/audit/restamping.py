@@ -8,7 +8,7 @@ from typing import Any
 from statscache.archive import Archive, read
 from statscache.audit.verdict import Difference
 from statscache.counting.lanes import RESTAMPING
-from statscache.plugins.aggregate import Aggregate, AggregateTable
+from statscache.plugins.aggregate import AggregateTable
 
 Row = tuple[Any, ...]
 
@@ -20,16 +20,9 @@ class Flows:
     than the archive has around it.
     """
 
-    def __init__(
-        self,
-        archive: Archive,
-        plugin: Aggregate,
-        table: AggregateTable,
-        start: float,
-        stop: float,
-    ) -> None:
+    def __init__(self, archive: Archive, table: AggregateTable, start: float, stop: float) -> None:
         self._archive = archive
-        self._plugin = plugin
+        self._plugin = plugin = table.plugin
         self._width = table.width or 1
         self._limits = (start, stop)
         self._value = plugin.values[0].name

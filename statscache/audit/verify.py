@@ -26,7 +26,7 @@ from statscache.database.connection import Database
 from statscache.errors import PluginFault, StatscacheError
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
-from statscache.plugins.aggregate import Aggregate, AggregateTable
+from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset, Installed
 
 
@@ -131,9 +131,8 @@ class Verification:
         stop = math.inf if self._stop is None else self._stop
         if depends_on_history(dataset):
             return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
-        plugin = dataset.plugin
-        assert isinstance(plugin, Aggregate)
-        table = next(table for table in plugin.tables if table.ident == dataset.ident)
+        table = dataset.declaration
+        assert table is not None
         if table.width is None:
             return Subject(dataset, lane.id, start, start, stop, needs_all=False)
         # Whole buckets: outwards of what was asked for, inwards of what is covered.
@@ -248,12 +247,11 @@ def _unfilled(
         unclaimed: messages that have not been counted.
         missing: times of which the archive did not give everything, or was not asked yet.
     """
-    plugin = subject.dataset.plugin
     moments = [
         message.timestamp
         for message in unclaimed
         if subject.start <= message.timestamp < subject.stop
-        and (not isinstance(plugin, Aggregate) or plugin.subscribes(message.topic))
+        and subject.dataset.subscribes(message.topic)
     ]
     stop = min(subject.stop, time.time())
     moments += [

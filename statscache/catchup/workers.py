@@ -22,7 +22,6 @@ from statscache.counting.lanes import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.plugins import discovery
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.rejection import Rejection
 
@@ -151,10 +150,7 @@ def _seat(installed: Installed, ticket: _Ticket) -> Seat:
         raise _unsuitable(ticket.distribution, ticket.version, found)
     if ours != ticket:
         raise _unsuitable(ticket.distribution, ticket.version, ours.version)
-    plugin = dataset.plugin
-    assert isinstance(plugin, Aggregate)
-    table = next(table for table in plugin.tables if table.ident == ticket.ident)
-    return Seat(ticket.ident, table, plugin, since=ticket.since)
+    return Seat(ticket.ident, dataset.declaration, dataset.plugin, since=ticket.since)
 
 
 def _unsuitable(distribution: str, wanted: str, found: str) -> WorkerUnsuitable:

@@ -33,7 +33,6 @@ from statscache.database.definitions import (
 from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset, Installed
 
 log = logging.getLogger(__name__)
@@ -249,7 +248,7 @@ class Membership:
 
     def _compare_history(self, dataset: Dataset, row: Any) -> None:
         """Say so where more history is wanted now than was counted."""
-        if not self.has_history or row.since is None or not isinstance(dataset.plugin, Aggregate):
+        if not self.has_history or row.since is None or dataset.declaration is None:
             return
         since = self.since(dataset)
         if since < row.since:
@@ -582,11 +581,9 @@ class Membership:
                 continue  # it does not fit its table, and there is no archive
             if row.state == FAILING:
                 self._failing.add(row.ident)
-            if isinstance(dataset.plugin, Aggregate):
-                table = next(t for t in dataset.plugin.tables if t.ident == row.ident)
-                seat = Seat(
-                    row.ident, table, dataset.plugin, row.shadow, row.since, row.pruned_until
-                )
+            table = dataset.declaration
+            if table is not None:
+                seat = Seat(row.ident, table, table.plugin, row.shadow, row.since, row.pruned_until)
                 seats.setdefault(row.lane, []).append(seat)
             else:
                 runner = self.runners[row.ident]
@@ -759,7 +756,7 @@ def _reason_to_hold(connection: Connection, row: Any, objection: str) -> str:
 
 
 def _home_name(dataset: Dataset) -> str:
-    return MAIN if isinstance(dataset.plugin, Aggregate) else ORDERED
+    return ORDERED if dataset.declaration is None else MAIN
 
 
 def _iso(moment: float) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex, DropTable
 from sqlalchemy.sql.elements import quoted_name
 
 from statscache.database import privileges
-from statscache.plugins.aggregate import Aggregate, table_name
+from statscache.plugins.aggregate import table_name
 from statscache.plugins.discovery import Dataset
 
 _LONGEST_WAIT = 500
@@ -32,9 +32,9 @@ def definition_of(dataset: Dataset) -> str:
         "schedule": str(dataset.schedule) if dataset.schedule else None,
         "version": dataset.plugin.version,
     }
-    if isinstance(dataset.plugin, Aggregate):
-        content["merge"] = {value.name: value.merge for value in dataset.plugin.values}
-        content["topics"] = list(dataset.plugin.topics)
+    if dataset.declaration is not None:
+        content["merge"] = {value.name: value.merge for value in dataset.values}
+        content["topics"] = list(dataset.topics)
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
 
 

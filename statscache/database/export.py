@@ -31,7 +31,6 @@ from statscache.database.connection import Database
 from statscache.database.definitions import definition_of
 from statscache.errors import StatscacheError
 from statscache.people import People, people_of
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
 CSV = "csv"
@@ -259,7 +258,7 @@ class _Writer:
         self._ours = ours
         self._table = dataset.model.__table__
         self._timestamp = self._table.c.timestamp
-        is_aggregate = isinstance(dataset.plugin, Aggregate)
+        is_aggregate = dataset.declaration is not None
         attributes = class_mapper(dataset.model).column_attrs
         # The row number of a classic table tells in which order rows were written, and no more.
         names = [name for name in dataset.model.columns() if is_aggregate or name != "id"]

@@ -178,6 +178,7 @@ class AggregateTable:
     """One table of an aggregate: one resolution, or the latest values.
 
     Attributes:
+        plugin: the aggregate that declares it.
         ident: the identifier under which the API serves it.
         schedule: its buckets; None for latest values.
         width: of a bucket, whole seconds; None for latest values.
@@ -187,6 +188,7 @@ class AggregateTable:
     """
 
     def __init__(self, plugin: Aggregate, schedule: Schedule | None) -> None:
+        self.plugin = plugin
         self.schedule = schedule
         self.ident = make_ident(plugin.name, schedule)
         self.width = int(schedule.interval.total_seconds()) if schedule else None

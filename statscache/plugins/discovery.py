@@ -14,10 +14,18 @@ from weakref import WeakKeyDictionary
 from statscache import about
 from statscache.errors import InvalidPlugin, described, is_interrupt
 from statscache.plugins import bundled, surroundings
-from statscache.plugins.aggregate import Aggregate, bucket_epoch, table_name
+from statscache.plugins.aggregate import (
+    Aggregate,
+    AggregateTable,
+    Key,
+    Value,
+    bucket_epoch,
+    table_name,
+)
 from statscache.plugins.base import BasePlugin, make_ident
 from statscache.plugins.disabled import Disabled, pattern_for
 from statscache.plugins.schedule import Schedule
+from statscache.topics import EVERYTHING
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +51,13 @@ class Source:
 class Dataset:
     """What the API serves under one ident: one table of a plugin.
 
-    ``label`` says what the ``timestamp`` of a row is: the ``start`` or the ``end`` of its
-    window, or the time of a ``message``.
+    What aggregates declare and classic plugins do not is asked here, so that the rest of the
+    program need not know which of the two a plugin is.
+
+    Attributes:
+        label: what the ``timestamp`` of a row is: the ``start`` or the ``end`` of its window, or
+            the time of a ``message``.
+        declaration: the table as an aggregate declares it; None for a classic plugin.
     """
 
     ident: str
@@ -53,6 +66,41 @@ class Dataset:
     schedule: Schedule | None
     label: str
     source: Source
+    declaration: AggregateTable | None = None
+
+    @property
+    def aggregate(self) -> Aggregate | None:
+        """The plugin, where it is an aggregate; None for a classic one."""
+        return self.declaration.plugin if self.declaration is not None else None
+
+    @property
+    def contract(self) -> str:
+        """The contract that the plugin is written for: ``aggregate`` or ``classic``."""
+        return "classic" if self.declaration is None else "aggregate"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that the plugin subscribes to: all, for a classic one."""
+        return self.aggregate.topics if self.aggregate is not None else EVERYTHING
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The declared key columns; a classic plugin declares none."""
+        return self.aggregate.keys if self.aggregate is not None else ()
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The declared value columns; a classic plugin declares none."""
+        return self.aggregate.values if self.aggregate is not None else ()
+
+    @property
+    def counts_messages(self) -> bool:
+        """Whether its numbers are numbers of messages; see :attr:`Aggregate.counts_messages`."""
+        return self.aggregate is not None and self.aggregate.counts_messages
+
+    def subscribes(self, topic: str) -> bool:
+        """Whether the plugin gets the messages of ``topic``."""
+        return self.aggregate is None or self.aggregate.subscribes(topic)
 
     @property
     def layout(self) -> Any:
@@ -197,7 +245,7 @@ def _add(
         aggregate = plugin_class(config)
         label = "start" if aggregate.resolutions else "message"
         datasets = [
-            Dataset(table.ident, aggregate, table.model, table.schedule, label, source)
+            Dataset(table.ident, aggregate, table.model, table.schedule, label, source, table)
             for table in aggregate.tables
         ]
         _register(installed, datasets)
