@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import statscache_migrations
 from hypothesis import settings
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -21,7 +22,7 @@ from statscache.config import URI_VARIABLE
 from statscache.database import migrations
 from statscache.database.connection import Database
 from statscache.message import Message
-from tests.support.paths import BUS_MESSAGES, TESTS
+from tests.support.paths import BUS_MESSAGES, ROOT, TESTS
 from tests.support.postgresql import Server, administer
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ settings.load_profile("statscache")
 NOON = 1_700_049_600.0
 """2023-11-15 12:00 UTC."""
 
+
+# The migrations of the tree that is tested, whichever one is installed.
+statscache_migrations.__path__ = [str(ROOT / "alembic")]
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 1024**3

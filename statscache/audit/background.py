@@ -126,12 +126,12 @@ class Audit:
         with self._database.begin() as connection:
             lanes = [lane for lane in read_lanes(connection) if lane.name in PERMANENT]
             # Without an epoch the history begins with the first message that there was.
-            oldest = connection.scalar(select(func.min(tables.counted.c.start))) or 0.0
-        reconciled = [lane for lane in lanes if lane.since is not None]
+            oldest = connection.scalar(select(func.min(tables.claim_checksum.c.start))) or 0.0
+        reconciled = [lane for lane in lanes if lane.history_start is not None]
         if not reconciled:
             return 0.0, 0.0
-        begin = max(oldest, min(lane.since or 0.0 for lane in reconciled))
-        end = min(lane.horizon or 0.0 for lane in reconciled)
+        begin = max(oldest, min(lane.history_start or 0.0 for lane in reconciled))
+        end = min(lane.claims_pruned_until or 0.0 for lane in reconciled)
         return begin // DAY * DAY, end // DAY * DAY
 
     def _compare(self, window: Window | None, begin: float) -> Generator[int, None, int]:

@@ -32,7 +32,7 @@ def refetch_gaps(engine: Engine, archive: Archive) -> int:
     messages = 0
     for row in gaps:
         lane = lanes.get(row.lane)
-        if lane is None or lane.horizon is None or row.stop > lane.horizon:
+        if lane is None or lane.claims_pruned_until is None or row.stop > lane.claims_pruned_until:
             continue
         piece = archive.fetch(Window(row.start, row.stop))
         messages += piece.size

@@ -148,7 +148,7 @@ def survey(
         found = {}
         for lane in engine.lanes.all(connection):
             # What is newer the archive may not have yet.
-            settled = Window(window.start, min(window.stop, lane.horizon or 0.0))
+            settled = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
             if settled.start < settled.stop:
                 found[lane.id] = Memory.of(connection, engine, lane, settled, given)
         return found

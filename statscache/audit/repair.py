@@ -77,7 +77,7 @@ def _repair_lane(
 ) -> Generator[int, None, list[str]]:
     """Count anew what is behind the horizon of the lane, and of what is newer what it claims."""
     wide = widened(window, bucketed.values())
-    settled = _clamped(lane.horizon, wide)
+    settled = _clamped(lane.claims_pruned_until, wide)
     datasets = engine.installed.datasets
     given = Given()
     recent: list[Message] = []
@@ -95,7 +95,7 @@ def _repair_lane(
                 yield piece.size
         with engine.transaction(alone=True) as connection:
             lane = next((each for each in engine.lanes.all(connection) if each.id == lane.id), lane)
-            horizon = _clamped(lane.horizon, wide)
+            horizon = _clamped(lane.claims_pruned_until, wide)
             doubts = Doubts()
             if settled < wide.stop:
                 claimed, _ = claimed_among(connection, lane.id, recent, settled, doubts)

@@ -95,7 +95,7 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
     claim = tables.claim.c
     # What is behind the horizon and claimed still the archive has lost, or never had. Of what is
     # newer, it may not have yet what it has not shown.
-    is_due = (claim.timestamp < (lane.horizon or 0.0)) | (claim.batch < 0)
+    is_due = (claim.timestamp < (lane.claims_pruned_until or 0.0)) | (claim.archived == 1)
     query = select(claim.timestamp).where(
         claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
     )

@@ -126,7 +126,7 @@ class Verification:
         return [(lanes[number], subjects) for number, subjects in groups.items()]
 
     def _subject(self, dataset: Dataset, row: Any, lane: Lane) -> Subject:
-        since = max(row.since or 0.0, lane.since or 0.0, row.pruned_until or 0.0)
+        since = max(row.since or 0.0, lane.history_start or 0.0, row.pruned_until or 0.0)
         start = since if self._start is None else max(since, self._start)
         stop = math.inf if self._stop is None else self._stop
         if depends_on_history(dataset):
@@ -156,7 +156,7 @@ class Verification:
             missing.append(Window(lane.watermark or 0.0, math.inf))
             stop = min(stop, missing[0].start)
             doubts.add(stop, math.inf)
-        settled = min(stop, lane.horizon or lane.since or 0.0)
+        settled = min(stop, lane.claims_pruned_until or lane.history_start or 0.0)
         with ExitStack() as stack:
             scratch = stack.enter_context(
                 Recount(
@@ -212,9 +212,9 @@ def claimed_among(
     if lane is None:
         doubts.add(0.0, math.inf)  # it has joined another one meanwhile
         return [], []
-    horizon = max(lane.horizon or 0.0, settled)
+    horizon = max(lane.claims_pruned_until or 0.0, settled)
     query = select(claim.identity, claim.timestamp).where(
-        claim.lane == number, claim.timestamp >= (lane.since or 0.0)
+        claim.lane == number, claim.timestamp >= (lane.history_start or 0.0)
     )
     claims = {bytes(digest): when for digest, when in connection.execute(query)}
     known: set[bytes] = set()
@@ -225,7 +225,7 @@ def claimed_among(
         if message.timestamp < horizon - 2 * RESTAMPING or found:
             counted.append(message)
             known.update(digests)
-        elif message.timestamp < horizon + 2 * RESTAMPING and lane.horizon is not None:
+        elif message.timestamp < horizon + 2 * RESTAMPING and lane.claims_pruned_until is not None:
             # Its claim may have been pruned, under another time.
             doubts.add(message.timestamp, message.timestamp)
         elif known.isdisjoint(digests):

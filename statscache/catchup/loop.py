@@ -100,7 +100,7 @@ class Progress:
 
     def read(self, lanes: Iterable[Lane]) -> None:
         """Note where ``lanes`` are, whoever has moved them; others are not there any more."""
-        self.since = {lane.name: lane.since or 0.0 for lane in lanes}
+        self.since = {lane.name: lane.history_start or 0.0 for lane in lanes}
         self.until = {lane.name: _watermark(lane) for lane in lanes}
 
 
@@ -273,7 +273,7 @@ class CatchUp:
         newest = self._archive.newest(shown, clock)
         if newest is not None:
             shown = max(shown, float(int(newest) + 1))
-        if any(_watermark(lane) > (lane.since or 0.0) for lane in lanes):
+        if any(_watermark(lane) > (lane.history_start or 0.0) for lane in lanes):
             self._compare(clock, shown)
         self._target = min(clock, shown)
         if self._target - self._aged > _AGING:
@@ -416,8 +416,12 @@ class CatchUp:
             log.info("%d messages that the bus did not bring came from the archive", counted)
 
     def _start(self, lane: Lane) -> float:
-        start = max(_watermark(lane) - self._pace.overlap, lane.since or 0.0)
-        return start if lane.horizon is None else max(start, lane.horizon + RESTAMPING)
+        start = max(_watermark(lane) - self._pace.overlap, lane.history_start or 0.0)
+        return (
+            start
+            if lane.claims_pruned_until is None
+            else max(start, lane.claims_pruned_until + RESTAMPING)
+        )
 
     def _rewind(self, lanes: list[Lane]) -> None:
         """Fill in anew what classic plugins saw while the archive could not be asked."""
@@ -458,7 +462,7 @@ class CatchUp:
         with self._engine.transaction() as connection:
             is_anew = self._engine.membership.is_rebuilding(connection, lane)
         objection = is_anew and shortfall.objection(
-            self._engine, self._archive, home, lane.since or 0.0
+            self._engine, self._archive, home, lane.history_start or 0.0
         )
         if objection:
             with self._engine.transaction() as connection:
@@ -514,14 +518,14 @@ class CatchUp:
         topics: tuple[str, ...] = EVERYTHING
         stop = target
         home = next((other for other in lanes if other.name == lane.joins), None)
-        if home is not None and home.horizon is not None and self._members(home):
-            if _watermark(lane) < (home.since or 0.0):
+        if home is not None and home.claims_pruned_until is not None and self._members(home):
+            if _watermark(lane) < (home.history_start or 0.0):
                 # Its home will remember this as well: all of it.
-                stop = min(target, home.since or 0.0)
-            elif _watermark(lane) < home.horizon:
+                stop = min(target, home.history_start or 0.0)
+            elif _watermark(lane) < home.claims_pruned_until:
                 # Up to where its home remembers claims, nothing else is needed. From there on both
                 # must claim the same, so that they can be compared.
-                topics, stop = crew.topics, min(target, home.horizon)
+                topics, stop = crew.topics, min(target, home.claims_pruned_until)
         task: Any = fetch
         if self._executor is not None and not crew.runners:
             task = FoldTask(crew, self._engine.installed, self._config)

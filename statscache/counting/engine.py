@@ -167,7 +167,7 @@ class Engine:
         )
         self.uri = database.uri
         self._crews: dict[int, Crew] = {}
-        self._generation = -1
+        self._membership_version = -1
         self._turn = threading.RLock()
         self._is_busy = False
         self._is_alone = False
@@ -439,7 +439,7 @@ class Engine:
                 return False
             if crew.idents != folded.idents or crew.runners:
                 return False
-            batch = -new_batch()
+            batch = new_batch()
             if self.lanes.has_anonymous(connection, lane, window.start, window.stop):
                 return False
             if not self.lanes.claim_partial(connection, lane, folded.digests, batch):
@@ -479,7 +479,7 @@ class Engine:
         if crew is None:
             return False
         outcome = Outcome(rejections=list(rejections))
-        batches = (new_batch(), -new_batch())
+        batches = (new_batch(), new_batch())
         with connection.begin_nested() as savepoint:
             new = [
                 *self.lanes.claim(connection, lane, fresh, batches[0]),
@@ -801,13 +801,13 @@ class Engine:
 
     def _sync(self, connection: Connection) -> None:
         """Learn which plugins are in which lanes, if that has changed."""
-        generation = self.lanes.generation(connection)
-        if generation != self._generation:
+        version = self.lanes.membership_version(connection)
+        if version != self._membership_version:
             self._crews = self.membership.crews(connection, self.database.backend)
             main = self.lanes.open(connection, MAIN)
             # Somebody must count the messages, even if no plugin wants them.
             self._crews.setdefault(main.id, Crew([], [], self.database.backend))
-            self._generation = generation
+            self._membership_version = version
 
     def _count(
         self,
@@ -876,7 +876,7 @@ class Engine:
         window = piece.window
         # What was held comes first: the archive may have it under an id of its own invention.
         # Two numbers, because each claim gives all that bears its own.
-        batches = (new_batch(), -new_batch())
+        batches = (new_batch(), new_batch())
         with connection.begin_nested() as savepoint:
             held = self.lanes.claim(connection, lane, live, batches[0])
             archived = self.lanes.claim_archived(connection, lane, piece.messages, batches[1])
@@ -1032,23 +1032,25 @@ def _rewound(lane: Lane, crew: Crew) -> float:
     """Where classic plugins and their lane can begin anew: at or before its watermark."""
     assert lane.watermark is not None
     start = lane.watermark
-    since = lane.since or 0.0
-    while start > since:
+    first = lane.history_start or 0.0
+    while start > first:
         # Until all of them agree: a window of one may begin inside that of another.
         earlier = min(runner.window_start(start) for runner in crew.runners)
-        if lane.horizon is not None and earlier < lane.horizon + RESTAMPING:
+        pruned_until = lane.claims_pruned_until
+        if pruned_until is not None and earlier < pruned_until + RESTAMPING:
             earlier = counted_window(earlier)
         if earlier == start:
             return start
         start = earlier
-    return since
+    return first
 
 
 def _reaches(lane: Lane, start: float) -> bool:
     """Whether what follows from ``start`` on is what a lane lacks, and can be told apart."""
     if lane.watermark is None or lane.watermark < start:
         return False
-    if lane.horizon is not None and start < lane.horizon + RESTAMPING:
+    pruned_until = lane.claims_pruned_until
+    if pruned_until is not None and start < pruned_until + RESTAMPING:
         return False
     return not lane.rests(time.time())
 

@@ -45,9 +45,6 @@ COUNTED_WIDTH = 15 * 60
 _IDS_PER_QUERY = 10_000
 _PRUNED_AT_ONCE = 50_000
 _MOST_SPANS = 200
-_SEEN_IN_ARCHIVE = -1
-"""The batch of claims that the bus made, of messages that the archive has as well."""
-
 _SHORTEST_BACKOFF = 5.0
 _LONGEST_BACKOFF = 600.0
 _LEASE = 60.0
@@ -66,25 +63,23 @@ class Lane:
     Attributes:
         joins: the name of the lane that it joins when it has caught up.
         ordered: whether its plugins want history before live messages.
-        since: where its history begins; None where there is no archive.
-        watermark: everything from ``since`` to here has been reconciled with the archive.
-        horizon: claims of messages from ``since`` to here have been pruned.
+        history_start: where its history begins; None where there is no archive.
+        watermark: everything from ``history_start`` to here has been reconciled with the archive.
+        claims_pruned_until: claims of messages from ``history_start`` to here have been pruned.
         retry_at: nothing is counted before this time, because the last try failed.
         leased_by: the process that fills in its history; see :mod:`statscache.counting.leases`.
-        generation: in the main lane, of the membership of all lanes.
     """
 
     id: int
     name: str
     joins: str | None = None
     ordered: bool = False
-    since: float | None = None
+    history_start: float | None = None
     watermark: float | None = None
-    horizon: float | None = None
+    claims_pruned_until: float | None = None
     retry_at: float | None = None
     failures: int = 0
     leased_by: str | None = None
-    generation: int = 0
 
     def rests(self, now: float) -> bool:
         """Whether the last try failed, and the next one is not due.
@@ -99,15 +94,19 @@ class Lane:
         Either the claims of its time are pruned, or it has no id, and the archive, which has been
         asked for its time, would have given it an id of its own invention.
         """
-        since, watermark, horizon = self.since, self.watermark, self.horizon
-        if since is None or watermark is None or message.timestamp < since - RESTAMPING:
+        start, watermark, pruned_until = (
+            self.history_start,
+            self.watermark,
+            self.claims_pruned_until,
+        )
+        if start is None or watermark is None or message.timestamp < start - RESTAMPING:
             return False
-        if horizon is not None and message.timestamp < horizon + RESTAMPING:
+        if pruned_until is not None and message.timestamp < pruned_until + RESTAMPING:
             return True
         return not message.has_own_id and message.timestamp < watermark + RESTAMPING
 
 
-_MEMORY = (tables.claim, tables.counted, tables.late, tables.gap)
+_MEMORY = (tables.claim, tables.claim_checksum, tables.late, tables.gap)
 """What a lane remembers, by its number."""
 
 _COLUMNS = [tables.lane.c[name] for name in Lane.__dataclass_fields__]
@@ -119,12 +118,17 @@ class Lanes:
     def __init__(self, backend: str) -> None:
         self._insert = Upsert(tables.claim, backend, {})
         self._counted = Upsert(
-            tables.counted,
+            tables.claim_checksum,
             backend,
             {
                 "messages": lambda old, new: new["messages"],
-                "digest": lambda old, new: new["digest"],
+                "checksum": lambda old, new: new["checksum"],
             },
+        )
+        self._membership = Upsert(
+            tables.membership,
+            backend,
+            {"version": lambda old, new: old["version"] + new["version"]},
         )
         self._gaps = Upsert(
             tables.gap,
@@ -152,7 +156,7 @@ class Lanes:
             return known[name]
         # Never a number that was used before: other processes may still remember that lane.
         numbers = [lane.id for lane in known.values()]
-        number = max(*numbers, self.generation(connection)) + 1 if numbers else 1
+        number = max([*numbers, self.membership_version(connection)]) + 1
         lane = Lane(number, name, **values)
         connection.execute(insert(tables.lane).values(_row(lane)))
         self.touch(connection)
@@ -163,10 +167,9 @@ class Lanes:
         found: float | None = connection.scalar(select(func.max(tables.lane.c.newest)))
         return found
 
-    def generation(self, connection: Connection) -> int:
-        """A number that changes whenever lanes, or their plugins, do."""
-        query = select(tables.lane.c.generation).where(tables.lane.c.id == 1)
-        return int(connection.scalar(query) or 0)
+    def membership_version(self, connection: Connection) -> int:
+        """A number that grows whenever lanes, or their plugins, change."""
+        return int(connection.scalar(select(tables.membership.c.version)) or 0)
 
     def forget(self, connection: Connection, lane: Lane, start: float) -> None:
         """Set a lane back to a time, as if nothing from then on had been counted.
@@ -176,27 +179,24 @@ class Lanes:
         """
         for table, column in (
             (tables.claim, tables.claim.c.timestamp),
-            (tables.counted, tables.counted.c.start),
+            (tables.claim_checksum, tables.claim_checksum.c.start),
             (tables.gap, tables.gap.c.start),
         ):
             connection.execute(delete(table).where(table.c.lane == lane.id, column >= start))
         row = tables.lane.c
-        horizon = start - RESTAMPING
+        until, pruned_until = start - RESTAMPING, row.claims_pruned_until
         connection.execute(
             update(tables.lane)
             .where(row.id == lane.id)
             .values(
                 watermark=start,
-                horizon=case((row.horizon > horizon, horizon), else_=row.horizon),
+                claims_pruned_until=case((pruned_until > until, until), else_=pruned_until),
             )
         )
 
     def touch(self, connection: Connection) -> None:
         """Let all processes notice that lanes, or their plugins, have changed."""
-        column = tables.lane.c.generation
-        connection.execute(
-            update(tables.lane).where(tables.lane.c.id == 1).values(generation=column + 1)
-        )
+        self._membership.run(connection, [(1, 1)])
 
     def split(
         self, connection: Connection, lane: Lane, name: str, batches: Sequence[int] = ()
@@ -208,9 +208,9 @@ class Lanes:
             name,
             joins=joins,
             ordered=lane.ordered,
-            since=lane.since,
+            history_start=lane.history_start,
             watermark=lane.watermark,
-            horizon=lane.horizon,
+            claims_pruned_until=lane.claims_pruned_until,
         )
         for table in _MEMORY:
             names = [column.name for column in table.columns]
@@ -232,8 +232,8 @@ class Lanes:
     def replace(self, connection: Connection, home: Lane, lane: Lane) -> Lane:
         """Let ``lane`` take the name of ``home``, which nobody is in; gives the lane that is home.
 
-        The lane 1 stays what it is, because the generation is kept in it: it takes over what
-        ``lane`` remembers.
+        That keeps its row, which tells how much was counted in it, and takes over what ``lane``
+        remembers.
         """
         for table in _MEMORY:
             connection.execute(delete(table).where(table.c.lane == home.id))
@@ -241,27 +241,33 @@ class Lanes:
         connection.execute(
             update(tables.lane)
             .where(tables.lane.c.id == home.id)
-            .values(since=lane.since, watermark=lane.watermark, horizon=lane.horizon)
+            .values(
+                history_start=lane.history_start,
+                watermark=lane.watermark,
+                claims_pruned_until=lane.claims_pruned_until,
+            )
         )
         self.remove(connection, lane)
         return home
 
     def extend(self, connection: Connection, home: Lane, lane: Lane) -> None:
         """Let ``home`` remember what ``lane``, whose history begins earlier, has of before it."""
-        since, earlier = home.since, lane.since
-        if since is None or earlier is None or earlier >= since:
+        start, earlier = home.history_start, lane.history_start
+        if start is None or earlier is None or earlier >= start:
             return
         for table, column in (
             (tables.claim, tables.claim.c.timestamp),
-            (tables.counted, tables.counted.c.start),
+            (tables.claim_checksum, tables.claim_checksum.c.start),
         ):
-            times = (column >= earlier, column < since)
+            times = (column >= earlier, column < start)
             connection.execute(delete(table).where(table.c.lane == home.id, *times))
             connection.execute(
                 update(table).where(table.c.lane == lane.id, *times).values(lane=home.id)
             )
         row = tables.lane.c
-        connection.execute(update(tables.lane).where(row.id == home.id).values(since=earlier))
+        connection.execute(
+            update(tables.lane).where(row.id == home.id).values(history_start=earlier)
+        )
 
     def share(self, connection: Connection) -> None:
         """Keep lanes and their plugins as they are, until the end of the transaction."""
@@ -291,18 +297,19 @@ class Lanes:
         # What waits in one of them the other may have counted already.
         if self._has_late(connection, lane, other):
             return False
-        since = max(lane.horizon or 0.0, other.horizon or 0.0) + 3 * RESTAMPING
+        pruned_until = max(lane.claims_pruned_until or 0.0, other.claims_pruned_until or 0.0)
+        start = pruned_until + 3 * RESTAMPING
 
-        def remembered(number: int, since: float) -> Any:
+        def remembered(number: int, start: float) -> Any:
             return select(tables.claim.c.identity).where(
-                tables.claim.c.lane == number, tables.claim.c.timestamp >= since
+                tables.claim.c.lane == number, tables.claim.c.timestamp >= start
             )
 
         both = ((lane.id, other.id), (other.id, lane.id))
         for first, second in both[:1] if may_lack else both:
             # The copies that the two have counted may have been stamped differently.
             difference = except_(
-                remembered(first, since), remembered(second, since - 2 * RESTAMPING)
+                remembered(first, start), remembered(second, start - 2 * RESTAMPING)
             ).limit(1)
             if connection.execute(difference).first() is not None:
                 return False
@@ -352,7 +359,12 @@ class Lanes:
     # What each has counted.
 
     def claim(
-        self, connection: Connection, lane: Lane, messages: Sequence[Message], batch: int
+        self,
+        connection: Connection,
+        lane: Lane,
+        messages: Sequence[Message],
+        batch: int,
+        archived: int = 0,
     ) -> list[Message]:
         """Those of ``messages`` that the lane has not counted before, each once.
 
@@ -365,7 +377,7 @@ class Lanes:
         for message in messages:
             first_copies.setdefault(claim_digest(message.identity), message)
         rows = [
-            (lane.id, digest, message.timestamp, batch, 0 if message.has_own_id else 1)
+            (lane.id, digest, message.timestamp, batch, 0 if message.has_own_id else 1, archived)
             for digest, message in sorted(first_copies.items())
         ]
         if self._insert.run(connection, rows) == len(rows):
@@ -380,28 +392,27 @@ class Lanes:
 
         So each is looked for among the claims of messages without id as well. A claim that is
         found is put under the id of the archive, as which the message comes from now on.
-
-        ``batch`` is the negative of a number from :func:`new_batch`: by that sign it is remembered
-        which messages the archive has.
         """
         claim = tables.claim
         for message, digest in self._renamed(connection, lane, messages):
             connection.execute(
                 update(claim)
                 .where(claim.c.lane == lane.id, claim.c.identity == digest)
-                .values(
-                    identity=claim_digest(message.identity), anonymous=0, batch=_SEEN_IN_ARCHIVE
-                )
+                .values(identity=claim_digest(message.identity), anonymous=0, archived=1)
             )
-        new = self.claim(connection, lane, messages, batch)
+        new = self.claim(connection, lane, messages, batch, 1)
         if len(new) < len(messages):
             mine = {message.identity for message in new}
             others = (m.identity for m in messages if m.identity not in mine)
             for some in _slices([claim_digest(identity) for identity in others], _IDS_PER_QUERY):
                 connection.execute(
                     update(claim)
-                    .where(claim.c.lane == lane.id, claim.c.identity.in_(some), claim.c.batch > 0)
-                    .values(batch=_SEEN_IN_ARCHIVE)
+                    .where(
+                        claim.c.lane == lane.id,
+                        claim.c.identity.in_(some),
+                        claim.c.archived == 0,
+                    )
+                    .values(archived=1)
                 )
         return new
 
@@ -415,10 +426,10 @@ class Lanes:
         """Claim messages that were folded elsewhere: all of them, or, giving False, none.
 
         Each by its digest, its time and whether it has an id of its own. The caller has seen that
-        the lane has no anonymous claims. ``batch`` is negative, as in :meth:`claim_archived`.
+        the lane has no anonymous claims.
         """
         rows = [
-            (lane.id, digest, timestamp, batch, 0 if has_own_id else 1)
+            (lane.id, digest, timestamp, batch, 0 if has_own_id else 1, 1)
             for digest, timestamp, has_own_id in sorted(digests)
         ]
         with connection.begin_nested() as savepoint:
@@ -430,7 +441,7 @@ class Lanes:
     def has_anonymous(self, connection: Connection, lane: Lane, start: float, stop: float) -> bool:
         """Whether the lane has counted messages without id of about this time, from the bus."""
         query = select(tables.claim.c.identity).where(
-            *_anonymous(lane, start, stop), tables.claim.c.batch > 0
+            *_anonymous(lane, start, stop), tables.claim.c.archived == 0
         )
         return connection.execute(query.limit(1)).first() is not None
 
@@ -593,7 +604,7 @@ class Lanes:
             connection.execute(update(tables.gap).where(*mine).values(stop=now))
 
     def prune(self, connection: Connection, lane: Lane, until: float) -> bool:
-        """Replace claims from ``lane.since`` to before ``until`` by their sums.
+        """Replace claims from ``lane.history_start`` to before ``until`` by their sums.
 
         Gives whether there is more to do: at most 50,000 are pruned at a time.
 
@@ -601,10 +612,11 @@ class Lanes:
         lane's history, for which it was never asked: nothing else could tell that they were
         counted. Those in a gap stay until it is closed: there are many messages to be told apart.
         """
-        if lane.since is None or until <= (lane.horizon or lane.since):
+        start = lane.history_start
+        if start is None or until <= (lane.claims_pruned_until or start):
             return False
         claim = tables.claim
-        mine = [claim.c.lane == lane.id, claim.c.timestamp >= lane.since, claim.c.batch < 0]
+        mine = [claim.c.lane == lane.id, claim.c.timestamp >= start, claim.c.archived == 1]
         for start, stop in _merged(self.gaps(connection, lane)):
             mine.append(~claim.c.timestamp.between(start - RESTAMPING, stop + RESTAMPING))
         old = select(claim.c.timestamp).where(*mine, claim.c.timestamp < until)
@@ -619,7 +631,7 @@ class Lanes:
         self._sum_up(connection, lane, ((bytes(d), t) for d, t in rows))
         connection.execute(delete(claim).where(*mine, claim.c.timestamp < until))
         connection.execute(
-            update(tables.lane).where(tables.lane.c.id == lane.id).values(horizon=until)
+            update(tables.lane).where(tables.lane.c.id == lane.id).values(claims_pruned_until=until)
         )
         return is_more
 
@@ -658,9 +670,9 @@ class Lanes:
 
         Both are edges of the windows of :data:`COUNTED_WIDTH`; what lies elsewhere is left alone.
         """
-        table = tables.counted.c
+        table = tables.claim_checksum.c
         connection.execute(
-            delete(tables.counted).where(
+            delete(tables.claim_checksum).where(
                 table.lane == lane.id, table.start >= start, table.start < stop
             )
         )
@@ -684,19 +696,19 @@ def read_counted(
     connection: Connection, lane: Lane, start: float, stop: float
 ) -> dict[int, tuple[int, int]]:
     """The same as :meth:`Lanes.counted`; a connection that only reads will do."""
-    table = tables.counted
-    query = select(table.c.start, table.c.messages, table.c.digest).where(
+    table = tables.claim_checksum
+    query = select(table.c.start, table.c.messages, table.c.checksum).where(
         table.c.lane == lane.id, table.c.start >= counted_window(start), table.c.start < stop
     )
     return {
-        row.start: (row.messages, int.from_bytes(bytes(row.digest)))
+        row.start: (row.messages, int.from_bytes(bytes(row.checksum)))
         for row in connection.execute(query)
     }
 
 
 def new_batch() -> int:
-    """A random number, larger than 1, that names a transaction's claims."""
-    return secrets.randbits(62) + 2
+    """A random number, larger than 0, that names a transaction's claims."""
+    return secrets.randbits(62) + 1
 
 
 def counted_window(timestamp: float) -> int:

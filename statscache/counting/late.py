@@ -130,7 +130,8 @@ def _resolve(
             for m in messages
             if digests[m] not in claimed and claim_digest(m.identity) not in claimed
         ]
-        until = lane.horizon + RESTAMPING if lane.horizon is not None else 0.0
+        pruned_until = lane.claims_pruned_until
+        until = 0.0 if pruned_until is None else pruned_until + RESTAMPING
         pruned = [m for m in unknown if m.timestamp < until]
         counted: list[Message] = []
         lost: list[Message] = []
@@ -206,8 +207,8 @@ def _decide(
     anonymous = lanes.anonymous(connection, lane, span.start, span.stop)
     unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in known]
     known.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
-    since, horizon = lane.since or 0.0, lane.horizon or 0.0
-    edges = {float(span.start), float(span.stop), since, horizon}
+    first, pruned_until = lane.history_start or 0.0, lane.claims_pruned_until or 0.0
+    edges = {float(span.start), float(span.stop), first, pruned_until}
     for start, stop in lanes.gaps(connection, lane):
         known.update(digest for digest, time in times.items() if start <= time < stop)
         edges |= {start, stop}
@@ -219,7 +220,7 @@ def _decide(
         if min(abs(time - edge) for edge in edges) <= RESTAMPING:
             # A copy of it may have been counted with a time on the other side.
             doubtful.add(digest)
-        elif max(span.start, since) <= time < min(span.stop, horizon):
+        elif max(span.start, first) <= time < min(span.stop, pruned_until):
             inside.add(digest)
     asked = {digests[message] for message in pruned}
     # Either all that the archive has was counted, or it is about these messages.

@@ -132,18 +132,18 @@ class Membership:
                 start = min((self.since(dataset) for dataset in ours), default=self._floor(None))
             is_ordered = name == ORDERED
             lane = self._lanes.open(
-                connection, name, ordered=is_ordered, since=start, watermark=start
+                connection, name, ordered=is_ordered, history_start=start, watermark=start
             )
-            if lane.since is None and start is not None:
+            if lane.history_start is None and start is not None:
                 # The archive was configured later: what was counted until now is claimed.
                 for each in self._lanes.all(connection):
-                    if each.id == lane.id or (each.joins == name and each.since is None):
+                    if each.id == lane.id or (each.joins == name and each.history_start is None):
                         self._begin_history(connection, each, start)
 
     def _begin_history(self, connection: Connection, lane: Lane, start: float) -> None:
         row = tables.lane
         connection.execute(
-            update(row).where(row.c.id == lane.id).values(since=start, watermark=start)
+            update(row).where(row.c.id == lane.id).values(history_start=start, watermark=start)
         )
         connection.execute(
             update(tables.plugin)
@@ -160,9 +160,9 @@ class Membership:
         )
         if not self.has_history:
             return batches == 0
-        if lane.since is not None and self.since(dataset) < lane.since:
+        if lane.history_start is not None and self.since(dataset) < lane.history_start:
             return False
-        return batches == 0 and lane.watermark == lane.since
+        return batches == 0 and lane.watermark == lane.history_start
 
     def _seat_at_home(self, connection: Connection, dataset: Dataset) -> None:
         since = None
@@ -329,7 +329,7 @@ class Membership:
             self._vacant_name(connection, f"new {datasets[0].ident}"),
             joins=home,
             ordered=home == ORDERED,
-            since=start,
+            history_start=start,
             watermark=start,
         )
         known = set(connection.scalars(select(tables.plugin.c.ident)))
@@ -592,7 +592,9 @@ class Membership:
         crews = {}
         for number in {*seats, *runners}:
             both = (lanes[number], homes.get(lanes[number].joins or ""))
-            floor = min((x.since for x in both if x and x.since is not None), default=None)
+            floor = min(
+                (x.history_start for x in both if x and x.history_start is not None), default=None
+            )
             crews[number] = Crew(
                 seats.get(number, []),
                 runners.get(number, []),

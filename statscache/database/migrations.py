@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest revision among the migrations."""
 
 REVISIONS = "alembic_version"

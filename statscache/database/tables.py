@@ -28,19 +28,17 @@ lane = Table(
     # 1: its plugins want history before live messages, in the order of time.
     Column("ordered", Integer, nullable=False, default=0, server_default="0"),
     # The times below are UNIX seconds. History is filled in from here on; absent without archive.
-    Column("since", Double),
-    # Everything from `since` to here has been reconciled with the archive.
+    Column("history_start", Double),
+    # Everything from `history_start` to here has been reconciled with the archive.
     Column("watermark", Double),
-    # Claims of messages from `since` to here have been pruned.
-    Column("horizon", Double),
+    # Claims of messages from `history_start` to here have been pruned.
+    Column("claims_pruned_until", Double),
     # After a failure nothing is counted before this time.
     Column("retry_at", Double),
     Column("failures", Integer, nullable=False, default=0, server_default="0"),
     # Which process fills in its history, and until when others leave that to it.
     Column("leased_by", PLAIN_TEXT),
     Column("leased_until", Double),
-    # Grows, in the row of the lane 1, whenever lanes or their plugins change.
-    Column("generation", BigInteger, nullable=False, default=0, server_default="0"),
     # The largest timestamp of a message that was counted; UNIX seconds.
     Column("newest", Double),
     Column("messages", BigInteger, nullable=False, default=0),
@@ -53,6 +51,14 @@ lane = Table(
     comment="One row per set of plugins that share a checkpoint.",
 )
 
+membership = Table(
+    "statscache_membership",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    comment="Grows whenever lanes, or which plugins are in them, change: one row.",
+)
+
 claim = Table(
     "statscache_claim",
     metadata,
@@ -61,10 +67,13 @@ claim = Table(
     # are the largest part of what a batch writes.
     Column("identity", LargeBinary(16), primary_key=True),
     Column("timestamp", Double, nullable=False),
-    # A random number per transaction.
-    Column("batch", BigInteger, nullable=False),
+    # A random number per transaction: it tells those that it claimed from those that were claimed
+    # before. 0 where that is long ago.
+    Column("batch", BigInteger, nullable=False, default=0, server_default="0"),
     # 1: the message had no id, so this is the digest of its content.
     Column("anonymous", Integer, nullable=False, default=0, server_default="0"),
+    # 1: the archive has the message; 0: as far as is known, only the bus has brought it.
+    Column("archived", Integer, nullable=False, default=0, server_default="0"),
     Index(
         "ix_statscache_claim_anonymous",
         "lane",
@@ -122,15 +131,16 @@ replayed = Table(
     comment="Times of which an ident has counted all that a file has; UNIX seconds.",
 )
 
-counted = Table(
-    "statscache_counted",
+claim_checksum = Table(
+    "statscache_claim_checksum",
     metadata,
     Column("lane", Integer, primary_key=True, autoincrement=False),
     # The start of a quarter of an hour.
     Column("start", BigInteger, primary_key=True, autoincrement=False),
+    # How many claims.
     Column("messages", BigInteger, nullable=False),
-    # The exclusive or of the digests of all the claims.
-    Column("digest", LargeBinary(16), nullable=False),
+    # The exclusive or of their identities.
+    Column("checksum", LargeBinary(16), nullable=False),
     comment="What is left of claims that were pruned: enough to tell whether one was among them.",
     sqlite_with_rowid=False,
 )

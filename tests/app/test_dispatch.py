@@ -233,10 +233,10 @@ def test_open_ranges_are_kept_for_seconds_by_others(api: Served) -> None:
     assert seconds("/api/") == 300
     # Reconciled up to the end of the last window that is in the range.
     with Database(api.uri).begin() as connection:
-        connection.execute(tables.lane.update().values(since=0.0, watermark=NOON + 3600))
+        connection.execute(tables.lane.update().values(history_start=0.0, watermark=NOON + 3600))
     api.count(things(("a", 1)))
     with Database(api.uri).begin() as connection:
-        connection.execute(tables.lane.update().values(since=0.0, watermark=NOON + 3600))
+        connection.execute(tables.lane.update().values(history_start=0.0, watermark=NOON + 3600))
     assert seconds(f"{ROWS}?stop={NOON}") == 3600
     assert seconds(f"{ROWS}?stop={NOON + 3600}") == 60
     assert seconds("/api/latest-sizes?stop=2020") == 5

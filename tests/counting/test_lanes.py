@@ -462,7 +462,7 @@ def test_a_classic_plugin_is_taken_back_behind_pruned_claims(world: World) -> No
     engine = world.open(Hits, Daily)
     settle(engine, archive, NOON + 6_000)
     one = lane(engine, "ordered")
-    assert one.horizon is not None
+    assert one.claims_pruned_until is not None
     engine.rewind(one.id)
     rewound = lane(engine, "ordered")
     assert rewound.watermark == TODAY - DAY

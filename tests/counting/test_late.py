@@ -54,7 +54,7 @@ def test_in_the_quarter_of_an_hour_in_which_claims_begin(world: World) -> None:
     archive = world.archive(found)
     engine = world.open(Hits)
     settle(engine, archive, NOON + 1_800)
-    horizon = lane(engine).horizon
+    horizon = lane(engine).claims_pruned_until
     assert horizon == NOON + 1_140
     engine.count(found)
     new = [hit(horizon - 20), hit(horizon - 5), hit(horizon + 1), hit(horizon + 5)]
@@ -85,7 +85,7 @@ def test_restamped_over_the_horizon(world: World, shift: float) -> None:
     archive = world.archive(found)
     engine = world.open(Hits)
     settle(engine, archive, NOON + 1_800)
-    assert lane(engine).horizon == horizon
+    assert lane(engine).claims_pruned_until == horizon
     engine.count([copy_of(item, timestamp=horizon + shift)])
     settle(engine, archive, NOON + 1_800)
     # And the archive has it twice from now on, and is asked for more than it was before.

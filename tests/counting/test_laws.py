@@ -230,8 +230,12 @@ class Laboratory:
 
 def _start(lane: Lane) -> float:
     assert lane.watermark is not None
-    start = max(lane.watermark - OVERLAP, lane.since or 0.0)
-    return start if lane.horizon is None else max(start, lane.horizon + RESTAMPING)
+    start = max(lane.watermark - OVERLAP, lane.history_start or 0.0)
+    return (
+        start
+        if lane.claims_pruned_until is None
+        else max(start, lane.claims_pruned_until + RESTAMPING)
+    )
 
 
 OURS = [
@@ -240,7 +244,7 @@ OURS = [
         "lane",
         "claim",
         "plugin",
-        "counted",
+        "claim_checksum",
         "late",
         "gap",
         "audit",
@@ -331,7 +335,7 @@ class Run:
         """What of the archive a lane is given: a new one at first only what it wants."""
         home = next((each for each in self._lanes() if each.name == lane.joins), lane)
         crew = self.engine.crew(lane)
-        start, horizon = _start(lane), home.horizon or 0.0
+        start, horizon = _start(lane), home.claims_pruned_until or 0.0
         if lane.joins and crew is not None and start < horizon:
             yield start, min(horizon, self._now), crew.topics
             start = horizon
@@ -391,8 +395,10 @@ class Run:
                 assert rows == [], name
             total = connection.scalar(text("SELECT messages FROM statscache_lane"))
             unforgotten = connection.scalar(
-                text("SELECT count(*) FROM statscache_claim WHERE batch < 0 AND timestamp < :time"),
-                {"time": lane.horizon},
+                text(
+                    "SELECT count(*) FROM statscache_claim WHERE archived = 1 AND timestamp < :time"
+                ),
+                {"time": lane.claims_pruned_until},
             )
         found = self._laboratory.rows(self._laboratory.uri)
         expected = self._laboratory.truth(distinct)

@@ -121,7 +121,7 @@ def test_who_has_lost_the_lease_counts_nothing_for_classic_plugins(world: World)
     engine = world.open(Hits, Log)
     found = messages(3, NOW - 40_000)
     numbers = [lane.id for lane in lanes(world)]
-    since = min(lane.since or 0.0 for lane in lanes(world))
+    since = min(lane.history_start or 0.0 for lane in lanes(world))
     lease(world, ELSEWHERE)
     # It was fetched before that.
     engine.count_slice(numbers, Slice(Window(since, NOW - 100.0), found))

@@ -200,7 +200,7 @@ def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
     assert sum(row[-1] for row in steady.rows("hits_1d")) == len(found)
     # What is newer than the horizon, at one message in two minutes.
     assert most <= (OVERLAP + 60) / 120 + 2
-    assert steady.number_of("counted") <= 2 * DAY / COUNTED_WIDTH
+    assert steady.number_of("claim_checksum") <= 2 * DAY / COUNTED_WIDTH
     assert steady.number_of("late") == 0
     assert steady.rows("statscache_rejected") == []
 

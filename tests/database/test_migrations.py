@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import LargeBinary, bindparam, inspect, text
 
 from statscache.database import migrations
 from statscache.database.connection import Database
@@ -59,6 +61,75 @@ def test_only_an_upgrade_needs_alembic() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def rows(uri: str, query: str) -> list[tuple[Any, ...]]:
+    with Database(uri).begin() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def migrate(uri: str, direction: Any, revision: str) -> None:
+    with Database(uri).begin() as connection:
+        settings = migrations.configuration()
+        settings.attributes["connection"] = connection
+        direction(settings, revision)
+
+
+LANES = "SELECT id, {}, {} FROM statscache_lane ORDER BY id"
+CLAIMS = "SELECT timestamp, {} FROM statscache_claim ORDER BY timestamp"
+
+
+def test_lanes_and_claims_survive_the_new_names_of_their_columns(database_uri: str) -> None:
+    migrate(database_uri, command.upgrade, "0010")
+    sums, digest = LargeBinary(), b"0123456789abcdef"
+    with Database(database_uri).begin() as connection:
+        for number, name in ((1, "main"), (2, "new")):
+            connection.execute(
+                text(
+                    "INSERT INTO statscache_lane (id, name, since, watermark, horizon, generation,"
+                    " messages, batches) VALUES (:id, :name, 10, 30, 20, :generation, 5, 1)"
+                ),
+                {"id": number, "name": name, "generation": 7 if number == 1 else 0},
+            )
+        for moment, batch in ((21, 4711), (22, -4711), (23, -1)):
+            statement = text(
+                "INSERT INTO statscache_claim (lane, identity, timestamp, batch, anonymous)"
+                " VALUES (1, :identity, :moment, :batch, 0)"
+            ).bindparams(bindparam("identity", type_=sums))
+            connection.execute(
+                statement, {"identity": bytes([moment]) * 16, "moment": moment, "batch": batch}
+            )
+        connection.execute(
+            text("INSERT INTO statscache_counted VALUES (1, 900, 3, :digest)").bindparams(
+                bindparam("digest", type_=sums)
+            ),
+            {"digest": digest},
+        )
+    migrate(database_uri, command.upgrade, "head")
+    assert rows(database_uri, LANES.format("history_start", "claims_pruned_until")) == [
+        (1, 10.0, 20.0),
+        (2, 10.0, 20.0),
+    ]
+    assert rows(database_uri, "SELECT version FROM statscache_membership") == [(7,)]
+    assert rows(database_uri, CLAIMS.format("archived")) == [(21, 0), (22, 1), (23, 1)]
+    ((lane, start, messages, checksum),) = rows(
+        database_uri, "SELECT lane, start, messages, checksum FROM statscache_claim_checksum"
+    )
+    assert (lane, start, messages, bytes(checksum)) == (1, 900, 3, digest)
+    migrate(database_uri, command.downgrade, "0010")
+    assert rows(database_uri, LANES.format("horizon", "generation")) == [(1, 20.0, 7), (2, 20.0, 0)]
+    claims = rows(database_uri, CLAIMS.format("batch"))
+    assert [batch < 0 for _, batch in claims] == [False, True, True]
+    migrate(database_uri, command.downgrade, "base")
+
+
+def test_every_older_schema_can_be_upgraded(database_uri: str) -> None:
+    revisions = sorted(script.revision for script in migrations.scripts().walk_revisions())
+    for older in revisions[:-1]:
+        migrate(database_uri, command.upgrade, older)
+        migrate(database_uri, command.upgrade, "head")
+        Database(database_uri).check_schema()
+        migrate(database_uri, command.downgrade, "base")
 
 
 def test_an_empty_database_is_named_as_such(database_uri: str) -> None:

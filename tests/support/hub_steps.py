@@ -37,9 +37,9 @@ def reconcile(
             continue
         if names is not None and each.name not in names:
             continue
-        start = max(each.watermark - overlap, each.since or 0.0)
-        if each.horizon is not None:
-            start = max(start, each.horizon + RESTAMPING)
+        start = max(each.watermark - overlap, each.history_start or 0.0)
+        if each.claims_pruned_until is not None:
+            start = max(start, each.claims_pruned_until + RESTAMPING)
         for piece in read(archive, start, until):
             is_last = piece.window.stop >= until
             counted += engine.count_slice({each.id}, piece, is_last=is_last).counted

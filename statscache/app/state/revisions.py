@@ -65,7 +65,7 @@ class Snapshot:
 
     @cached_property
     def lanes(self) -> Mapping[int, Row[Any]]:
-        """The rows of ``statscache_lane`` by number: since, watermark, newest, committed_at, ..."""
+        """The rows of ``statscache_lane`` by number: watermark, newest, committed_at, ..."""
         return {row.id: row for row in self._execute(select(tables.lane))}
 
     @cached_property
