@@ -60,7 +60,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "isolation": Floor(
         "keeps plugins from harming others: limits of time, blame for lost connections",
-        "errors message database",
+        "errors clock message database",
     ),
     "counting.classic": Floor(
         "what exists for classic plugins alone",
@@ -69,12 +69,13 @@ FLOORS: Mapping[str, Floor] = {
     "counting": Floor(
         "each message exactly once: claims, folds, writes, advances; knows slices of an archive, "
         "not where they are read from nor when",
-        "errors logs topics message rejection plugins people config database archive "
+        "errors clock logs topics message rejection plugins people config database archive "
         "isolation counting.classic",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
-        "errors message rejection isolation plugins database archive counting counting.classic",
+        "errors clock message rejection isolation plugins database archive counting "
+        "counting.classic",
     ),
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
@@ -320,6 +321,13 @@ def test_public_names_stay_where_they_are(tmp_path: Path, migrated_file: Path) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_hub_asks_the_clock_that_it_is_given() -> None:
+    folders = ("counting", "isolation", "audit", "catchup", "hub")
+    for path in (path for name in folders for path in (ROOT / "statscache" / name).rglob("*.py")):
+        asked = re.search(r"\btime\.(time|monotonic|sleep)\b|datetime\.now\(", path.read_text())
+        assert asked is None, f"{path.relative_to(ROOT)} asks for {asked}"
 
 
 def test_there_are_no_drawers() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +53,7 @@ class Audit:
 
     def __init__(self, engine: Engine, archive: Archive, budget: int, *, repairs: bool) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self._archive = archive
         self._budget = budget
         self._repairs = repairs
@@ -72,10 +72,10 @@ class Audit:
         """
         if not self._budget:
             return _IDLE
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self._resume_at <= now:
             self._resume_at = max(self._resume_at, now - _TURN) + self._read_on(now + _TURN)
-        return max(0.0, self._resume_at - time.monotonic())
+        return max(0.0, self._resume_at - self._clock.monotonic())
 
     def close(self) -> None:
         """Let go of the database."""
@@ -90,7 +90,7 @@ class Audit:
         try:
             for read in self._work:
                 messages += read
-                if time.monotonic() >= deadline:
+                if self._clock.monotonic() >= deadline:
                     return messages * _HOUR / self._budget
         except (ArchiveUnavailable, DatabaseUnavailable):
             self._work = None
@@ -210,12 +210,18 @@ class Audit:
                 history=False,
                 time_limit=self._engine.time_limit,
                 lacking=lacking,
+                clock=self._clock,
             )
         if idents is None:
             datasets = installed.datasets.items()
             idents = [ident for ident, dataset in datasets if depends_on_history(dataset)]
         return Verification(
-            self._database, installed, self._archive, idents, time_limit=self._engine.time_limit
+            self._database,
+            installed,
+            self._archive,
+            idents,
+            time_limit=self._engine.time_limit,
+            clock=self._clock,
         )
 
     def _run(self, verification: Verification) -> Iterator[int]:
@@ -285,7 +291,7 @@ class Audit:
     def _update(self, **values: Any) -> None:
         with self._engine.transaction() as connection:
             _open_state(connection)
-            connection.execute(update(tables.audit).values(checked_at=time.time(), **values))
+            connection.execute(update(tables.audit).values(checked_at=self._clock.time(), **values))
 
     def _update_plugin(self, ident: str, **values: Any) -> None:
         with self._engine.transaction() as connection:

@@ -8,7 +8,6 @@ claimed. Claims that the archive cannot show yet leave their buckets undecided.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +18,7 @@ from statscache.archive import Archive, Window, read
 from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_history
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
+from statscache.clock import SYSTEM, Clock
 from statscache.counting.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
 from statscache.counting.membership import GONE
 from statscache.database import tables
@@ -63,7 +63,9 @@ class Verification:
         history: bool = True,
         time_limit: TimeLimit | None = None,
         lacking: Mapping[int, Sequence[Window]] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._time_limit = time_limit
         self._lacking = lacking or {}
         self._database = database
@@ -146,7 +148,7 @@ class Verification:
 
     def _compare_lane(self, lane: Lane, subjects: list[Subject]) -> Iterator[tuple[float, float]]:
         start = min(subject.since for subject in subjects)
-        stop = min(max(subject.stop for subject in subjects), time.time())
+        stop = min(max(subject.stop for subject in subjects), self._clock.time())
         doubts = Doubts()
         for window in self._lacking.get(lane.id, ()):
             doubts.add(window.start, window.stop)
@@ -189,7 +191,7 @@ class Verification:
                     self.verdicts.append(Verdict(subject.ident, refused=refused))
                     continue
                 verdict = Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
-                verdict.unfilled = _unfilled(subject, unclaimed, missing)
+                verdict.unfilled = _unfilled(subject, unclaimed, missing, self._clock.time())
                 verdict.waits |= verdict.unfilled is not None
                 self.verdicts.append(verdict)
         yield stop, stop
@@ -239,13 +241,14 @@ def claimed_among(
 
 
 def _unfilled(
-    subject: Subject, unclaimed: Iterable[Message], missing: Iterable[Window]
+    subject: Subject, unclaimed: Iterable[Message], missing: Iterable[Window], now: float
 ) -> float | None:
     """Since when a subject lacks something that the archive has; None where it lacks nothing.
 
     Args:
         unclaimed: messages that have not been counted.
         missing: times of which the archive did not give everything, or was not asked yet.
+        now: UNIX seconds.
     """
     moments = [
         message.timestamp
@@ -253,7 +256,7 @@ def _unfilled(
         if subject.start <= message.timestamp < subject.stop
         and subject.dataset.subscribes(message.topic)
     ]
-    stop = min(subject.stop, time.time())
+    stop = min(subject.stop, now)
     moments += [
         max(window.start, subject.start)
         for window in missing

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -134,6 +133,7 @@ class CatchUp:
         takes_over: bool = False,
     ) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self._archive = archive
         self._pace = pace
         self._executor = executor
@@ -160,7 +160,7 @@ class CatchUp:
         wait = 0.0
         troubles = Recurring()
         self._stop = stop
-        while not stop.wait(wait):
+        while not self._clock.wait(stop, wait):
             try:
                 wait = self.turn()
             except (ArchiveUnavailable, DatabaseUnavailable) as error:
@@ -212,15 +212,15 @@ class CatchUp:
                 wait = self.turn()
                 behind, apart = self._unfinished()
                 if not behind:
-                    deadline = deadline or time.monotonic() + patience
-                    if not apart or time.monotonic() >= deadline:
+                    deadline = deadline or self._clock.monotonic() + patience
+                    if not apart or self._clock.monotonic() >= deadline:
                         return apart
                 if wait == 0.0:
                     pause = _SHORTEST_PAUSE
                     continue
                 # The archive is asked again each time: less and less often.
                 self._tell()
-                self._stop.wait(pause)
+                self._clock.wait(self._stop, pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self._due = self._look_at = 0.0
             return []
@@ -239,13 +239,13 @@ class CatchUp:
         target = self.progress.target = self._present(lanes)
         far = [lane for lane in lanes if self._is_far(lane, target)]
         near = [lane for lane in lanes if lane not in far]
-        if near and time.monotonic() >= self._due:
+        if near and self._clock.monotonic() >= self._due:
             ours = self._leave_to_others(near, lanes)
             if ours:
                 self._rewind(ours)
                 self._reconcile(ours, target)
                 self._join(ours)
-            self._due = time.monotonic() + self._pace.interval
+            self._due = self._clock.monotonic() + self._pace.interval
             self._engine.prune_claims(self._pace.overlap)
             self._resolve()
         moved = [lane for lane in far if self._fill_in(lane, lanes, target)]
@@ -254,7 +254,7 @@ class CatchUp:
             return 0.0
         if far:
             return _SHORTEST_WAIT
-        wait = max(0.0, self._due - time.monotonic())
+        wait = max(0.0, self._due - self._clock.monotonic())
         return wait if self._audit is None else min(wait, self._audit.advance())
 
     def _present(self, lanes: list[Lane]) -> float:
@@ -264,11 +264,11 @@ class CatchUp:
         clock alone would not do: if it jumps ahead, what comes afterwards would be behind the
         watermark.
         """
-        now = time.monotonic()
+        now = self._clock.monotonic()
         is_due = now >= self._due and any(not self._is_far(x, self._target) for x in lanes)
         if now < self._look_at and not is_due:
             return self._target
-        clock = float(int(time.time() - self._pace.lag))
+        clock = float(int(self._clock.time() - self._pace.lag))
         shown = max((_watermark(lane) for lane in lanes), default=0.0)
         newest = self._archive.newest(shown, clock)
         if newest is not None:
@@ -296,13 +296,13 @@ class CatchUp:
 
     def _resolve(self) -> None:
         """Find out about late messages, as long as a turn lasts."""
-        deadline = time.monotonic() + _TURN_OF_A_LANE
-        while late.resolve(self._engine, self._archive) and time.monotonic() < deadline:
+        deadline = self._clock.monotonic() + _TURN_OF_A_LANE
+        while late.resolve(self._engine, self._archive) and self._clock.monotonic() < deadline:
             pass
 
     def _lanes(self) -> list[Lane]:
         """Those that have plugins that want messages, and are to be moved."""
-        now = time.time()
+        now = self._clock.time()
         with self._engine.transaction() as connection:
             lanes = self._engine.lanes.all(connection)
         for lane in lanes:
@@ -483,17 +483,17 @@ class CatchUp:
         if lane.id in self._forced:
             self._rewind([lane])
             return True
-        deadline = time.monotonic() + _TURN_OF_A_LANE
+        deadline = self._clock.monotonic() + _TURN_OF_A_LANE
         for result in self._reader(lane, lanes, target):
-            began = time.monotonic()
+            began = self._clock.monotonic()
             stop = self._count(lane, result)
-            self._give_way(time.monotonic() - began)
+            self._give_way(self._clock.monotonic() - began)
             self.progress.messages += result.size
             self.progress.until[lane.name] = stop
             self._tell()
             position, reader = self._readers[lane.id]
             self._readers[lane.id] = (max(position, stop), reader)
-            if time.monotonic() >= deadline or self._stop.is_set():
+            if self._clock.monotonic() >= deadline or self._stop.is_set():
                 return True
         self._readers.pop(lane.id, None)
         return True
@@ -505,7 +505,7 @@ class CatchUp:
         between two transactions of ours.
         """
         if self._executor is not None and self._engine.uri.startswith("sqlite"):
-            time.sleep(min(seconds / 4, _LONGEST_GAP))
+            self._clock.sleep(min(seconds / 4, _LONGEST_GAP))
 
     def _reader(self, lane: Lane, lanes: list[Lane], target: float) -> Iterator[Any]:
         """Reads on where it stopped, unless the lane has been moved by somebody else."""

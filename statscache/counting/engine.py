@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
 
 from statscache.archive.base import Slice
+from statscache.clock import SYSTEM, Clock
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.counting import leases, replayed
 from statscache.counting.classic.live_buffer import Held
@@ -124,6 +124,7 @@ class Engine:
         rejected_bytes: how much is kept of what cannot be counted.
         time_limit: how long a plugin may take for a batch, while a thread runs
             :meth:`TimeLimit.enforce <statscache.isolation.time_limit.TimeLimit.enforce>`.
+        clock: of the engine, and of all that works with it.
     """
 
     def __init__(
@@ -137,16 +138,18 @@ class Engine:
         rejected_bytes: int = REJECTED_BYTES,
         time_limit: timedelta | None = None,
         tolerated_loss: float = TOLERATED_LOSS,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.database = database
         self.installed = installed
         self.has_history = has_history
         self.tolerated_loss = tolerated_loss
         self._retention = retention or {}
         backend = database.backend
-        self.lanes = Lanes(backend)
-        self.time_limit = TimeLimit(time_limit)
-        self._lost_connections = LostConnections()
+        self.lanes = Lanes(backend, clock)
+        self.time_limit = TimeLimit(time_limit, clock)
+        self._lost_connections = LostConnections(clock)
         self.membership = Membership(
             installed,
             self.lanes,
@@ -154,8 +157,9 @@ class Engine:
             has_history=has_history,
             time_limit=self.time_limit,
             lost_connections=self._lost_connections,
+            clock=clock,
         )
-        self._rejections = RejectionLog(backend, rejected_bytes)
+        self._rejections = RejectionLog(backend, rejected_bytes, clock)
         self._late = Upsert(tables.late, backend, {})
         self._revisions = Upsert(
             tables.revision,
@@ -402,7 +406,7 @@ class Engine:
         with self.transaction(alone=True) as connection:
             for lane in self.lanes.all(connection):
                 crew = self._crews.get(lane.id)
-                if lane.id not in lanes or crew is None or not _reaches(lane, window.start):
+                if lane.id not in lanes or crew is None or not self._reaches(lane, window.start):
                     continue
                 if lane.ordered and not leases.is_ours(lane):
                     continue  # its plugins remember things, in the process that runs them
@@ -435,7 +439,7 @@ class Engine:
         with self.transaction(alone=True) as connection:
             lane = next((x for x in self.lanes.all(connection) if x.id == number), None)
             crew = self._crews.get(number)
-            if lane is None or crew is None or not _reaches(lane, window.start):
+            if lane is None or crew is None or not self._reaches(lane, window.start):
                 return False
             if crew.idents != folded.idents or crew.runners:
                 return False
@@ -654,7 +658,7 @@ class Engine:
         with self.database.begin() as connection:
             connection.execute(delete(tables.hub_failure))
             connection.execute(
-                insert(tables.hub_failure).values(id=1, failed_at=time.time(), reason=reason)
+                insert(tables.hub_failure).values(id=1, failed_at=self.clock.time(), reason=reason)
             )
 
     def waits(self, number: int) -> bool:
@@ -754,7 +758,7 @@ class Engine:
             newest = max(self.lanes.newest(connection) or 0.0, shown)
             if not newest:
                 return {}
-            now = min(time.time(), newest)
+            now = min(self.clock.time(), newest)
             ages = {}
             for plugin in self.installed.aggregates:
                 for table in plugin.tables:
@@ -765,7 +769,7 @@ class Engine:
 
     def put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
         """Let messages wait until the archive tells whether the lane has counted them."""
-        now = time.time()
+        now = self.clock.time()
         rows = {
             digest: (lane.id, digest, message.timestamp, message.to_json(), now)
             for message in late
@@ -775,7 +779,7 @@ class Engine:
 
     def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
         """Let readers know that the rows of ``idents`` have changed."""
-        now = time.time()
+        now = self.clock.time()
         changed = sorted(idents)
         self._revisions.run(connection, [(ident, 1, now) for ident in changed])
         self._revised.update(changed)
@@ -1006,7 +1010,16 @@ class Engine:
 
     def _rests(self, lane: Lane) -> bool:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""
-        return lane.retry_at is not None and (self.has_history or lane.rests(time.time()))
+        return lane.retry_at is not None and (self.has_history or lane.rests(self.clock.time()))
+
+    def _reaches(self, lane: Lane, start: float) -> bool:
+        """Whether what follows from ``start`` on is what a lane lacks, and can be told apart."""
+        if lane.watermark is None or lane.watermark < start:
+            return False
+        pruned_until = lane.claims_pruned_until
+        if pruned_until is not None and start < pruned_until + RESTAMPING:
+            return False
+        return not lane.rests(self.clock.time())
 
     def _rest(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
         self.lanes.back_off(connection, lane, at_least)
@@ -1043,16 +1056,6 @@ def _rewound(lane: Lane, crew: Crew) -> float:
             return start
         start = earlier
     return first
-
-
-def _reaches(lane: Lane, start: float) -> bool:
-    """Whether what follows from ``start`` on is what a lane lacks, and can be told apart."""
-    if lane.watermark is None or lane.watermark < start:
-        return False
-    pruned_until = lane.claims_pruned_until
-    if pruned_until is not None and start < pruned_until + RESTAMPING:
-        return False
-    return not lane.rests(time.time())
 
 
 def _newest(messages: Sequence[Message]) -> float | None:

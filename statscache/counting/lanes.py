@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, case, delete, except_, func, insert, literal, select, update
 
+from statscache.clock import SYSTEM, Clock
 from statscache.database import tables
 from statscache.database.upsert import Upsert
 from statscache.message import Message
@@ -115,7 +115,8 @@ _COLUMNS = [tables.lane.c[name] for name in Lane.__dataclass_fields__]
 class Lanes:
     """Claims messages for lanes and moves their checkpoints, inside the engine's transaction."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._insert = Upsert(tables.claim, backend, {})
         self._counted = Upsert(
             tables.claim_checksum,
@@ -326,7 +327,7 @@ class Lanes:
         For a minute; for ten where the lane is ordered.
         """
         row = tables.lane.c
-        now = time.time()
+        now = self._clock.time()
         has_run_out = ~row.leased_until.between(now, now + _LONGEST_LEASE)
         taken = connection.execute(
             update(tables.lane)
@@ -343,7 +344,7 @@ class Lanes:
         connection.execute(
             update(tables.lane)
             .where(tables.lane.c.id == lane.id)
-            .values(leased_by=owner, leased_until=time.time() + _lease(lane))
+            .values(leased_by=owner, leased_until=self._clock.time() + _lease(lane))
         )
 
     def release(self, connection: Connection, owner: str, lane: Lane | None = None) -> None:
@@ -507,7 +508,7 @@ class Lanes:
         values: dict[str, Any] = {
             "messages": row.messages + counted,
             "batches": row.batches + 1,
-            "committed_at": time.time(),
+            "committed_at": self._clock.time(),
         }
         if newest is not None:
             values["newest"] = case((row.newest > newest, row.newest), else_=newest)
@@ -525,7 +526,7 @@ class Lanes:
         connection.execute(
             update(tables.lane)
             .where(tables.lane.c.id == lane.id)
-            .values(failures=lane.failures + 1, retry_at=time.time() + pause)
+            .values(failures=lane.failures + 1, retry_at=self._clock.time() + pause)
         )
         return pause
 
@@ -543,7 +544,7 @@ class Lanes:
         query = select(gap.stop, gap.missing).where(*mine, gap.stop > stop)
         rests = connection.execute(query.order_by(gap.stop.desc())).all()
         connection.execute(delete(tables.gap).where(*mine))
-        now = time.time()
+        now = self._clock.time()
         rows = [(lane.id, start, stop, missing, now)] if missing else []
         if rests:
             # Of a gap that reaches further, this was the beginning.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from statscache.clock import SYSTEM, Clock
 from statscache.counting import guards, replayed
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.lane_plugins import Crew, Seat
@@ -59,6 +59,7 @@ class Membership:
         has_history: whether there is an archive from which history can be filled in.
         time_limit: under which the plugins work.
         lost_connections: in whose turns the connection was lost.
+        clock: by which it is noted when plugins failed, and how far back history goes.
 
     Attributes:
         runners: of the classic plugins, by ident.
@@ -75,7 +76,9 @@ class Membership:
         has_history: bool,
         time_limit: TimeLimit | None = None,
         lost_connections: LostConnections | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self.installed = installed
         self.has_history = has_history
         self._lanes = lanes
@@ -276,7 +279,7 @@ class Membership:
                 "release of the plugin that made the table"
             )
             log.error("%s: %s", ident, text)
-            now = time.time()
+            now = self._clock.time()
             self._update(
                 connection, ident, state=FAILING, error=text, failed_at=now, live_since=None
             )
@@ -477,7 +480,7 @@ class Membership:
                 lane=apart.id,
                 state=FAILING,
                 error=error[:10_000],
-                failed_at=time.time(),
+                failed_at=self._clock.time(),
             )
         pause = self._lanes.back_off(connection, apart, rest)
         log.error("%s in a lane of its own, next try in %.0f s", ", ".join(idents), pause)
@@ -505,7 +508,7 @@ class Membership:
             self._tell_held(row.ident, error)
             if (row.lane, row.error) != (lane.id, error):
                 values = {"lane": lane.id, "state": FAILING, "error": error}
-                values["failed_at"] = row.failed_at if _is_held(row) else time.time()
+                values["failed_at"] = row.failed_at if _is_held(row) else self._clock.time()
                 self._update(connection, row.ident, **values)
         return lane
 
@@ -648,7 +651,7 @@ class Membership:
                 ident,
                 state=FAILING,
                 error=error[:10_000],
-                failed_at=time.time(),
+                failed_at=self._clock.time(),
                 missed=tables.plugin.c.missed + missed,
             )
 
@@ -679,7 +682,7 @@ class Membership:
     def _floor(self, backlog_delta: timedelta | None) -> float:
         start = self._epoch.timestamp() if self._epoch else 0.0
         if backlog_delta is not None:
-            start = max(start, time.time() - backlog_delta.total_seconds())
+            start = max(start, self._clock.time() - backlog_delta.total_seconds())
         return max(0.0, start // _DAY * _DAY)
 
     def assume_no_rows(self, idents: Iterable[str]) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from statscache.clock import SYSTEM, Clock
 from statscache.counting.fold import storable
 from statscache.database import tables
 from statscache.database.upsert import Upsert
@@ -62,9 +62,11 @@ class RejectionLog:
         backend: the name of the database's dialect.
         most_bytes: of rejections that are kept. No kind of them takes more than it leaves to the
             others: a flood of nonsense does not use up the room for messages that can be retried.
+        clock: by which it is noted when they were seen.
     """
 
-    def __init__(self, backend: str, most_bytes: int) -> None:
+    def __init__(self, backend: str, most_bytes: int, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._most_bytes = most_bytes
         self._recurring = Recurring()
         self._upsert = Upsert(
@@ -100,7 +102,7 @@ class RejectionLog:
         self._tell(totals, reasons)
         room = _Room(self._most_bytes, _used(connection))
         kept = [e for e in entries.values() if e.digest in known or room.take(e.kind, e.size)]
-        now = time.time()
+        now = self._clock.time()
         self._upsert.run(connection, [e.row(now) for e in sorted(kept, key=lambda e: e.digest)])
         counted = [(_digest(*kind), *kind, total) for kind, total in totals.items()]
         self._totals.run(connection, sorted(counted))
@@ -119,7 +121,11 @@ class RejectionLog:
         connection.execute(
             update(tables.rejected)
             .where(tables.rejected.c.digest == digest)
-            .values(plugin=plugin, reason=storable(reason[:LONGEST_REASON]), last_seen=time.time())
+            .values(
+                plugin=plugin,
+                reason=storable(reason[:LONGEST_REASON]),
+                last_seen=self._clock.time(),
+            )
         )
 
     def prune(self, connection: Connection) -> None:

@@ -217,7 +217,7 @@ def _start_catching_up(
 
     def run() -> None:
         # Connect first, then fetch: what is sent in between comes by both ways.
-        while not (reactor.running and engine.is_open) and not stop.wait(0.05):
+        while not (reactor.running and engine.is_open) and not engine.clock.wait(stop, 0.05):
             pass
         catch_up.run(stop)
         audit.close()

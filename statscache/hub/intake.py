@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from statscache.clock import Watch
+from statscache.clock import JumpDetector
 from statscache.counting.engine import BEAT_EVERY, Engine, Outcome
 from statscache.errors import DatabaseUnavailable, InvalidMessage, SchemaError
 from statscache.hub.supervision import StartThread, daemon
@@ -109,6 +109,7 @@ class Intake:
 
     def __init__(self, engine: Engine, batch_size: int, buffer_size: int) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self._batch_size = batch_size
         self._buffer_size = buffer_size
         self._texts: deque[Text] = deque()
@@ -124,12 +125,12 @@ class Intake:
         self._backoff = 0.0
         self._troubles = Recurring()
         self._retry_at = 0.0
-        self._prune_at = time.monotonic()
+        self._prune_at = self._clock.monotonic()
         self._flusher: threading.Thread | None = None
         self._wanted = threading.Event()
         self._deadline: float | None = None
-        self._beat_at = time.monotonic()
-        self._clock = Watch()
+        self._beat_at = self._clock.monotonic()
+        self._jumps = JumpDetector(engine.clock)
 
     def put(self, text: Text) -> None:
         """Take in a message; from any thread, at once."""
@@ -161,7 +162,7 @@ class Intake:
     def wake(self) -> None:
         """Let the thread that :meth:`start` has started flush; from any thread, at once."""
         since = self._waits_since
-        if since and time.monotonic() - since > _PATIENCE:
+        if since and self._clock.monotonic() - since > _PATIENCE:
             self._waits_since = 0.0
             if self._engine.time_limit.at_work() is None:  # which it would tell of
                 log.warning(
@@ -176,7 +177,7 @@ class Intake:
 
         At once if another thread does it already, or if it failed a moment ago.
         """
-        if time.monotonic() < self._retry_at or not self._flushing.acquire(blocking=False):
+        if self._clock.monotonic() < self._retry_at or not self._flushing.acquire(blocking=False):
             return
         try:
             self._flush()
@@ -185,7 +186,7 @@ class Intake:
 
     def close(self, timeout: float = 5.0) -> None:
         """Commit what is left, trying again for ``timeout`` seconds; nothing is put in any more."""
-        self._deadline = time.monotonic() + timeout
+        self._deadline = self._clock.monotonic() + timeout
         if self._flusher is None or not self._flusher.is_alive():
             self._flush_until(self._deadline)
         else:
@@ -214,8 +215,8 @@ class Intake:
         with self._flushing:
             # That the hub listened until now.
             self._beat_at = 0.0
-            while not self._flush() and time.monotonic() < deadline:
-                time.sleep(0.2)
+            while not self._flush() and self._clock.monotonic() < deadline:
+                self._clock.sleep(0.2)
 
     def _has_room(self, size: int) -> bool:
         """Whether something of this size may be kept; it is counted then, and else as dropped."""
@@ -227,14 +228,14 @@ class Intake:
             self._dropped += 1
             if self._dropped > 1:
                 return False
-            self._dropped_since = time.time()
+            self._dropped_since = self._clock.time()
         log.error("%d messages wait for the database: newer ones are dropped", waiting)
         return False
 
     def _flush(self) -> bool:
         """Whether everything that was there has been committed."""
-        self._watch_clock()
-        now = time.time()
+        self._tell_of_jumps()
+        now = self._clock.time()
         try:
             if not self._engine.is_open:
                 self._engine.open()
@@ -242,17 +243,17 @@ class Intake:
             remaining = len(self)
             while remaining > 0 or self._rejections or self._dropped:
                 remaining -= self._commit_batch()
-            if time.monotonic() >= self._beat_at:
+            if self._clock.monotonic() >= self._beat_at:
                 self._engine.beat(now)
-                self._beat_at = time.monotonic() + BEAT_EVERY
-            if time.monotonic() >= self._prune_at:
+                self._beat_at = self._clock.monotonic() + BEAT_EVERY
+            if self._clock.monotonic() >= self._prune_at:
                 self._engine.prune()
-                self._prune_at = time.monotonic() + PRUNE_EVERY
+                self._prune_at = self._clock.monotonic() + PRUNE_EVERY
         except SchemaError:
             raise  # which only the operator can mend
         except Exception as error:
             self._backoff = min(max(1.0, self._backoff * 2), LONGEST_BACKOFF)
-            self._retry_at = time.monotonic() + self._backoff
+            self._retry_at = self._clock.monotonic() + self._backoff
             if self._troubles.happened(str(error)):
                 log.error(
                     "cannot commit, %d messages wait, next try in %.0f s: %s",
@@ -267,8 +268,8 @@ class Intake:
         self._backoff = self._retry_at = 0.0
         return True
 
-    def _watch_clock(self) -> None:
-        jump = self._clock.jump()
+    def _tell_of_jumps(self) -> None:
+        jump = self._jumps.jump()
         if jump:
             log.warning(
                 "the clock has jumped %.0f s %s: messages are counted by their own times; "
@@ -286,7 +287,7 @@ class Intake:
             size += len(text)
         rejections = list(islice(self._rejections, self._batch_size))
         dropped = self._dropped
-        self._waits_since = time.monotonic()
+        self._waits_since = self._clock.monotonic()
         try:
             count_texts(
                 self._engine,

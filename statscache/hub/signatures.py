@@ -17,6 +17,7 @@ import fedmsg.crypto.utils
 import fedmsg.crypto.x509_ng
 from requests.exceptions import RequestException
 
+from statscache.clock import SYSTEM, Clock
 from statscache.errors import ConfigurationError
 from statscache.rejection import SIGNATURE
 
@@ -29,7 +30,7 @@ _CRL = "https://fedoraproject.org/fedmsg/crl.pem"
 """Where fedmsg looks unless its configuration says otherwise."""
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], clock: Clock = SYSTEM) -> None:
     """See that what fedmsg's configuration asks for can be done.
 
     Raises:
@@ -45,7 +46,7 @@ def check(config: Mapping[str, Any]) -> None:
             "validate_signatures is True, and fedmsg can check no signature with what is "
             f"installed ({_installed('pyOpenSSL')}, {_installed('cryptography')}){_CURE}"
         )
-    _check_certificates(config)
+    _check_certificates(config, datetime.fromtimestamp(clock.time(), UTC))
 
 
 def refusal(raw: dict[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -72,12 +73,12 @@ def _installed(distribution: str) -> str:
         return f"no {distribution}"
 
 
-def _check_certificates(config: Mapping[str, Any]) -> None:
+def _check_certificates(config: Mapping[str, Any], now: datetime) -> None:
     authority = config.get("ca_cert_location", _CA)
     revoked = config.get("crl_location", _CRL)
     try:
         certificate, crl = fedmsg.crypto.utils.load_certificates(authority, revoked)
-        expired = _expired(certificate, crl)
+        expired = _expired(certificate, crl, now)
     except (OSError, RequestException, ValueError) as error:
         raise ConfigurationError(
             "validate_signatures is True, and no message would be let through: the certificate of "
@@ -91,11 +92,10 @@ def _check_certificates(config: Mapping[str, Any]) -> None:
         )
 
 
-def _expired(certificate: str, crl: str | None) -> str:
+def _expired(certificate: str, crl: str | None, now: datetime) -> str:
     # They need not be installed.
     from cryptography import x509
 
-    now = datetime.now(UTC)
     if x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc < now:
         return "the certificate of the authority"
     until = x509.load_pem_x509_crl(crl.encode()).next_update_utc if crl else None

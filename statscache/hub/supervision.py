@@ -11,9 +11,10 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from statscache.clock import SYSTEM, Clock
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,13 @@ class Supervisor:
     Args:
         note: keeps the reason where other processes read it; it may wait, or fail.
         stop: asks the process to end in an orderly way; from any thread.
+        clock: by which that is waited for.
     """
 
-    def __init__(self, note: Callable[[str], None], stop: Callable[[], None]) -> None:
+    def __init__(
+        self, note: Callable[[str], None], stop: Callable[[], None], clock: Clock = SYSTEM
+    ) -> None:
+        self._clock = clock
         self._note = note
         self._stop = stop
         self._failing = threading.Lock()
@@ -95,7 +100,7 @@ class Supervisor:
             log.exception("the reason cannot be kept in the database")
 
     def _insist(self) -> None:
-        time.sleep(_PATIENCE_TO_NOTE + _PATIENCE_TO_END)
+        self._clock.sleep(_PATIENCE_TO_NOTE + _PATIENCE_TO_END)
         log.critical("what has to end does not, and is ended: %s", self.reason)
         self._exit()
 

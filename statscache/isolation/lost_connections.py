@@ -9,13 +9,13 @@ choose the turn of one plugin twice.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from statscache.clock import SYSTEM, Clock
 from statscache.errors import DatabaseUnavailable, PluginFault
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ class _Loss:
 class LostConnections:
     """The plugins in whose turns the connection was lost last."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         # Of each suspect, the messages that it has to come through to be trusted again.
         self._suspects: dict[tuple[str, ...], int] = {}
         self._lost: _Loss | None = None
@@ -54,14 +55,14 @@ class LostConnections:
             size: how many messages it is given.
             seconds: how long it has worked before.
         """
-        began = time.monotonic() - seconds
+        began = self._clock.monotonic() - seconds
         try:
             yield
         finally:
             if not connection.invalidated:
                 self._clear(idents, size)
             elif self._lost is None:
-                self._lost = _Loss(idents, size, time.monotonic() - began)
+                self._lost = _Loss(idents, size, self._clock.monotonic() - began)
 
     def judge(self, error: DatabaseUnavailable) -> PluginFault | None:
         """Whose fault it is that a transaction has ended with ``error``; None: the database's."""

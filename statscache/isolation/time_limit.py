@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from statscache.clock import SYSTEM, Clock
 from statscache.errors import OutOfTime, PluginTooSlow
 from statscache.message import Message
 
@@ -80,7 +81,8 @@ class Turn:
         self.message: Message | None = None
         self.fence = fence
         self.thread = threading.get_ident()
-        self.since = time.monotonic()
+        # When it began, by the clock of the TimeLimit, which sets it.
+        self.since = 0.0
         self.seconds: dict[int, float] = defaultdict(float)
         self.is_told: set[int] = set()
         # Whose time is up, and since when.
@@ -108,9 +110,11 @@ class TimeLimit:
 
     Args:
         limit: how long a plugin may take for a batch; None is unlimited.
+        clock: by which it is measured.
     """
 
-    def __init__(self, limit: timedelta | None = None) -> None:
+    def __init__(self, limit: timedelta | None = None, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self.limit = limit.total_seconds() if limit is not None else None
         self._turns: dict[int, Turn] = {}
         self._changing = threading.Lock()
@@ -158,13 +162,13 @@ class TimeLimit:
         interval = _LONGEST_INTERVAL
         if self.limit is not None:
             interval = min(interval, self.limit / 10)
-        looked_at, worked = time.monotonic(), time.process_time()
+        looked_at, worked = self._clock.monotonic(), time.process_time()
         while True:
             self._begun.wait()
             if self._is_over:
                 return
-            time.sleep(interval)
-            now = time.monotonic()
+            self._clock.sleep(interval)
+            now = self._clock.monotonic()
             if now - looked_at > 4 * interval:
                 # No plugin was at work while the process stood still, or this thread was idle.
                 looked_at = max(looked_at, now - interval - (time.process_time() - worked))
@@ -181,6 +185,7 @@ class TimeLimit:
 
     def _enter(self, turn: Turn) -> None:
         with self._changing:
+            turn.since = self._clock.monotonic()
             self._turns[turn.thread] = turn
             self._begun.set()
             self._set_alarm()

@@ -1,0 +1,45 @@
+"""A clock that tests move: waiting takes no time, and passes on it."""
+
+from __future__ import annotations
+
+import threading
+
+from statscache.clock import Clock
+
+
+class ManualClock(Clock):
+    """Stands still unless it is moved, or somebody waits by it; any thread may use it.
+
+    Args:
+        now: UNIX seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._passed = 0.0
+        self._changing = threading.Lock()
+
+    def time(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._passed
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if not event.is_set():
+            self.advance(seconds)
+        return event.is_set()
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        with self._changing:
+            self._now += seconds
+            self._passed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set it ahead, or back, while no time passes."""
+        with self._changing:
+            self._now += seconds
