@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import statscache_migrations
 from hypothesis import settings
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from statscache.config import URI_VARIABLE
-from statscache.database import migrations
-from statscache.database.connection import Database
 from statscache.message import Message
-from tests.support.paths import BUS_MESSAGES, ROOT, TESTS
-from tests.support.postgresql import Server, administer
-
-if TYPE_CHECKING:
-    from tests.support.full_app import Whole
-    from tests.support.hub_fixture import World
+from tests.support.databases import BACKENDS, migrated, new_postgresql, upgrade
+from tests.support.full_app import FullApp, full_app
+from tests.support.hub_fixture import HubFixture
+from tests.support.messages import NOON, bus_messages
+from tests.support.paths import ROOT, TESTS
+from tests.support.postgresql import Server
 
 POSTGRESQL_VARIABLE = "STATSCACHE_TEST_POSTGRESQL_URI"
 """A PostgreSQL server to use, as a role that may create databases; absent, one is started."""
 
-BACKENDS = ("sqlite", "postgresql")
-
 # How long an example takes says more of the machine than of the program.
 settings.register_profile("statscache", deadline=None)
 settings.load_profile("statscache")
-
-NOON = 1_700_049_600.0
-"""2023-11-15 12:00 UTC."""
-
 
 # The migrations of the tree that is tested, whichever one is installed.
 statscache_migrations.__path__ = [str(ROOT / "alembic")]
@@ -107,7 +97,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_template(postgresql_uri: str) -> Iterator[str]:
     """The name of a PostgreSQL database with our schema, to be copied."""
-    with _new_postgresql(postgresql_uri) as uri:
+    with new_postgresql(postgresql_uri) as uri:
         upgrade(uri)
         yield str(make_url(uri).database)
 
@@ -123,7 +113,7 @@ def database_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'statscache.db'}"
     else:
-        with _new_postgresql(request.getfixturevalue("postgresql_uri")) as uri:
+        with new_postgresql(request.getfixturevalue("postgresql_uri")) as uri:
             yield uri
 
 
@@ -132,19 +122,6 @@ def migrated_uri(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
     """A database with our schema, on SQLite and on PostgreSQL."""
     with migrated(request, backend, tmp_path) as uri:
         yield uri
-
-
-@contextmanager
-def migrated(request: pytest.FixtureRequest, backend: str, folder: Path) -> Iterator[str]:
-    """A database with our schema, for fixtures of any scope."""
-    if backend == "sqlite":
-        path = folder / "statscache.db"
-        shutil.copy(request.getfixturevalue("migrated_file"), path)
-        yield f"sqlite:///{path}"
-    else:
-        template = request.getfixturevalue("migrated_template")
-        with _new_postgresql(request.getfixturevalue("postgresql_uri"), template) as uri:
-            yield uri
 
 
 @pytest.fixture
@@ -160,82 +137,33 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
         yield make
 
 
-@contextmanager
-def _new_postgresql(server: str, template: str = "template1") -> Iterator[str]:
-    name = f"statscache_{uuid.uuid4().hex}"
-    administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def upgrade(uri: str) -> None:
-    database = Database(uri)
-    with database.begin() as connection:
-        migrations.upgrade(connection)
-    if database.backend == "sqlite":
-        # The file alone is to hold everything, so that it can be copied.
-        with database.engine.connect() as connection:
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.dispose()
-
-
-def table(uri: str, name: str) -> list[tuple[Any, ...]]:
-    """All rows of a table, sorted."""
-    database = Database(uri)
-    with database.begin() as connection:
-        found = connection.execute(text(f"SELECT * FROM {name}"))
-        # psycopg2 gives binary values as memoryviews, which have no order.
-        rows = [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in found]
-    database.dispose()
-    return sorted(rows)
-
-
-def message(
-    topic: str = "org.fedoraproject.prod.git.receive",
-    timestamp: float = NOON,
-    msg: Any = None,
-    **more: Any,
-) -> Message:
-    """A message with an id of its own, unless another one (or None) is given."""
-    raw = {"topic": topic, "timestamp": timestamp, "msg": {} if msg is None else msg}
-    raw |= {"msg_id": f"2023-{uuid.uuid4()}"} | more
-    if raw["msg_id"] is None:
-        del raw["msg_id"]
-    return Message.from_fedmsg(raw)
-
-
 @pytest.fixture(scope="session")
 def corpus() -> list[Message]:
     """Real messages; tests/data/README.rst says where they come from.
 
     Some were published without a timestamp, which no message on a bus lacks: they get one.
     """
-    path = BUS_MESSAGES
-    raws = [json.loads(line) for line in path.read_text().splitlines()]
     return [
-        Message.from_fedmsg({"timestamp": NOON + number} | raw) for number, raw in enumerate(raws)
+        Message.from_fedmsg({"timestamp": NOON + number} | raw)
+        for number, raw in enumerate(bus_messages())
     ]
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def place(
+@pytest.fixture(scope="module", params=BACKENDS, name="full_app")
+def _full_app(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     corpus: list[Message],
-) -> Iterator[Whole]:
+) -> Iterator[FullApp]:
     """The API of everything that is installed, on either database."""
-    from tests.support.full_app import whole
-
-    with migrated(request, request.param, tmp_path_factory.mktemp("whole")) as uri:
-        yield whole(uri, corpus)
+    with migrated(request, request.param, tmp_path_factory.mktemp("full-app")) as uri:
+        yield full_app(uri, corpus)
 
 
 @pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
+def hub_fixture(migrated_uri: str, tmp_path: Path) -> Iterator[HubFixture]:
     """A database, plugins, and an archive of one file."""
-    from tests.support.hub_fixture import World
-
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
+    made = HubFixture(migrated_uri, tmp_path / "archive.jsonl")
     yield made
     for engine in made.engines:
         engine.close()

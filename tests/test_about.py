@@ -17,8 +17,8 @@ from statscache.about import tables
 from statscache.about.paths import TRANSFORMS, compile_finder
 from statscache.errors import ConfigurationError
 from statscache_plugins.volume.by_package import VolumeByPackage
-from tests.conftest import message
-from tests.support.api_fixture import served
+from tests.support.api_fixture import api_fixture
+from tests.support.messages import message
 from tests.support.paths import DATA
 from tests.test_message import JSON
 
@@ -275,7 +275,7 @@ def test_a_push_to_the_tests_of_a_package_is_not_one_to_the_package(migrated_uri
         message(msg={"commit": {"username": "mjw", "repo": "ember", "namespace": namespace}})
         for namespace in ("rpms", "tests", "tests", "modules", "container")
     ]
-    with served(migrated_uri, VolumeByPackage) as api:
+    with api_fixture(migrated_uri, VolumeByPackage) as api:
         api.count(*pushes)
         rows = api.client.get("/api/volume-by-package-1d?package=ember").json
     assert [row["volume"] for row in rows] == [1]

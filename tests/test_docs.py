@@ -34,8 +34,8 @@ from statscache.cli import statscache as command_line
 from statscache.config import Settings
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, discovery
-from tests.conftest import migrated
 from tests.support import bundled
+from tests.support.databases import migrated
 
 ROOT = Path(__file__).parent.parent
 README, API = "README.rst", "docs/api.rst"

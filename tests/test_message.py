@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -19,7 +19,8 @@ from statscache.message import Message
 from statscache.people import People
 from statscache.plugins import Aggregate, Key, Value, discovery
 from statscache.plugins.aggregate import Aggregate as AnyAggregate
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
+from tests.support.messages import NOON, message
 
 HIDDEN = "ralph"
 NAME = re.compile(rf"(?<![a-z0-9_]){HIDDEN}(?![a-z0-9_])", re.IGNORECASE)

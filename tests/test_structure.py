@@ -128,7 +128,8 @@ FLOORS: Mapping[str, Floor] = {
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(
         "the commands, a module each, imported when asked for",
-        "errors logs about plugins database archive counting audit hub app app.http cli demo",
+        "errors logs about plugins database archive counting audit hub app app.http app.live "
+        "app.state cli demo",
     ),
     "__main__": Floor("python -m statscache", "cli"),
     "testing": Floor("all that the author of a plugin needs for tests", "message plugins counting"),

@@ -17,7 +17,7 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError
 from statscache.plugins import discovery
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 from tests.support.servers import Got, Server, get
 
 on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -23,7 +23,7 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, Key, ScalarModel, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import message
+from tests.support.messages import message
 
 HOUR = 3600
 DAY = 24 * HOUR

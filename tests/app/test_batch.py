@@ -14,8 +14,8 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.message import Message
 from statscache.plugins import discovery
-from tests.conftest import NOON, message
 from tests.support.hub import wait_until
+from tests.support.messages import NOON, message
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-from tests.conftest import NOON, message
+from tests.support.databases import execute
 from tests.support.hub import DISTRIBUTION
+from tests.support.messages import NOON, message
 
 DAY = 86_400
 BUNDLED = discovery.discover({})
@@ -45,14 +46,6 @@ def get(client: FlaskClient, address: str) -> Any:
     answer = client.get(address)
     assert answer.status_code == 200, (address, answer.text)
     return answer.json
-
-
-def execute(uri: str, *statements: Any) -> None:
-    database = Database(uri)
-    with database.begin() as connection:
-        for statement in statements:
-            connection.execute(statement)
-    database.dispose()
 
 
 def count(uri: str, installed: Installed, *, beat_at: float | None = None) -> None:

@@ -27,7 +27,6 @@ from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, Row, Value, discovery
-from tests.conftest import BACKENDS, message, migrated
 from tests.support.charts import (
     DAY,
     EDGES,
@@ -42,6 +41,8 @@ from tests.support.charts import (
     label,
     visits,
 )
+from tests.support.databases import BACKENDS, migrated
+from tests.support.messages import message
 from tests.support.paths import ROOT
 
 MESSAGES = visits(600, seed=1)

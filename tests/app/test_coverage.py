@@ -23,8 +23,9 @@ from statscache.database.connection import Database
 from statscache.hub.intake import Intake
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import message, table
+from tests.support.databases import table
 from tests.support.hub import Hub, wait_until
+from tests.support.messages import message
 
 PACE = Pace(lag=60, overlap=900, interval=60)
 DAY = 86_400

@@ -18,19 +18,19 @@ from statscache.app.http import cursors
 from statscache.app.http.cursors import Position
 from statscache.app.state import row_reader
 from statscache.database.connection import Database
-from tests.conftest import NOON
-from tests.support.api_fixture import Served, links, served, things, walk
+from tests.support.api_fixture import ApiFixture, api_fixture, links, things, walk
+from tests.support.messages import NOON
 
 KEYS = {"sizes-1h": ("timestamp", "thing", "size"), "log": ("timestamp", "category", "detail")}
 
 
 @pytest.fixture
-def api(migrated_uri: str) -> Iterator[Served]:
-    with served(migrated_uri, maximum_rows_per_page=10_000) as found:
+def api(migrated_uri: str) -> Iterator[ApiFixture]:
+    with api_fixture(migrated_uri, maximum_rows_per_page=10_000) as found:
         yield found
 
 
-def fill(api: Served, hours: int = 6) -> None:
+def fill(api: ApiFixture, hours: int = 6) -> None:
     api.count(
         *(things(*(("abc"[n % 3], n) for n in range(5)), at=NOON + h * 3600) for h in range(hours))
     )
@@ -42,7 +42,7 @@ def rows_of(answers: Any, ident: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("ident", KEYS)
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_links_lead_through_all_rows(api: Served, ident: str, order: str) -> None:
+def test_links_lead_through_all_rows(api: ApiFixture, ident: str, order: str) -> None:
     fill(api)
     whole = rows_of([api.client.get(f"/api/{ident}?order={order}&rows_per_page=1000")], ident)
     assert len(whole) == 30
@@ -56,7 +56,7 @@ def test_links_lead_through_all_rows(api: Served, ident: str, order: str) -> Non
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_no_row_is_skipped_or_doubled_while_rows_arrive(api: Served, order: str) -> None:
+def test_no_row_is_skipped_or_doubled_while_rows_arrive(api: ApiFixture, order: str) -> None:
     dice = random.Random(5)
     fill(api)
     before = set(rows_of([api.client.get("/api/sizes-1h?rows_per_page=1000")], "sizes-1h"))
@@ -73,7 +73,7 @@ def test_no_row_is_skipped_or_doubled_while_rows_arrive(api: Served, order: str)
     assert seen == sorted(seen, reverse=order == "desc")
 
 
-def test_filters_ranges_limits_and_columns_are_kept(api: Served) -> None:
+def test_filters_ranges_limits_and_columns_are_kept(api: ApiFixture) -> None:
     fill(api)
     address = "/api/sizes-1h?thing=a&not_size=0&limit=5&rows_per_page=2&start=2023-11-15T13"
     address += ":00&select=timestamp,size&_=99"
@@ -84,7 +84,7 @@ def test_filters_ranges_limits_and_columns_are_kept(api: Served) -> None:
     assert "_=" not in links(answers[0])["next"]
 
 
-def test_a_page_by_cursor_leads_back_by_number(api: Served) -> None:
+def test_a_page_by_cursor_leads_back_by_number(api: ApiFixture) -> None:
     fill(api)
     answers = list(walk(api.client, "/api/sizes-1h?rows_per_page=4"))
     back = api.client.get(links(answers[3])["previous"])
@@ -94,7 +94,7 @@ def test_a_page_by_cursor_leads_back_by_number(api: Served) -> None:
     assert "next" not in links(answers[-1])
 
 
-def test_csv_and_ndjson_have_cursors_too(api: Served) -> None:
+def test_csv_and_ndjson_have_cursors_too(api: ApiFixture) -> None:
     fill(api, 2)
     for form, heads in (("csv", 1), ("ndjson", 0)):
         found: list[str] = []
@@ -104,7 +104,7 @@ def test_csv_and_ndjson_have_cursors_too(api: Served) -> None:
         assert found == whole.get_data(as_text=True).splitlines()[heads:]
 
 
-def test_what_is_no_cursor_is_refused(api: Served) -> None:
+def test_what_is_no_cursor_is_refused(api: ApiFixture) -> None:
     fill(api)
     cursor = links(api.client.get("/api/sizes-1h?rows_per_page=4"))["next"].split("cursor=")[1]
     octets = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
@@ -141,7 +141,7 @@ def test_what_is_no_cursor_is_refused(api: Served) -> None:
     assert api.client.get(f"/api/sizes-1h?cursor={cursor}").status_code == 200
 
 
-def test_pages_are_numbered_up_to_a_bound(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_numbered_up_to_a_bound(api: ApiFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_reader, "MOST_NUMBERED_ROWS", 20)
     monkeypatch.setattr("statscache.app.routes.rows.MOST_NUMBERED_ROWS", 20)
     fill(api)
@@ -168,7 +168,7 @@ TABLES = {"sizes-1h": "sizes_1h", "latest-sizes": "latest_sizes", "log": "served
 
 @pytest.mark.parametrize("ident", TABLES)
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_cursors_are_read_from_an_index(api: Served, ident: str, order: str) -> None:
+def test_cursors_are_read_from_an_index(api: ApiFixture, ident: str, order: str) -> None:
     """Neither a scan nor a sort of the table, whose size must not matter."""
     fill(api, 50)
     address = f"/api/{ident}?order={order}&rows_per_page=2"

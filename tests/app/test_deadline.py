@@ -20,9 +20,9 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database, limit
 from statscache.errors import RequestTimeout, StatementTimeout
 from statscache.plugins import discovery
-from tests.conftest import NOON
-from tests.support.api_fixture import served, things
+from tests.support.api_fixture import api_fixture, things
 from tests.support.hub import wait_until
+from tests.support.messages import NOON
 from tests.support.servers import Server
 
 IDENT = "volume-by-topic-1d"
@@ -142,7 +142,7 @@ def test_a_client_of_http_1_0_is_told_as_well(migrated_uri: str, tmp_path: Path)
 def test_listeners_are_not_cut_off_but_must_read(migrated_uri: str) -> None:
     config = {"request_timeout": timedelta(microseconds=1), "heartbeat": timedelta(seconds=10)}
     asked: list[float] = []
-    with served(migrated_uri, **config) as api:
+    with api_fixture(migrated_uri, **config) as api:
         api.count(things(("a", 1)))
         answer = api.client.get(
             "/api/sizes-1h/events",
@@ -158,7 +158,7 @@ def test_listeners_are_not_cut_off_but_must_read(migrated_uri: str) -> None:
 
 @pytest.mark.parametrize("limit_of", ["statement_timeout", "request_timeout"])
 def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str, limit_of: str) -> None:
-    with served(migrated_uri, **{limit_of: timedelta(seconds=1.5)}) as api:
+    with api_fixture(migrated_uri, **{limit_of: timedelta(seconds=1.5)}) as api:
         api.count(things(("a", 1)))
 
         def be_slow(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -181,7 +181,7 @@ def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str, limit_of: s
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_what_needs_no_statement_has_a_limit_as_well(migrated_uri: str) -> None:
-    with served(migrated_uri, request_timeout=timedelta(microseconds=1)) as api:
+    with api_fixture(migrated_uri, request_timeout=timedelta(microseconds=1)) as api:
         for address in ("/api/batch?q=/api/&q=/api/sizes-1h/layout", "/api/"):
             answer = api.client.get(address)
             assert answer.status_code == 422
@@ -215,7 +215,7 @@ def test_the_last_statement_of_several_has_what_is_left(migrated_uri: str) -> No
 
 def test_a_download_that_takes_too_long_is_broken_off(migrated_uri: str) -> None:
     address = "/api/sizes-1h?format=csv&rows_per_page=all"
-    with served(migrated_uri, request_timeout=timedelta(seconds=2)) as api:
+    with api_fixture(migrated_uri, request_timeout=timedelta(seconds=2)) as api:
         api.count(things(*(("a", number) for number in range(5_000))))
         for _ in range(2):
             # It makes room for the next one.

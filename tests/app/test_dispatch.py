@@ -25,16 +25,16 @@ from statscache.app.state.transaction import Reading
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, swap
-from tests.conftest import NOON
-from tests.support.api_fixture import Served, served, things
+from tests.support.api_fixture import ApiFixture, api_fixture, things
+from tests.support.messages import NOON
 
 ROWS = "/api/sizes-1h"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.fixture
-def api(migrated_uri: str) -> Iterator[Served]:
-    with served(migrated_uri) as found:
+def api(migrated_uri: str) -> Iterator[ApiFixture]:
+    with api_fixture(migrated_uri) as found:
         found.count(things(("a", 1), ("b", 2)))
         yield found
 
@@ -44,7 +44,7 @@ def request(path: str, query: str = "", **more: str) -> Request:
     return Request("http", "localhost", "", path, query, **fields)
 
 
-def test_what_is_kept_is_sent_without_reading_the_table(api: Served) -> None:
+def test_what_is_kept_is_sent_without_reading_the_table(api: ApiFixture) -> None:
     first = api.client.get(ROWS)
     with api.statements() as made:
         again = api.client.get(ROWS)
@@ -63,7 +63,7 @@ def test_what_is_kept_is_sent_without_reading_the_table(api: Served) -> None:
     assert not [statement for statement, _ in made + made_there if "sizes_1h" in statement]
 
 
-def test_what_has_changed_is_sent_anew(api: Served) -> None:
+def test_what_has_changed_is_sent_anew(api: ApiFixture) -> None:
     first = api.client.get(ROWS)
     api.count(things(("a", 1)))
     second = api.client.get(ROWS, headers={"If-None-Match": first.headers["ETag"]})
@@ -90,7 +90,7 @@ def test_what_has_changed_is_sent_anew(api: Served) -> None:
         ('"' + "x" * 5_000 + '"', 200),
     ],
 )
-def test_validators_in_all_their_forms(api: Served, header: str, status: int) -> None:
+def test_validators_in_all_their_forms(api: ApiFixture, header: str, status: int) -> None:
     etag = api.client.get(ROWS).headers["ETag"]
     for _ in range(2):
         headers = {"If-None-Match": header.format(etag)}
@@ -108,7 +108,7 @@ SAME = (
 )
 
 
-def test_queries_that_ask_the_same_share_an_answer(api: Served) -> None:
+def test_queries_that_ask_the_same_share_an_answer(api: ApiFixture) -> None:
     etags = set()
     for number, queries in enumerate(SAME, 1):
         found = {api.client.get(ROWS + query).headers["ETag"] for query in queries}
@@ -118,7 +118,7 @@ def test_queries_that_ask_the_same_share_an_answer(api: Served) -> None:
     assert len(etags) == len(SAME)
 
 
-def test_relative_times_share_an_answer_within_a_step(api: Served) -> None:
+def test_relative_times_share_an_answer_within_a_step(api: ApiFixture) -> None:
     def etag(client: FlaskClient) -> str:
         return str(client.get(f"{ROWS}?start=-1d").headers["ETag"])
 
@@ -134,7 +134,7 @@ def test_relative_times_share_an_answer_within_a_step(api: Served) -> None:
     assert second != first
 
 
-def test_every_representation_has_an_etag_of_its_own(api: Served) -> None:
+def test_every_representation_has_an_etag_of_its_own(api: ApiFixture) -> None:
     etags = [
         api.client.get(path, headers=headers).headers["ETag"]
         for path, headers in (
@@ -154,14 +154,14 @@ def test_every_representation_has_an_etag_of_its_own(api: Served) -> None:
     assert all(etag.startswith('"') and etag.endswith('"') for etag in etags)
 
 
-def test_another_configuration_makes_other_etags(api: Served, migrated_uri: str) -> None:
+def test_another_configuration_makes_other_etags(api: ApiFixture, migrated_uri: str) -> None:
     etag = api.client.get(ROWS).headers["ETag"]
     assert api.worker().test_client().get(ROWS).headers["ETag"] == etag
-    with served(migrated_uri, default_rows_per_page=1) as other:
+    with api_fixture(migrated_uri, default_rows_per_page=1) as other:
         assert other.client.get(ROWS).headers["ETag"] != etag
 
 
-def test_a_database_that_was_made_anew_makes_other_etags(api: Served) -> None:
+def test_a_database_that_was_made_anew_makes_other_etags(api: ApiFixture) -> None:
     etag = api.client.get(ROWS).headers["ETag"]
     revision = tables.revision
     with Database(api.uri).begin() as connection:
@@ -169,7 +169,7 @@ def test_a_database_that_was_made_anew_makes_other_etags(api: Served) -> None:
     assert api.worker().test_client().get(ROWS).headers["ETag"] != etag
 
 
-def test_what_nobody_tells_of_is_not_kept(api: Served) -> None:
+def test_what_nobody_tells_of_is_not_kept(api: ApiFixture) -> None:
     with Database(api.uri).begin() as connection:
         connection.execute(tables.revision.delete())
     answer = api.client.get(ROWS)
@@ -179,7 +179,7 @@ def test_what_nobody_tells_of_is_not_kept(api: Served) -> None:
     assert {row["volume"] for row in api.client.get(ROWS).json} == {77}
 
 
-def test_bodies_are_compressed_where_it_is_wanted_and_worth_it(api: Served) -> None:
+def test_bodies_are_compressed_where_it_is_wanted_and_worth_it(api: ApiFixture) -> None:
     api.count(things(*((f"thing {n}", n) for n in range(90))))
     plain = api.client.get(ROWS)
     assert "Content-Encoding" not in plain.headers
@@ -198,7 +198,7 @@ def test_bodies_are_compressed_where_it_is_wanted_and_worth_it(api: Served) -> N
     assert len(small.json) == 1
 
 
-def test_jsonp_is_made_from_what_is_kept(api: Served) -> None:
+def test_jsonp_is_made_from_what_is_kept(api: ApiFixture) -> None:
     answers = api.app.extensions["statscache"].dispatcher.answers
     plain = api.client.get(ROWS)
     for number in range(3):
@@ -211,7 +211,7 @@ def test_jsonp_is_made_from_what_is_kept(api: Served) -> None:
     assert len(answers) == 1
 
 
-def test_head_is_get_without_the_body(api: Served) -> None:
+def test_head_is_get_without_the_body(api: ApiFixture) -> None:
     for path in (ROWS, "/api/", f"{ROWS}?format=csv"):
         for _ in range(2):
             head, get = api.client.head(path), api.client.get(path)
@@ -220,7 +220,7 @@ def test_head_is_get_without_the_body(api: Served) -> None:
             assert dict(head.headers) == dict(get.headers)
 
 
-def test_open_ranges_are_kept_for_seconds_by_others(api: Served) -> None:
+def test_open_ranges_are_kept_for_seconds_by_others(api: ApiFixture) -> None:
     def seconds(path: str) -> int:
         header = api.client.get(path).headers["Cache-Control"]
         kind, age = header.split(", max-age=")
@@ -243,7 +243,7 @@ def test_open_ranges_are_kept_for_seconds_by_others(api: Served) -> None:
     assert seconds(f"/api/log?stop={NOON}") == 5
 
 
-def custom(api: Served, *routes: Route) -> Dispatcher:
+def custom(api: ApiFixture, *routes: Route) -> Dispatcher:
     """A dispatcher of other routes, on the same service."""
     return Dispatcher(api.app.extensions["statscache"], routes, lambda: api.now)
 
@@ -252,7 +252,7 @@ def route(answer: Any, **more: Any) -> Route:
     return Route("/x/<ident>", "x", "A route.", answer, **more)
 
 
-def test_what_is_wanted_at_once_is_computed_once(api: Served) -> None:
+def test_what_is_wanted_at_once_is_computed_once(api: ApiFixture) -> None:
     computed: list[float] = []
     barrier = threading.Barrier(6)
 
@@ -280,7 +280,7 @@ def test_what_takes_too_long_is_a_422(migrated_uri: str) -> None:
         "SELECT count(*) FROM n"
     )
     timeout = timedelta(milliseconds=50)
-    with served(migrated_uri, statement_timeout=timeout) as api:
+    with api_fixture(migrated_uri, statement_timeout=timeout) as api:
         api.count(things(("a", 1)))
         dispatcher = custom(api, route(lambda call: Answer(call.connection.scalar(endless))))
         for _ in range(2):
@@ -292,7 +292,7 @@ def test_what_takes_too_long_is_a_422(migrated_uri: str) -> None:
         assert api.client.get(ROWS).status_code == 200
 
 
-def test_the_state_of_a_route_is_in_its_etag(api: Served) -> None:
+def test_the_state_of_a_route_is_in_its_etag(api: ApiFixture) -> None:
     state = {"coverage": 1}
     asked: list[Any] = []
 
@@ -314,7 +314,7 @@ def test_the_state_of_a_route_is_in_its_etag(api: Served) -> None:
     assert etag() != first
 
 
-def test_a_clock_ends_what_is_kept(api: Served) -> None:
+def test_a_clock_ends_what_is_kept(api: ApiFixture) -> None:
     dispatcher = custom(api, route(lambda call: Answer(call.now), clock=True))
 
     def body() -> bytes:
@@ -329,7 +329,7 @@ def test_a_clock_ends_what_is_kept(api: Served) -> None:
     assert body() == b"%d" % (NOON + 3600)
 
 
-def test_a_page_for_people_stands_at_the_same_address(api: Served) -> None:
+def test_a_page_for_people_stands_at_the_same_address(api: ApiFixture) -> None:
     page = Route(
         "/x/<ident>",
         "x_page",
@@ -353,7 +353,7 @@ def test_a_page_for_people_stands_at_the_same_address(api: Served) -> None:
         dispatcher.respond(request("/x/sizes-1h", "start=1", accept=BROWSER))
 
 
-def test_nothing_is_kept_of_what_depends_on_everything(api: Served) -> None:
+def test_nothing_is_kept_of_what_depends_on_everything(api: ApiFixture) -> None:
     numbers = iter(range(10))
     dispatcher = custom(
         api,
@@ -367,7 +367,7 @@ def test_nothing_is_kept_of_what_depends_on_everything(api: Served) -> None:
         assert "ETag" not in headers
 
 
-def test_several_answers_may_be_of_one_moment(api: Served) -> None:
+def test_several_answers_may_be_of_one_moment(api: ApiFixture) -> None:
     service = api.app.extensions["statscache"]
     with Reading(service.reading) as reading:
         first = service.dispatcher.respond(request(ROWS), reading=reading)
@@ -379,7 +379,7 @@ def test_several_answers_may_be_of_one_moment(api: Served) -> None:
     assert api.client.get(ROWS).data == third.body
 
 
-def test_workers_and_the_hub_never_serve_a_mixture(api: Served) -> None:
+def test_workers_and_the_hub_never_serve_a_mixture(api: ApiFixture) -> None:
     """An ETag stands for one body, whoever sends it; and a batch is seen as a whole or not."""
     apps = [api.app, api.worker()]
     bodies: dict[str, bytes] = {}
@@ -412,7 +412,7 @@ def test_workers_and_the_hub_never_serve_a_mixture(api: Served) -> None:
     assert {row["volume"] for row in api.client.get(ROWS).json} == {31}
 
 
-def test_what_is_remembered_of_requests_is_bounded(api: Served) -> None:
+def test_what_is_remembered_of_requests_is_bounded(api: ApiFixture) -> None:
     plans = api.app.extensions["statscache"].dispatcher._plans
     for query, headers in (
         ("?thing=" + "x" * 1_600, {}),
@@ -425,7 +425,7 @@ def test_what_is_remembered_of_requests_is_bounded(api: Served) -> None:
     assert len(plans) == 1
 
 
-def test_addresses_with_odd_hosts_are_escaped(api: Served) -> None:
+def test_addresses_with_odd_hosts_are_escaped(api: ApiFixture) -> None:
     api.count(*(things((f"t{n}", n)) for n in range(5)))
     headers = {"Host": 'a">, <b'}
     answer = api.client.get(f"{ROWS}?rows_per_page=2&thing=%3E%22", headers=headers)
@@ -448,7 +448,7 @@ def test_addresses_with_odd_hosts_are_escaped(api: Served) -> None:
     ],
 )
 def test_a_table_that_is_replaced_is_never_read_in_part(
-    api: Served, path: str, monkeypatch: pytest.MonkeyPatch
+    api: ApiFixture, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written into the new table after the answer began cannot be seen in it."""
     monkeypatch.setattr(row_reader, "ROWS_PER_PORTION", 1)

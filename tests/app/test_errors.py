@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from statscache.app import create_app
 from statscache.database.connection import Database
-from tests.conftest import BACKENDS, migrated, upgrade
+from tests.support.databases import BACKENDS, migrated, upgrade
 
 HOST = "http://localhost"
 

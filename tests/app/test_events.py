@@ -17,8 +17,8 @@ from statscache.app import create_app
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.conftest import NOON, message
 from tests.support.hub import wait_until
+from tests.support.messages import NOON, message
 from tests.support.servers import Got, Listening, Refused, Server, get
 
 IDENT = "volume-1m"

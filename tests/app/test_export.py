@@ -21,18 +21,18 @@ from statscache.app.routes import downloads
 from statscache.database import tables
 from statscache.database.connection import Database, create_missing
 from statscache.plugins import BaseModel, discovery
-from tests.conftest import NOON
-from tests.support.api_fixture import Log, Served, links, served, things, walk
+from tests.support.api_fixture import ApiFixture, Log, api_fixture, links, things, walk
+from tests.support.messages import NOON
 from tests.support.servers import Server
 
 
 @pytest.fixture
-def api(migrated_uri: str) -> Iterator[Served]:
-    with served(migrated_uri) as found:
+def api(migrated_uri: str) -> Iterator[ApiFixture]:
+    with api_fixture(migrated_uri) as found:
         yield found
 
 
-def fill(api: Served, rows: int) -> None:
+def fill(api: ApiFixture, rows: int) -> None:
     """Write so many rows of one table without the engine, and say that it has changed."""
     database = Database(api.uri)
     columns = {"timestamp": int(NOON), "thing": "a", "volume": 1}
@@ -47,7 +47,7 @@ def fill(api: Served, rows: int) -> None:
 
 
 @pytest.mark.parametrize("ident", ["sizes-1h", "latest-sizes", "log"])
-def test_an_export_has_what_the_pages_have(api: Served, ident: str) -> None:
+def test_an_export_has_what_the_pages_have(api: ApiFixture, ident: str) -> None:
     pairs = [(word, n) for n in range(20) for word in ("a", 'odd, "one"\n')]
     api.count(*(things(*pairs, at=NOON + h * 3600 + 0.25) for h in range(4)))
     for query in ("", "&order=asc", "&start=2023-11-15T14:00", "&limit=7", "&limit=0"):
@@ -64,7 +64,7 @@ def test_an_export_has_what_the_pages_have(api: Served, ident: str) -> None:
         assert list(read) == [names, *texts]
 
 
-def test_exports_take_columns_and_filters(api: Served) -> None:
+def test_exports_take_columns_and_filters(api: ApiFixture) -> None:
     api.count(things(("a", 1), ("b", 2)), things(("a", 3), at=NOON + 3600))
     address = "/api/sizes-1h?rows_per_page=all&thing=a&select=size,thing"
     answer = api.client.get(f"{address}&format=csv")
@@ -74,7 +74,7 @@ def test_exports_take_columns_and_filters(api: Served) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_a_large_export_needs_the_memory_of_a_small_one(api: Served, form: str) -> None:
+def test_a_large_export_needs_the_memory_of_a_small_one(api: ApiFixture, form: str) -> None:
     peaks = []
     for rows in (5_000, 30_000):
         # The first run is not measured: it imports and prepares.
@@ -95,7 +95,7 @@ def test_a_large_export_needs_the_memory_of_a_small_one(api: Served, form: str) 
     assert peaks[1] < 1.5 * peaks[0]
 
 
-def test_an_export_is_of_one_moment(api: Served) -> None:
+def test_an_export_is_of_one_moment(api: ApiFixture) -> None:
     fill(api, 7_000)
     answer = api.client.get("/api/sizes-1h?format=ndjson&rows_per_page=all", buffered=False)
     chunks = iter(answer.response)
@@ -108,7 +108,7 @@ def test_an_export_is_of_one_moment(api: Served) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_a_download_is_all_that_is_asked_for(api: Served, form: str) -> None:
+def test_a_download_is_all_that_is_asked_for(api: ApiFixture, form: str) -> None:
     fill(api, 5_000)
     header = int(form == "csv")
     for query, rows in (
@@ -134,7 +134,7 @@ def test_a_download_is_all_that_is_asked_for(api: Served, form: str) -> None:
         assert ("next" in links(answer)) == (not is_all), query
 
 
-def test_large_pages_of_downloads_follow_each_other(api: Served) -> None:
+def test_large_pages_of_downloads_follow_each_other(api: ApiFixture) -> None:
     fill(api, 7_000)
     for query in ("", "&order=asc", "&limit=6000"):
         whole = api.client.get(f"/api/sizes-1h?format=ndjson{query}").data
@@ -143,7 +143,7 @@ def test_large_pages_of_downloads_follow_each_other(api: Served) -> None:
         assert b"".join(answer.data for answer in pages) == whole
 
 
-def test_json_has_a_maximum_and_says_when_it_cuts(api: Served) -> None:
+def test_json_has_a_maximum_and_says_when_it_cuts(api: ApiFixture) -> None:
     fill(api, 250)
     for query, rows, is_cut in (
         ("", 100, True),
@@ -161,7 +161,7 @@ def test_json_has_a_maximum_and_says_when_it_cuts(api: Served) -> None:
             assert "X-Maximum-Rows-Per-Page" in answer.headers["Access-Control-Expose-Headers"]
 
 
-def test_a_small_download_is_kept(api: Served) -> None:
+def test_a_small_download_is_kept(api: ApiFixture) -> None:
     fill(api, 1_500)
     first = api.client.get("/api/sizes-1h?format=csv")
     assert int(first.headers["Content-Length"]) == len(first.data)
@@ -198,7 +198,7 @@ def test_a_download_that_an_author_writes(migrated_uri: str, model: Any) -> None
         name = "own"
 
     Own.model = model
-    with served(migrated_uri, Own) as api:
+    with api_fixture(migrated_uri, Own) as api:
         for rows in (0, 1, 4_500):
             database = Database(api.uri)
             with database.begin() as connection:
@@ -212,7 +212,7 @@ def test_a_download_that_an_author_writes(migrated_uri: str, model: Any) -> None
             assert found.split() == ["no.", *(f"#{number}" for number in range(rows))]
 
 
-def test_a_page_downloads_several_files_at_once(api: Served) -> None:
+def test_a_page_downloads_several_files_at_once(api: ApiFixture) -> None:
     fill(api, 5_000)
     api.app.extensions["statscache"].runs_in(16)
     address = "/api/sizes-1h?format=csv"
@@ -255,7 +255,7 @@ def test_how_many_downloads_suit_a_server(threads: int | None, most: int) -> Non
     assert exports.maximum == most
 
 
-def test_few_exports_run_at_a_time(api: Served) -> None:
+def test_few_exports_run_at_a_time(api: ApiFixture) -> None:
     fill(api, 5_000)
     address = "/api/sizes-1h?format=ndjson"
     running = [api.client.get(address, buffered=False) for _ in range(downloads.FEWEST_AT_A_TIME)]
@@ -277,7 +277,7 @@ def test_few_exports_run_at_a_time(api: Served) -> None:
         answer.close()
 
 
-def test_exports_are_compressed_and_validated(api: Served) -> None:
+def test_exports_are_compressed_and_validated(api: ApiFixture) -> None:
     fill(api, 5_000)
     address = "/api/sizes-1h?format=csv&rows_per_page=all"
     plain = api.client.get(address)
@@ -291,7 +291,7 @@ def test_exports_are_compressed_and_validated(api: Served) -> None:
     assert not [statement for statement, _ in made if "sizes_1h" in statement]
 
 
-def test_what_cannot_be_one_answer(api: Served) -> None:
+def test_what_cannot_be_one_answer(api: ApiFixture) -> None:
     for address, parameter in (
         ("/api/sizes-1h?rows_per_page=all", "rows_per_page"),
         ("/api/sizes-1h?rows_per_page=all&format=json", "rows_per_page"),
@@ -304,7 +304,7 @@ def test_what_cannot_be_one_answer(api: Served) -> None:
         assert answer.get_json(force=True)["parameter"] == parameter
 
 
-def test_a_table_that_is_not_there_yet(api: Served) -> None:
+def test_a_table_that_is_not_there_yet(api: ApiFixture) -> None:
     with Database(api.uri).begin() as connection:
         connection.execute(text("DROP TABLE sizes_1h"))
     address = "/api/sizes-1h?rows_per_page=all"

@@ -27,8 +27,8 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.conftest import message
 from tests.support.hub import wait_until
+from tests.support.messages import message
 
 IDENT = "volume-1m"
 PATIENT = Client(may_wait=True)

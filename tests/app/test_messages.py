@@ -27,8 +27,8 @@ from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, dis
 from statscache.plugins.discovery import Dataset, Source
 from statscache.testing import rows_of
 from statscache.topics import matcher
-from tests.conftest import NOON
 from tests.support.datagrepper import Datagrepper
+from tests.support.messages import NOON
 
 BUNDLED = discovery.discover({})
 DAY = 86_400

@@ -18,7 +18,7 @@ from statscache.app import create_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.plugins import discovery
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:

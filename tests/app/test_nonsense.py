@@ -29,8 +29,8 @@ from statscache.app.routes.metrics import ROUTE as METRICS
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Dataset
-from tests.conftest import migrated, table
-from tests.support.full_app import Whole
+from tests.support.databases import migrated, table
+from tests.support.full_app import FullApp
 from tests.support.servers import Server
 
 IDENTS = ("volume-by-user-1h", "wiki-edits-by-title-1d", "release-engineering-event-logs")
@@ -78,11 +78,11 @@ HEADERS = (
 
 
 @pytest.fixture(scope="module")
-def place(place: Whole) -> Iterator[Whole]:
+def full_app(full_app: FullApp) -> Iterator[FullApp]:
     """The API; nothing in its database changes, whatever it is asked."""
-    before = dump(place.uri)
-    yield place
-    assert dump(place.uri) == before
+    before = dump(full_app.uri)
+    yield full_app
+    assert dump(full_app.uri) == before
 
 
 def dump(uri: str) -> dict[str, Any]:
@@ -97,27 +97,27 @@ def dump(uri: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(place: Whole) -> FlaskClient:
-    return place.client()
+def client(full_app: FullApp) -> FlaskClient:
+    return full_app.client()
 
 
-def dataset_of(place: Whole, route: Route) -> Dataset:
+def dataset_of(full_app: FullApp, route: Route) -> Dataset:
     """The first one that the route is for."""
-    datasets = [place.installed.datasets[ident] for ident in IDENTS]
+    datasets = [full_app.installed.datasets[ident] for ident in IDENTS]
     return next(dataset for dataset in datasets if route.applies(dataset))
 
 
-def address_of(place: Whole, route: Route) -> str:
+def address_of(full_app: FullApp, route: Route) -> str:
     address = route.rule
     if "<ident>" in address:
-        address = address.replace("<ident>", dataset_of(place, route).ident)
+        address = address.replace("<ident>", dataset_of(full_app, route).ident)
     return address.replace("<column>", "user")
 
 
-def parameters_of(place: Whole, route: Route) -> list[Parameter]:
+def parameters_of(full_app: FullApp, route: Route) -> list[Parameter]:
     found = [*route.all_parameters]
     if route.filterable:
-        found += filters_of(dataset_of(place, route)).values()
+        found += filters_of(dataset_of(full_app, route)).values()
     return found
 
 
@@ -160,11 +160,11 @@ def check(answer: Any, parameter: str | None = None, *, may_be: tuple[int, ...] 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_every_parameter_takes_any_nonsense(
-    place: Whole, client: FlaskClient, route: Route
+    full_app: FullApp, client: FlaskClient, route: Route
 ) -> None:
-    address = address_of(place, route)
+    address = address_of(full_app, route)
     may_be = (503,) if route is READYZ else ()
-    for parameter in parameters_of(place, route):
+    for parameter in parameters_of(full_app, route):
         rest = "" if parameter.is_required else required(route)
         # Any text can be filtered by, alike on all routes, and each is another answer.
         is_filter = parameter not in route.all_parameters and route.name != "rows"
@@ -185,10 +185,10 @@ def test_every_parameter_takes_any_nonsense(
     "route", [one for one in ROUTES if "<ident>" in one.rule], ids=lambda route: route.name
 )
 def test_what_has_no_answer_is_refused_alike_whatever_is_asked(
-    place: Whole, client: FlaskClient, route: Route
+    full_app: FullApp, client: FlaskClient, route: Route
 ) -> None:
     for ident in IDENTS:
-        dataset = place.installed.datasets[ident]
+        dataset = full_app.installed.datasets[ident]
         if route.applies(dataset):
             continue
         address = route.rule.replace("<ident>", ident).replace("<column>", "user")
@@ -216,10 +216,10 @@ def values_of(parameter: Parameter) -> list[str]:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_every_route_refuses_what_it_does_not_know(
-    place: Whole, client: FlaskClient, route: Route
+    full_app: FullApp, client: FlaskClient, route: Route
 ) -> None:
-    address = address_of(place, route)
-    # All routes refuse them at the same place.
+    address = address_of(full_app, route)
+    # All routes refuse them at the same full_app.
     for nonsense in NONSENSE[::4]:
         unknown = get(client, f"{address}?{nonsense}=1")
         check(unknown)
@@ -237,7 +237,7 @@ def test_every_route_refuses_what_it_does_not_know(
     "route", [route for route in ROUTES if "<" in route.rule], ids=lambda route: route.name
 )
 def test_every_part_of_an_address_takes_any_nonsense(
-    place: Whole, client: FlaskClient, route: Route
+    full_app: FullApp, client: FlaskClient, route: Route
 ) -> None:
     for part, nonsense in itertools.product(("ident", "column"), NONSENSE):
         if f"<{part}>" not in route.rule:
@@ -256,8 +256,8 @@ def test_every_part_of_an_address_takes_any_nonsense(
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_every_route_takes_any_header(place: Whole, client: FlaskClient, route: Route) -> None:
-    address = address_of(place, route)
+def test_every_route_takes_any_header(full_app: FullApp, client: FlaskClient, route: Route) -> None:
+    address = address_of(full_app, route)
     for name, value in HEADERS:
         answer = get(client, address, headers={name: value})
         check(answer)
@@ -267,8 +267,8 @@ def test_every_route_takes_any_header(place: Whole, client: FlaskClient, route: 
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_every_route_reads_only(place: Whole, client: FlaskClient, route: Route) -> None:
-    address = address_of(place, route) + route.example
+def test_every_route_reads_only(full_app: FullApp, client: FlaskClient, route: Route) -> None:
+    address = address_of(full_app, route) + route.example
     told, head = get(client, address), client.head(address, environ_overrides=THREADS)
     check(told)
     assert told.status_code == 200
@@ -304,8 +304,8 @@ KEYS = (
 
 
 @pytest.mark.parametrize("ident", IDENTS)
-def test_forged_cursors_lead_nowhere(place: Whole, client: FlaskClient, ident: str) -> None:
-    types = place.service.stored.last.rows[ident].key_types
+def test_forged_cursors_lead_nowhere(full_app: FullApp, client: FlaskClient, ident: str) -> None:
+    types = full_app.service.stored.last.rows[ident].key_types
     fitting: list[Any] = [
         {float: 1e9, int: 5, str: "a"}.get(type_, ["2015-01-01"]) for type_ in types
     ]
@@ -409,9 +409,9 @@ def ask(port: int, sent: bytes) -> bytes:
         "DROP TABLE volume_1d",
     ],
 )
-def test_the_transaction_of_an_answer_cannot_write(place: Whole, statement: str) -> None:
+def test_the_transaction_of_an_answer_cannot_write(full_app: FullApp, statement: str) -> None:
     with (
         pytest.raises((DBAPIError, DatabaseUnavailable), match=r"(?i)read.?only"),
-        place.service.reading() as connection,
+        full_app.service.reading() as connection,
     ):
         connection.execute(text(statement))

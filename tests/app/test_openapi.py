@@ -30,10 +30,10 @@ from statscache.app.route_table import ROUTES
 from statscache.app.routes.openapi import PROBLEM_SCHEMA
 from statscache.plugins import Aggregate
 from statscache.plugins.discovery import Dataset
-from tests.support.api_fixture import Sizes, served, things
+from tests.support.api_fixture import Sizes, api_fixture, things
 from tests.support.bundled import NOW
 from tests.support.examples import tried
-from tests.support.full_app import Whole
+from tests.support.full_app import FullApp
 
 EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
 FEW = 2
@@ -46,8 +46,8 @@ ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
 
 
 @pytest.fixture(scope="module")
-def document(place: Whole) -> dict[str, Any]:
-    answer = place.client().get("/openapi.json")
+def document(full_app: FullApp) -> dict[str, Any]:
+    answer = full_app.client().get("/openapi.json")
     assert answer.content_type == JSON
     found: dict[str, Any] = answer.json
     return found
@@ -60,10 +60,10 @@ def operations(document: dict[str, Any]) -> dict[str, Any]:
     return {path: item["get"] for path, item in document["paths"].items()}
 
 
-def tags(place: Whole) -> tuple[set[str], set[str]]:
+def tags(full_app: FullApp) -> tuple[set[str], set[str]]:
     """Of the finest dataset of each shape, and of the coarsest one."""
     by_shape: dict[Any, list[Dataset]] = {}
-    for dataset in sorted(place.installed.datasets.values(), key=width):
+    for dataset in sorted(full_app.installed.datasets.values(), key=width):
         by_shape.setdefault(shape(dataset), []).append(dataset)
     assert len(by_shape) >= 6
     finest = {datasets[0].ident for datasets in by_shape.values()}
@@ -71,9 +71,9 @@ def tags(place: Whole) -> tuple[set[str], set[str]]:
 
 
 @pytest.fixture(scope="module")
-def chosen(place: Whole, operations: dict[str, Any]) -> dict[str, Any]:
+def chosen(full_app: FullApp, operations: dict[str, Any]) -> dict[str, Any]:
     """The operations of the finest and the coarsest dataset of each shape; or all."""
-    finest, coarsest = tags(place)
+    finest, coarsest = tags(full_app)
     return {
         path: operation
         for path, operation in operations.items()
@@ -105,9 +105,9 @@ def schema_of(operation: dict[str, Any], media_type: str, status: str = "200") -
 
 
 def test_the_document_is_valid_and_complete(
-    place: Whole, document: dict[str, Any], operations: dict[str, Any], chosen: dict[str, Any]
+    full_app: FullApp, document: dict[str, Any], operations: dict[str, Any], chosen: dict[str, Any]
 ) -> None:
-    if place.uri.startswith("sqlite"):
+    if full_app.uri.startswith("sqlite"):
         # It takes long, and the other document is the same.
         paths = {path: document["paths"][path] for path in chosen}
         OpenAPIV31SpecValidator({**document, "paths": paths}).validate()
@@ -135,14 +135,14 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_every_address_has_an_operation(place: Whole, operations: dict[str, Any]) -> None:
+def test_every_address_has_an_operation(full_app: FullApp, operations: dict[str, Any]) -> None:
     expected = {route.rule for route in ROUTES if "<" not in route.rule}
-    client = place.client()
+    client = full_app.client()
     for entry in client.get("/api/plugins").json["plugins"]:
         expected |= set(entry["links"].values())
     assert set(operations) == expected
     # What is not there would not be answered.
-    for route, dataset in itertools.product(ROUTES, place.installed.datasets.values()):
+    for route, dataset in itertools.product(ROUTES, full_app.installed.datasets.values()):
         if "<ident>" in route.rule and "<column>" not in route.rule:
             address = route.rule.replace("<ident>", dataset.ident)
             if address not in operations:
@@ -150,8 +150,8 @@ def test_every_address_has_an_operation(place: Whole, operations: dict[str, Any]
                 assert client.get(address).status_code in (400, 404), address
 
 
-def test_every_example_works(place: Whole, chosen: dict[str, Any]) -> None:
-    client = place.client()
+def test_every_example_works(full_app: FullApp, chosen: dict[str, Any]) -> None:
+    client = full_app.client()
     shown = set()
     for path, operation in chosen.items():
         for parameter in operation["parameters"]:
@@ -165,9 +165,9 @@ def test_every_example_works(place: Whole, chosen: dict[str, Any]) -> None:
     assert {"start", "stop", "resolution", "tz", "points", "compare", "limit", "q"} <= shown
 
 
-def test_all_examples_work_together(place: Whole, chosen: dict[str, Any]) -> None:
+def test_all_examples_work_together(full_app: FullApp, chosen: dict[str, Any]) -> None:
     """Tools fill in all of them at once, and people leave some of them out."""
-    client = place.client()
+    client = full_app.client()
     shown = set()
     for path, operation in chosen.items():
         if is_endless(operation):
@@ -185,10 +185,12 @@ def test_all_examples_work_together(place: Whole, chosen: dict[str, Any]) -> Non
     assert any({"start", "stop", "resolution", "points", "tz"} <= names for names in shown)
 
 
-def test_the_document_is_of_what_the_operator_offers(place: Whole, chosen: dict[str, Any]) -> None:
-    settings = place.service.settings
+def test_the_document_is_of_what_the_operator_offers(
+    full_app: FullApp, chosen: dict[str, Any]
+) -> None:
+    settings = full_app.service.settings
     few = replace(settings, people=replace(settings.people, lists=False), datagrepper_endpoint=None)
-    client = build_app(few, place.installed, clock=lambda: NOW).test_client()
+    client = build_app(few, full_app.installed, clock=lambda: NOW).test_client()
     paths = client.get("/openapi.json").json["paths"]
     shown = set()
     for path, item in paths.items():
@@ -216,7 +218,7 @@ def test_the_examples_are_those_of_what_the_plugin_has(
     class Only(Sizes):
         resolutions = (timedelta(hours=hours),)
 
-    with served(migrated_uri, Only) as api:
+    with api_fixture(migrated_uri, Only) as api:
         api.count(things(("a", 1)))
         found = set()
         for path, item in api.client.get("/openapi.json").json["paths"].items():
@@ -235,18 +237,18 @@ def test_the_examples_are_those_of_what_the_plugin_has(
         assert found == {zone}
 
 
-def test_a_resolution_and_points(place: Whole) -> None:
+def test_a_resolution_and_points(full_app: FullApp) -> None:
     address = "/api/volume-1h/series?start=-1d&stop=now"
     found = {
-        query: place.client().get(f"{address}{query}").json["resolution"]
+        query: full_app.client().get(f"{address}{query}").json["resolution"]
         for query in ("", "&points=300", "&points=300&resolution=3h", "&points=2&resolution=3h")
     }
     assert list(found.values())[0::2] == ["1h", "3h"]
     assert found["&points=2&resolution=3h"] in ("day", "1d")
 
 
-def test_where_nobody_says_by_which_column(place: Whole) -> None:
-    client = place.client()
+def test_where_nobody_says_by_which_column(full_app: FullApp) -> None:
+    client = full_app.client()
     for ident, column in (("volume-by-category-1h", "category"), ("volume-by-topic-1h", "topic")):
         series = client.get(f"/api/{ident}/series?start=-1d&top=2").json
         assert (series["by"], len(series["series"])) == (column, 3)
@@ -256,8 +258,8 @@ def test_where_nobody_says_by_which_column(place: Whole) -> None:
     assert "nothing to tell apart" in refused.get_json(force=True)["detail"]
 
 
-def test_every_answer_fits_its_schema(place: Whole, chosen: dict[str, Any]) -> None:
-    client = place.client()
+def test_every_answer_fits_its_schema(full_app: FullApp, chosen: dict[str, Any]) -> None:
+    client = full_app.client()
     routes = {route.name: route for route in ROUTES}
     told: Counter[str] = Counter()
     for path, operation in chosen.items():
@@ -278,8 +280,8 @@ def test_every_answer_fits_its_schema(place: Whole, chosen: dict[str, Any]) -> N
     assert all(told[name] for name in ("rows", "series", "top", "values", "plugins"))
 
 
-def test_every_page_is_there(place: Whole, operations: dict[str, Any]) -> None:
-    client = place.client()
+def test_every_page_is_there(full_app: FullApp, operations: dict[str, Any]) -> None:
+    client = full_app.client()
     for path, operation in operations.items():
         if "text/html" in operation["responses"]["200"]["content"]:
             selects = any(each["name"] == "select" for each in operation["parameters"])
@@ -326,13 +328,13 @@ def check_table(client: Any, path: str, route: Any, content: dict[str, Any], val
         Draft202012Validator(content[JSON]["schema"]).validate(objects)
 
 
-def test_every_event_fits_its_schema(place: Whole, operations: dict[str, Any]) -> None:
+def test_every_event_fits_its_schema(full_app: FullApp, operations: dict[str, Any]) -> None:
     threads = {"wsgi.multithread": True}
     for path, operation in operations.items():
         if not is_endless(operation):
             continue
         query = {"rows": "true"} if path.endswith("-1d/events") else {}
-        answer = place.client().get(path, query_string=query, environ_overrides=threads)
+        answer = full_app.client().get(path, query_string=query, environ_overrides=threads)
         assert answer.status_code == 200
         assert answer.content_type == "text/event-stream; charset=utf-8"
         first = next(answer.iter_encoded()).decode()
@@ -344,8 +346,8 @@ def test_every_event_fits_its_schema(place: Whole, operations: dict[str, Any]) -
             Draft202012Validator(schema).validate(json.loads(each))
 
 
-def test_what_is_not_ready_fits_its_schema(place: Whole, operations: dict[str, Any]) -> None:
-    later = build_app(place.service.settings, place.installed, clock=lambda: NOW + 86_400)
+def test_what_is_not_ready_fits_its_schema(full_app: FullApp, operations: dict[str, Any]) -> None:
+    later = build_app(full_app.service.settings, full_app.installed, clock=lambda: NOW + 86_400)
     answer = later.test_client().get("/readyz")
     assert answer.status_code == 503
     Draft202012Validator(schema_of(operations["/readyz"], JSON, "503")).validate(answer.json)
@@ -365,7 +367,7 @@ def says_what_is_wrong(_context: CheckContext, response: Response, case: Case) -
 
 
 @pytest.fixture(scope="module")
-def asked(place: Whole) -> list[Any]:
+def asked(full_app: FullApp) -> list[Any]:
     """The operations of the finest dataset of each shape; or all."""
     config = schemathesis.Config.from_dict(
         {
@@ -376,9 +378,9 @@ def asked(place: Whole) -> list[Any]:
             }
         }
     )
-    schema = schemathesis.openapi.from_wsgi("/openapi.json", place.app, config=config)
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", full_app.app, config=config)
     found = [result.ok() for result in schema.get_all_operations()]
-    finest, _ = tags(place)
+    finest, _ = tags(full_app)
     return [operation for operation in found if EXAMPLES or operation.tags[0] in finest]
 
 

@@ -21,11 +21,12 @@ import pytest
 
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
-from tests.conftest import NOON, message, migrated
 from tests.support import bundled
-from tests.support.api_fixture import served
+from tests.support.api_fixture import api_fixture
 from tests.support.browser import PROGRAM, Browser
+from tests.support.databases import migrated
 from tests.support.hub import wait_until
+from tests.support.messages import NOON, message
 from tests.support.servers import Server
 
 needs_a_browser = pytest.mark.skipif(
@@ -422,7 +423,7 @@ def hostile(
 ) -> Iterator[flask.Flask]:
     with (
         migrated(request, "sqlite", tmp_path_factory.mktemp("hostile")) as uri,
-        served(uri, Hostile) as place,
+        api_fixture(uri, Hostile) as place,
     ):
         for number, what in enumerate((HOSTILE, "' onmouseover='window.ran=1", "\u202e\u2067rtl")):
             body = {"what": what, "text": f"value {HOSTILE}"}
@@ -526,7 +527,7 @@ def test_nothing_is_installed(request: pytest.FixtureRequest, tmp_path: Path) ->
     class Broken(Hostile):
         keys = (Key("limit"),)
 
-    with migrated(request, "sqlite", tmp_path) as uri, served(uri, Broken) as place:
+    with migrated(request, "sqlite", tmp_path) as uri, api_fixture(uri, Broken) as place:
         assert place.installed.broken
         pages = pages_of(place.app)
         assert list(pages) == ["/", "/reference"]

@@ -17,7 +17,8 @@ from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
 from tests.catchup.test_loop import complete
-from tests.support.hub_fixture import NOW, Hits, Log, World, execute, messages
+from tests.support.databases import execute
+from tests.support.hub_fixture import NOW, Hits, HubFixture, Log, messages
 from tests.support.postgresql import administer
 
 FOUND = messages(40, NOW - 80_000, 1900)
@@ -34,8 +35,8 @@ def role(postgresql_uri: str) -> Iterator[str]:
     administer(postgresql_uri, f'DROP ROLE "{name}"')
 
 
-def client_of(world: World, role: str) -> FlaskClient:
-    uri = make_url(world.uri).set(username=role, password="secret")
+def client_of(hub_fixture: HubFixture, role: str) -> FlaskClient:
+    uri = make_url(hub_fixture.uri).set(username=role, password="secret")
     text = uri.render_as_string(hide_password=False)
     settings = Settings.from_config({"statscache.sqlalchemy.uri": text})
     source = Source("test", "test-distribution", "1.0")
@@ -43,9 +44,9 @@ def client_of(world: World, role: str) -> FlaskClient:
     return build_app(settings, installed).test_client()
 
 
-def privileges(world: World, table: str) -> tuple[Any, ...]:
+def privileges(hub_fixture: HubFixture, table: str) -> tuple[Any, ...]:
     """The owner, the privileges of the table, and those of its columns."""
-    engine = sa.create_engine(world.uri)
+    engine = sa.create_engine(hub_fixture.uri)
     with engine.connect() as connection:
         owner, entries = connection.execute(
             sa.text(
@@ -65,18 +66,18 @@ def privileges(world: World, table: str) -> tuple[Any, ...]:
     return owner, sorted(entries), sorted(map(tuple, columns))
 
 
-def rebuild(world: World, archive: Any, *idents: str) -> None:
-    engine = world.open(Hits, Log)
+def rebuild(hub_fixture: HubFixture, archive: Any, *idents: str) -> None:
+    engine = hub_fixture.open(Hits, Log)
     with engine.transaction(alone=True) as connection:
         assert engine.membership.rebuild(connection, idents)
     complete(engine, archive)
 
 
 def test_who_may_read_a_table_may_read_the_one_that_takes_its_place(
-    role: str, world: World
+    role: str, hub_fixture: HubFixture
 ) -> None:
-    archive = world.archive(FOUND)
-    complete(world.open(Hits, Log), archive)
+    archive = hub_fixture.archive(FOUND)
+    complete(hub_fixture.open(Hits, Log), archive)
     for statement in (
         f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"',
         f'GRANT UPDATE (hits) ON hits_1h TO "{role}"',
@@ -85,36 +86,36 @@ def test_who_may_read_a_table_may_read_the_one_that_takes_its_place(
         # What new tables get by default is not what this one has.
         f'ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO "{role}"',
     ):
-        execute(world.uri, statement)
+        execute(hub_fixture.uri, statement)
     tables = ("hits_1h", "hits_1d", "catchup_log")
-    before = {name: privileges(world, name) for name in tables}
-    client = client_of(world, role)
+    before = {name: privileges(hub_fixture, name) for name in tables}
+    client = client_of(hub_fixture, role)
     rows = client.get("/api/hits-1d").json
     assert len(rows) > 2
-    rebuild(world, archive, "hits-1h", "hits-1d", "log")
-    assert {name: privileges(world, name) for name in tables} == before
+    rebuild(hub_fixture, archive, "hits-1h", "hits-1d", "log")
+    assert {name: privileges(hub_fixture, name) for name in tables} == before
     assert client.get("/api/hits-1d").json == rows
     assert len(client.get("/api/log?limit=3").json) == 3
 
 
-def test_the_owner_stays_the_owner(role: str, world: World) -> None:
-    archive = world.archive(FOUND)
-    complete(world.open(Hits, Log), archive)
-    execute(world.uri, f'GRANT CREATE ON SCHEMA public TO "{role}"')
-    execute(world.uri, f'ALTER TABLE hits_1d OWNER TO "{role}"')
-    rebuild(world, archive, "hits-1d")
-    assert privileges(world, "hits_1d")[0] == role
+def test_the_owner_stays_the_owner(role: str, hub_fixture: HubFixture) -> None:
+    archive = hub_fixture.archive(FOUND)
+    complete(hub_fixture.open(Hits, Log), archive)
+    execute(hub_fixture.uri, f'GRANT CREATE ON SCHEMA public TO "{role}"')
+    execute(hub_fixture.uri, f'ALTER TABLE hits_1d OWNER TO "{role}"')
+    rebuild(hub_fixture, archive, "hits-1d")
+    assert privileges(hub_fixture, "hits_1d")[0] == role
 
 
 def test_what_is_not_granted_is_a_503_whose_cure_is_in_the_log(
-    role: str, world: World, caplog: pytest.LogCaptureFixture
+    role: str, hub_fixture: HubFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete(world.open(Hits, Log), world.archive(FOUND))
-    execute(world.uri, f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
-    client = client_of(world, role)
+    complete(hub_fixture.open(Hits, Log), hub_fixture.archive(FOUND))
+    execute(hub_fixture.uri, f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
+    client = client_of(hub_fixture, role)
     assert client.get("/readyz?require=database").status_code == 200
-    execute(world.uri, f'REVOKE SELECT ON hits_1d, catchup_log FROM "{role}"')
-    url = make_url(world.uri)
+    execute(hub_fixture.uri, f'REVOKE SELECT ON hits_1d, catchup_log FROM "{role}"')
+    url = make_url(hub_fixture.uri)
     secrets = {role, str(url.database), str(url.port or 5432), str(url.host or url.query["host"])}
     for address in ("/api/hits-1d", "/api/hits-1d/summary", "/api/log", "/readyz?require=database"):
         caplog.clear()
@@ -126,13 +127,13 @@ def test_what_is_not_granted_is_a_503_whose_cure_is_in_the_log(
     assert "grant" in client.get("/api/hits-1d").get_json(force=True)["detail"]
     # The others are served, and these too when the log has been read.
     assert client.get("/api/hits-1h?limit=2").status_code == 200
-    execute(world.uri, f'GRANT SELECT ON catchup_log, hits_1d TO "{role}";')
+    execute(hub_fixture.uri, f'GRANT SELECT ON catchup_log, hits_1d TO "{role}";')
     assert client.get("/api/hits-1d").status_code == 200
     assert client.get("/readyz?require=database").status_code == 200
     # Where nothing at all was granted, it is the same.
-    execute(world.uri, f'DROP OWNED BY "{role}"')
+    execute(hub_fixture.uri, f'DROP OWNED BY "{role}"')
     caplog.clear()
-    answer = client_of(world, role).get("/readyz?require=database")
+    answer = client_of(hub_fixture, role).get("/readyz?require=database")
     assert answer.status_code == 503
     assert not [secret for secret in secrets if secret in answer.text], answer.text
     assert "GRANT SELECT ON alembic_version, " in caplog.text

@@ -14,15 +14,15 @@ from statscache.app import route_table
 from statscache.app.http.parameters import START, TEXT, Parameter, parse, split
 from statscache.app.http.problems import Problem
 from statscache.plugins.aggregate import QUERY_PARAMETERS
-from tests.conftest import NOON
-from tests.support.api_fixture import Served, served, things
+from tests.support.api_fixture import ApiFixture, api_fixture, things
+from tests.support.messages import NOON
 
 IDENTS = ("sizes-1h", "latest-sizes", "log")
 
 
 @pytest.fixture
-def api(migrated_uri: str) -> Iterator[Served]:
-    with served(migrated_uri) as found:
+def api(migrated_uri: str) -> Iterator[ApiFixture]:
+    with api_fixture(migrated_uri) as found:
         found.count(
             things(("a", 1), ("b", 2), at=NOON),
             things(("a", 2), ("c", -3), ("a", 0), at=NOON + 3600),
@@ -31,13 +31,13 @@ def api(migrated_uri: str) -> Iterator[Served]:
         yield found
 
 
-def found(api: Served, ident: str, **parameters: Any) -> list[tuple[Any, ...]]:
+def found(api: ApiFixture, ident: str, **parameters: Any) -> list[tuple[Any, ...]]:
     answer = api.client.get(f"/api/{ident}", query_string=MultiDict(parameters))
     assert answer.status_code == 200, answer.data
     return sorted((row["thing"], row["size"]) for row in answer.json)
 
 
-def refused(api: Served, address: str, parameter: str) -> dict[str, Any]:
+def refused(api: ApiFixture, address: str, parameter: str) -> dict[str, Any]:
     answer = api.client.get(address)
     assert answer.status_code == 400, answer.data
     problem: dict[str, Any] = answer.get_json(force=True)
@@ -46,7 +46,7 @@ def refused(api: Served, address: str, parameter: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("ident", IDENTS[:2])
-def test_filters_by_key(api: Served, ident: str) -> None:
+def test_filters_by_key(api: ApiFixture, ident: str) -> None:
     assert found(api, ident, thing="a") == [("a", 0), ("a", 1), ("a", 2)]
     assert found(api, ident, thing=["b", "c"]) == [("b", 2), ("c", -3)]
     assert found(api, ident, thing=["a", "b"], size="2") == [("a", 2), ("b", 2)]
@@ -63,7 +63,7 @@ def test_filters_by_key(api: Served, ident: str) -> None:
     assert found(api, ident, thing="a", not_size=["0", "1"]) == [("a", 2)]
 
 
-def test_filters_of_classic_plugins(api: Served) -> None:
+def test_filters_of_classic_plugins(api: ApiFixture) -> None:
     def log(**parameters: Any) -> list[Any]:
         answer = api.client.get("/api/log", query_string=MultiDict(parameters))
         assert answer.status_code == 200, answer.data
@@ -79,7 +79,7 @@ def test_filters_of_classic_plugins(api: Served) -> None:
     assert not {"message", "weight", "id", "timestamp"} & set(allowed)
 
 
-def test_filters_combine_with_ranges_and_pages(api: Served) -> None:
+def test_filters_combine_with_ranges_and_pages(api: ApiFixture) -> None:
     assert found(api, "sizes-1h", thing="a", start=NOON + 3600) == [("a", 0), ("a", 2)]
     answer = api.client.get("/api/sizes-1h?thing=a&thing=b&rows_per_page=3")
     assert answer.headers["X-Link-Count"] == "2"
@@ -116,21 +116,21 @@ REFUSED = (
 )
 
 
-def test_what_is_refused(api: Served) -> None:
+def test_what_is_refused(api: ApiFixture) -> None:
     for address, parameter in REFUSED:
         problem = refused(api, address, parameter)
         assert repr(parameter) in problem["detail"], address
         assert len(problem["detail"]) < 500, address
 
 
-def test_the_largest_filters_are_taken(api: Served) -> None:
+def test_the_largest_filters_are_taken(api: ApiFixture) -> None:
     for size in (2**63 - 1, -(2**63)):
         assert found(api, "sizes-1h", size=str(size)) == []
     assert found(api, "sizes-1h", thing=[str(n) for n in range(100)]) == []
     assert found(api, "sizes-1h", thing="x" * 2_000) == []
 
 
-def test_queries_are_bounded_as_a_whole(api: Served) -> None:
+def test_queries_are_bounded_as_a_whole(api: ApiFixture) -> None:
     answer = api.client.get("/api/sizes-1h?" + "&".join(["thing=" + "x" * 1_999] * 9))
     assert answer.status_code == 414
     assert answer.content_type == "application/problem+json"
@@ -139,12 +139,12 @@ def test_queries_are_bounded_as_a_whole(api: Served) -> None:
     assert "200" in answer.get_json(force=True)["detail"]
 
 
-def test_unknown_parameters_list_the_filters_too(api: Served) -> None:
+def test_unknown_parameters_list_the_filters_too(api: ApiFixture) -> None:
     allowed = refused(api, "/api/sizes-1h?thingy=1", "thingy")["allowed"]
     assert {"thing", "not_thing", "size", "not_size", "start", "select", "cursor"} <= set(allowed)
 
 
-def test_select_says_which_columns_and_in_which_order(api: Served) -> None:
+def test_select_says_which_columns_and_in_which_order(api: ApiFixture) -> None:
     get = api.client.get
     rows = get("/api/sizes-1h?select=volume,thing&thing=b").json
     assert [list(row.items()) for row in rows] == [[("volume", 1), ("thing", "b")]]
@@ -156,7 +156,7 @@ def test_select_says_which_columns_and_in_which_order(api: Served) -> None:
     assert rows == [{"timestamp": int(NOON)}]
 
 
-def test_ndjson_is_a_row_a_line(api: Served) -> None:
+def test_ndjson_is_a_row_a_line(api: ApiFixture) -> None:
     for address, accept in (
         ("/api/sizes-1h?thing=a&order=asc&format=ndjson", "*/*"),
         ("/api/sizes-1h?thing=a&order=asc", "application/x-ndjson"),
@@ -168,7 +168,7 @@ def test_ndjson_is_a_row_a_line(api: Served) -> None:
         assert len(lines) == 3
 
 
-def test_times_relative_to_the_present(api: Served) -> None:
+def test_times_relative_to_the_present(api: ApiFixture) -> None:
     api.now = NOON + 3600 + 59 * 60
     # The present is rounded down to the hour; only "now" is the end of the one that is open.
     assert found(api, "sizes-1h", start="-1h") == found(api, "sizes-1h", start=NOON)

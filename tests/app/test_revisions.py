@@ -26,8 +26,9 @@ from statscache.database.announcements import CHANNEL, announce
 from statscache.database.connection import Database
 from statscache.errors import DatabaseMissing, DatabaseUnavailable, SchemaError
 from statscache.plugins import discovery
-from tests.conftest import NOON, message, upgrade
+from tests.support.databases import upgrade
 from tests.support.hub import wait_until
+from tests.support.messages import NOON, message
 from tests.support.servers import Server, get
 
 IDENT = "volume-1m"

@@ -25,7 +25,7 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 
 class Things(Aggregate):

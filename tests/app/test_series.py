@@ -21,7 +21,6 @@ from sqlalchemy import insert, text, update
 from statscache.app.application import build_app
 from statscache.database import tables
 from statscache.message import Message
-from tests.conftest import BACKENDS, message, migrated
 from tests.support.charts import (
     DAY,
     EDGES,
@@ -41,6 +40,8 @@ from tests.support.charts import (
 )
 from tests.support.charts import label as label_of
 from tests.support.charts import visits as make_visits
+from tests.support.databases import BACKENDS, migrated
+from tests.support.messages import message
 
 MESSAGES = make_visits()
 few = settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))

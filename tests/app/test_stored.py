@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import flask
@@ -20,8 +18,8 @@ from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, definition_of, swap
 from statscache.plugins import Aggregate, BasePlugin, CategorizedModel, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
-from tests.conftest import message
-from tests.support.hub_fixture import PACE, TODAY, World
+from tests.support.hub_fixture import PACE, TODAY, HubFixture
+from tests.support.messages import message
 
 DAY = 86_400
 CONFIG = {
@@ -101,24 +99,16 @@ def load(classes: tuple[type, ...]) -> Installed:
     return discovery.load([(Source("test", "test", "1"), lambda: classes)], CONFIG)
 
 
-@pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
-    yield made
-    for engine in made.engines:
-        engine.close()
-
-
-def api(world: World, classes: tuple[type, ...]) -> flask.Flask:
-    settings = Settings.from_config({"statscache.sqlalchemy.uri": world.uri} | CONFIG)
+def api(hub_fixture: HubFixture, classes: tuple[type, ...]) -> flask.Flask:
+    settings = Settings.from_config({"statscache.sqlalchemy.uri": hub_fixture.uri} | CONFIG)
     return build_app(settings, load(classes))
 
 
-def count(world: World, classes: tuple[type, ...]) -> None:
-    engine = world.open(*classes)
-    CatchUp(engine, world.archive(MESSAGES), PACE).run_until_complete()
+def count(hub_fixture: HubFixture, classes: tuple[type, ...]) -> None:
+    engine = hub_fixture.open(*classes)
+    CatchUp(engine, hub_fixture.archive(MESSAGES), PACE).run_until_complete()
     engine.close()
-    world.engines.remove(engine)
+    hub_fixture.engines.remove(engine)
 
 
 def addresses(who: str, count: str) -> list[str]:
@@ -143,11 +133,11 @@ def addresses(who: str, count: str) -> list[str]:
     ]
 
 
-def test_the_table_is_served_as_it_is_by_either_release(world: World) -> None:
-    count(world, FORMER)
+def test_the_table_is_served_as_it_is_by_either_release(hub_fixture: HubFixture) -> None:
+    count(hub_fixture, FORMER)
     # The hub has begun to count anew: as long as it does, what was counted before is served.
-    world.open(*LATTER)
-    apps = [api(world, FORMER), api(world, LATTER)]
+    hub_fixture.open(*LATTER)
+    apps = [api(hub_fixture, FORMER), api(hub_fixture, LATTER)]
     for address in addresses("user", "votes"):
         answers = [app.test_client().get(address) for app in apps]
         assert [answer.status_code for answer in answers] == [200, 200], address
@@ -168,7 +158,7 @@ def test_the_table_is_served_as_it_is_by_either_release(world: World) -> None:
     columns = client.get("/api/plugins/votes-1d").json["columns"]
     assert [column.get("role") for column in columns if column["kind"] == "key"] == ["user", None]
 
-    count(world, LATTER)
+    count(hub_fixture, LATTER)
     for app in apps:
         app.extensions["statscache"].revisions.confirm()
     for address in addresses("person", "ballots"):
@@ -204,15 +194,15 @@ class DailyVotes(Votes):
     ("former", "latter"), [(ClassicVotes, DailyVotes), (DailyVotes, ClassicVotes)]
 )
 def test_a_plugin_may_become_one_of_the_other_kind(
-    world: World, former: type, latter: type
+    hub_fixture: HubFixture, former: type, latter: type
 ) -> None:
     columns = {ClassicVotes: "category", DailyVotes: "thing"}
-    count(world, (former,))
-    world.open(latter)
-    apps = [api(world, (each,)) for each in (former, latter)]
+    count(hub_fixture, (former,))
+    hub_fixture.open(latter)
+    apps = [api(hub_fixture, (each,)) for each in (former, latter)]
     for served in (former, latter):
         if served is latter:
-            count(world, (latter,))
+            count(hub_fixture, (latter,))
             for app in apps:
                 app.extensions["statscache"].revisions.confirm()
         column = columns[served]
@@ -237,11 +227,11 @@ def test_a_plugin_may_become_one_of_the_other_kind(
     ],
 )
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_a_table_that_changes_under_an_answer(world: World, path: str) -> None:
-    count(world, FORMER)
-    app = api(world, FORMER)
+def test_a_table_that_changes_under_an_answer(hub_fixture: HubFixture, path: str) -> None:
+    count(hub_fixture, FORMER)
+    app = api(hub_fixture, FORMER)
     dataset = load(LATTER).datasets["votes-1d"]
-    writer = Database(world.uri)
+    writer = Database(hub_fixture.uri)
     tried: list[bool] = []
 
     def replace(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from statscache.app.http import times
 from statscache.app.http.times import EARLIEST, LATEST, Every, Time
-from tests.conftest import NOON
+from tests.support.messages import NOON
 
 
 def seconds(text: str) -> float:

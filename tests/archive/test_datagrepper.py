@@ -25,8 +25,8 @@ from statscache.archive import DatagrepperArchive, Window, datagrepper, open_arc
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.topics import EVERYTHING, matcher
-from tests.conftest import NOON, message
 from tests.support.datagrepper import NO_ANSWER, Datagrepper
+from tests.support.messages import NOON, message
 
 GIT = "org.fedoraproject.prod.git.receive"
 

@@ -24,7 +24,7 @@ from statscache.archive import FileArchive, Slice, Window, files, open_archive, 
 from statscache.archive.lines import lines
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 HOUR = Window(NOON, NOON + 3600)
 

@@ -20,8 +20,8 @@ from statscache.archive.base import distinct
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.topics import EVERYTHING
-from tests.conftest import NOON, message
 from tests.support.datagrepper import Datagrepper
+from tests.support.messages import NOON, message
 
 CONCURRENCIES = pytest.mark.parametrize("concurrency", [1, 4])
 

@@ -20,21 +20,21 @@ from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.audit.test_background import audited as compared
 from tests.audit.test_background import state, sweep
-from tests.cli.test_backfill import configure
-from tests.conftest import message, table
 from tests.support.commands import call
+from tests.support.configuration import configure
+from tests.support.databases import execute, table
 from tests.support.hub_fixture import (
     NOW,
     PACE,
     TODAY,
     Hits,
+    HubFixture,
     Log,
     Newest,
-    World,
-    execute,
     messages,
     write,
 )
+from tests.support.messages import message
 
 DAY = 86_400
 EPOCH = datetime.fromtimestamp(TODAY - 4 * DAY, UTC)
@@ -119,86 +119,90 @@ def test_what_may_be_lost_is_configured(place: Place) -> None:
 
 
 def audited(
-    world: World, engine: Engine, archive: Any, sweeps: int = 1, *, repairs: bool = True
+    hub_fixture: HubFixture, engine: Engine, archive: Any, sweeps: int = 1, *, repairs: bool = True
 ) -> None:
     audit = Audit(engine, archive, 10**9, repairs=repairs)
-    sweep(world, audit, sweeps)
+    sweep(hub_fixture, audit, sweeps)
     audit.close()
 
 
 @pytest.mark.parametrize("left", [0, 300])
 def test_the_audit_deletes_nothing_on_the_word_of_an_archive_that_lost_it(
-    world: World, left: int, caplog: pytest.LogCaptureFixture
+    hub_fixture: HubFixture, left: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = world.open(Hits, Newest, days=4)
-    CatchUp(engine, world.archive(HISTORY), PACE).run_until_complete()
+    engine = hub_fixture.open(Hits, Newest, days=4)
+    CatchUp(engine, hub_fixture.archive(HISTORY), PACE).run_until_complete()
     names = ("hits_1h", "hits_1d", "newest")
-    before = {name: world.rows(name) for name in names}
+    before = {name: hub_fixture.rows(name) for name in names}
     # One that is wrong where the archive is whole, and one where it is not.
     first, last = (f"timestamp = {TODAY - days * DAY + 3600 * 5}" for days in (4, 1))
     for when in (first, last):
-        execute(world.uri, f"UPDATE hits_1h SET hits = hits + 1 WHERE {when}")
-    wrong = {row for row in world.rows("hits_1h") if row not in before["hits_1h"]}
-    archive = world.archive(HISTORY[:left])
-    audited(world, engine, archive)
+        execute(hub_fixture.uri, f"UPDATE hits_1h SET hits = hits + 1 WHERE {when}")
+    wrong = {row for row in hub_fixture.rows("hits_1h") if row not in before["hits_1h"]}
+    archive = hub_fixture.archive(HISTORY[:left])
+    audited(hub_fixture, engine, archive)
     assert "the archive lacks " in caplog.text
-    after = {name: world.rows(name) for name in names}
+    after = {name: hub_fixture.rows(name) for name in names}
     kept = {row for row in wrong if not left or row[0] >= TODAY - DAY}
     assert kept
     assert set(after["hits_1h"]) - set(before["hits_1h"]) == kept
     assert [row[:2] for row in after["hits_1h"]] == [row[:2] for row in before["hits_1h"]]
     # What the archive can judge is said to have been wrong, and nothing else.
-    assert state(world)["mismatches"] == state(world)["repaired"] == len(wrong) - len(kept)
+    assert (
+        state(hub_fixture)["mismatches"] == state(hub_fixture)["repaired"] == len(wrong) - len(kept)
+    )
     assert (after["hits_1d"], after["newest"]) == (before["hits_1d"], before["newest"])
-    assert world.lane_of("newest") == "main"
+    assert hub_fixture.lane_of("newest") == "main"
     # The archive is whole again. What it lacked is remembered, and not counted twice.
-    archive = world.archive(HISTORY)
+    archive = hub_fixture.archive(HISTORY)
     engine.count(HISTORY[:50])
     CatchUp(engine, archive, PACE).run_until_complete()
-    audited(world, engine, archive, 2)
-    assert {name: world.rows(name) for name in names} == before
+    audited(hub_fixture, engine, archive, 2)
+    assert {name: hub_fixture.rows(name) for name in names} == before
 
 
 @pytest.mark.parametrize("repairs", [False, True])
 def test_an_emptied_archive_is_one_line_a_day_and_no_alarm_about_rows(
-    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, repairs: bool
+    hub_fixture: HubFixture, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, repairs: bool
 ) -> None:
-    engine = world.open(Hits, Newest, Log, days=4)
-    CatchUp(engine, world.archive(HISTORY), PACE).run_until_complete()
+    engine = hub_fixture.open(Hits, Newest, Log, days=4)
+    CatchUp(engine, hub_fixture.archive(HISTORY), PACE).run_until_complete()
     names = ("hits_1h", "hits_1d", "newest", "catchup_log")
-    before = {name: world.rows(name) for name in names}
+    before = {name: hub_fixture.rows(name) for name in names}
     configure(tmp_path, **{"statscache.archive.files": []})
-    audited(world, engine, world.archive([]), repairs=repairs)
-    assert {name: world.rows(name) for name in names} == before
+    audited(hub_fixture, engine, hub_fixture.archive([]), repairs=repairs)
+    assert {name: hub_fixture.rows(name) for name in names} == before
     said = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
     assert all("the archive lacks " in line for line in said), said
     assert len(said) == 4  # a line for each day
-    counted = state(world)
+    counted = state(hub_fixture)
     assert (counted["mismatches"], counted["repaired"]) == (0, 0)
-    assert {row[1] for row in compared(world).values()} == {0}
+    assert {row[1] for row in compared(hub_fixture).values()} == {0}
     lost = sum(1 for each in HISTORY if each.timestamp < TODAY)
-    shown = call(tmp_path, "status", uri=world.uri).stdout
+    shown = call(tmp_path, "status", uri=hub_fixture.uri).stdout
     assert f"the archive lacks {lost} messages that were counted" in shown
     assert " 0 rows differed, 0 were counted anew" in shown
     # It has been restored: nothing is said any more, once all has been compared again.
-    audited(world, engine, world.archive(HISTORY), 2, repairs=repairs)
-    assert "the archive lacks" not in call(tmp_path, "status", uri=world.uri).stdout
+    audited(hub_fixture, engine, hub_fixture.archive(HISTORY), 2, repairs=repairs)
+    assert "the archive lacks" not in call(tmp_path, "status", uri=hub_fixture.uri).stdout
 
 
 def test_what_a_plugin_changed_is_not_counted_anew_from_what_is_left(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    CatchUp(world.open(Hits, Newest, days=4), world.archive(HISTORY), PACE).run_until_complete()
-    before = world.rows("newest")
+    CatchUp(
+        hub_fixture.open(Hits, Newest, days=4), hub_fixture.archive(HISTORY), PACE
+    ).run_until_complete()
+    before = hub_fixture.rows("newest")
     monkeypatch.setattr(Newest, "version", 2)
-    engine = world.open(Hits, Newest, days=4)
+    engine = hub_fixture.open(Hits, Newest, days=4)
     # All but the newest, so that nothing that is still claimed tells.
-    archive = world.archive([*HISTORY[:300], HISTORY[-1]])
+    archive = hub_fixture.archive([*HISTORY[:300], HISTORY[-1]])
     CatchUp(engine, archive, PACE).run_until_complete()
-    assert world.rows("newest") == before
-    assert world.state("newest") == "failing"
+    assert hub_fixture.rows("newest") == before
+    assert hub_fixture.state("newest") == "failing"
     assert "the old rows stay: the archive lacks 300 of the 601 messages" in str(
-        world.rows("statscache_plugin")
+        hub_fixture.rows("statscache_plugin")
     )
 
 

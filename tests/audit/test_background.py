@@ -18,8 +18,9 @@ from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.message import Message
 from statscache.topics import EVERYTHING
-from tests.conftest import message
-from tests.support.hub_fixture import NOW, TODAY, Hits, Log, Newest, World, execute, messages
+from tests.support.databases import execute
+from tests.support.hub_fixture import NOW, TODAY, Hits, HubFixture, Log, Newest, messages
+from tests.support.messages import message
 
 DAY = 86_400
 AFTERWARDS = messages(1, NOW - 70.0)
@@ -31,9 +32,9 @@ class Weekly(Hits):
     resolutions = (timedelta(hours=6), timedelta(days=7))
 
 
-def filled(world: World, *classes: type) -> tuple[Engine, Archive]:
-    engine = world.open(*classes, days=4)
-    archive = world.archive([*messages(600, TODAY - 4 * DAY + 100, 570), *AFTERWARDS])
+def filled(hub_fixture: HubFixture, *classes: type) -> tuple[Engine, Archive]:
+    engine = hub_fixture.open(*classes, days=4)
+    archive = hub_fixture.archive([*messages(600, TODAY - 4 * DAY + 100, 570), *AFTERWARDS])
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
     return engine, archive
 
@@ -42,36 +43,36 @@ def audit_of(engine: Engine, archive: Archive, *, repairs: bool = False) -> Audi
     return Audit(engine, archive, 10**9, repairs=repairs)
 
 
-def sweep(world: World, audit: Audit, number: int = 1) -> None:
+def sweep(hub_fixture: HubFixture, audit: Audit, number: int = 1) -> None:
     deadline = time.monotonic() + 60
-    while state(world)["sweeps"] < number:
+    while state(hub_fixture)["sweeps"] < number:
         assert time.monotonic() < deadline
         audit._resume_at = 0.0
         audit.advance()
 
 
-def state(world: World) -> dict[str, object]:
+def state(hub_fixture: HubFixture) -> dict[str, object]:
     names = [column.name for column in tables.audit.columns]
-    found = world.rows("statscache_audit")
+    found = hub_fixture.rows("statscache_audit")
     return dict(zip(names, found[0], strict=True)) if found else {"sweeps": 0}
 
 
-def audited(world: World) -> dict[str, tuple[float, int]]:
+def audited(hub_fixture: HubFixture) -> dict[str, tuple[float, int]]:
     names = [column.name for column in tables.plugin.columns]
-    rows = [dict(zip(names, row, strict=True)) for row in world.rows("statscache_plugin")]
+    rows = [dict(zip(names, row, strict=True)) for row in hub_fixture.rows("statscache_plugin")]
     return {row["ident"]: (row["audited_until"], row["mismatches"]) for row in rows}
 
 
-def test_a_sweep_compares_everything_and_finds_nothing_wrong(world: World) -> None:
-    engine, archive = filled(world, Hits, Newest, Log)
+def test_a_sweep_compares_everything_and_finds_nothing_wrong(hub_fixture: HubFixture) -> None:
+    engine, archive = filled(hub_fixture, Hits, Newest, Log)
     audit = audit_of(engine, archive)
-    sweep(world, audit)
-    assert state(world)["mismatches"] == 0
-    assert int(str(state(world)["messages"])) >= 600
-    found = audited(world)
+    sweep(hub_fixture, audit)
+    assert state(hub_fixture)["mismatches"] == 0
+    assert int(str(state(hub_fixture)["messages"])) >= 600
+    found = audited(hub_fixture)
     assert {until for ident, (until, _) in found.items() if ident != "log"} == {TODAY}
     assert found["log"][0] > TODAY
-    sweep(world, audit, 2)
+    sweep(hub_fixture, audit, 2)
     audit.close()
 
 
@@ -92,43 +93,43 @@ def test_a_sweep_compares_everything_and_finds_nothing_wrong(world: World) -> No
 )
 @pytest.mark.parametrize("repairs", [pytest.param(False, marks=pytest.mark.long), True])
 def test_what_was_changed_by_hand_is_found_and_repaired(
-    world: World, statement: str, ident: str, *, repairs: bool
+    hub_fixture: HubFixture, statement: str, ident: str, *, repairs: bool
 ) -> None:
-    engine, archive = filled(world, Hits, Newest, Log)
+    engine, archive = filled(hub_fixture, Hits, Newest, Log)
     names = ("hits_1h", "hits_1d", "newest")
-    before = {name: world.rows(name) for name in names}
-    log = [row[1:] for row in world.rows("catchup_log")]
-    execute(world.uri, statement)
+    before = {name: hub_fixture.rows(name) for name in names}
+    log = [row[1:] for row in hub_fixture.rows("catchup_log")]
+    execute(hub_fixture.uri, statement)
     audit = audit_of(engine, archive, repairs=repairs)
-    sweep(world, audit)
+    sweep(hub_fixture, audit)
     audit.close()
-    assert audited(world)[ident][1] >= 1
-    assert ident in str(state(world)["last_mismatch"])
-    is_as_before = all(world.rows(name) == before[name] for name in names)
+    assert audited(hub_fixture)[ident][1] >= 1
+    assert ident in str(state(hub_fixture)["last_mismatch"])
+    is_as_before = all(hub_fixture.rows(name) == before[name] for name in names)
     if not repairs:
         assert not is_as_before or ident == "log"
         return
-    assert state(world)["repaired"] == state(world)["mismatches"]
+    assert state(hub_fixture)["repaired"] == state(hub_fixture)["mismatches"]
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
-    assert {name: world.rows(name) for name in names} == before
-    assert [row[1:] for row in world.rows("catchup_log")] == log
+    assert {name: hub_fixture.rows(name) for name in names} == before
+    assert [row[1:] for row in hub_fixture.rows("catchup_log")] == log
 
 
 def test_a_message_that_archive_and_bus_both_lost_is_counted_once_after_a_repair(
-    world: World,
+    hub_fixture: HubFixture,
 ) -> None:
-    engine, archive = filled(world, Hits, Weekly)
+    engine, archive = filled(hub_fixture, Hits, Weekly)
     lost = message(timestamp=TODAY - 2 * DAY + 50_000, msg={"place": "z", "number": 1})
-    again = world.archive([*_of(archive), lost])
+    again = hub_fixture.archive([*_of(archive), lost])
     audit = audit_of(engine, again, repairs=True)
-    sweep(world, audit)
+    sweep(hub_fixture, audit)
     audit.close()
-    assert [row[-1] for row in world.rows("hits_1d") if row[1] == "z"] == [1]
+    assert [row[-1] for row in hub_fixture.rows("hits_1d") if row[1] == "z"] == [1]
     # The bus brings it after all: it has been counted.
     engine.count([lost])
     late.resolve(engine, again)
-    assert world.rows("statscache_late") == []
-    assert [row[-1] for row in world.rows("hits_1d") if row[1] == "z"] == [1]
+    assert hub_fixture.rows("statscache_late") == []
+    assert [row[-1] for row in hub_fixture.rows("hits_1d") if row[1] == "z"] == [1]
 
 
 def _of(archive: Archive) -> list[Message]:
@@ -159,22 +160,24 @@ class Forgetful(Archive):
         return "a forgetful archive"
 
 
-def test_what_the_archive_did_not_give_is_asked_for_again(world: World) -> None:
+def test_what_the_archive_did_not_give_is_asked_for_again(hub_fixture: HubFixture) -> None:
     found = messages(200, TODAY - 4 * DAY + 100, 570)
-    archive = Forgetful(world.archive(found), found[77].id)
-    engine = world.open(Hits, days=4)
+    archive = Forgetful(hub_fixture.archive(found), found[77].id)
+    engine = hub_fixture.open(Hits, days=4)
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
-    assert world.total() == 199
-    assert [row[3] for row in world.rows("statscache_gap")] == [1]
+    assert hub_fixture.total() == 199
+    assert [row[3] for row in hub_fixture.rows("statscache_gap")] == [1]
     assert refetch_gaps(engine, archive) == 0
     archive.is_forgetful = False
     assert refetch_gaps(engine, archive) == 1
-    assert world.total() == 200
-    assert world.rows("statscache_gap") == []
+    assert hub_fixture.total() == 200
+    assert hub_fixture.rows("statscache_gap") == []
 
 
-def test_the_budget_bounds_what_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, archive = filled(world, Hits)
+def test_the_budget_bounds_what_is_read(
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, archive = filled(hub_fixture, Hits)
     monkeypatch.setattr(background, "_TURN", 0.0)
     audit = Audit(engine, archive, 3600, repairs=False)
     wait = 0.0
@@ -182,29 +185,29 @@ def test_the_budget_bounds_what_is_read(world: World, monkeypatch: pytest.Monkey
         wait = audit.advance()
     # A second for each message, and it is not asked again before.
     assert 0 < wait <= 600
-    read = state(world).get("messages")
+    read = state(hub_fixture).get("messages")
     assert 0 < audit.advance() <= wait
-    assert state(world).get("messages") == read
+    assert state(hub_fixture).get("messages") == read
     audit.close()
     assert Audit(engine, archive, 0, repairs=False).advance() > 0
 
 
-def test_what_is_still_claimed_is_not_in_the_sums_after_a_repair(world: World) -> None:
+def test_what_is_still_claimed_is_not_in_the_sums_after_a_repair(hub_fixture: HubFixture) -> None:
     found = messages(600, TODAY - 4 * DAY + 100, 570)
-    engine = world.open(Hits, days=4)
-    archive = world.archive([*found[:300], *found[301:]])
+    engine = hub_fixture.open(Hits, days=4)
+    archive = hub_fixture.archive([*found[:300], *found[301:]])
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
     # The bus brought it when the archive had lost it; the archive finds it again.
     engine.count([found[300]])
     late.resolve(engine, archive)
-    again = world.archive(found)
+    again = hub_fixture.archive(found)
     day = float(found[300].timestamp // DAY * DAY)
-    execute(world.uri, f"UPDATE hits_1d SET hits = hits + 7 WHERE timestamp = {day}")
+    execute(hub_fixture.uri, f"UPDATE hits_1d SET hits = hits + 7 WHERE timestamp = {day}")
     for _ in repair(engine, again, ["hits-1d"], Window(day, day + DAY)):
         pass
-    assert world.total() == 600
+    assert hub_fixture.total() == 600
     engine.count(found)
     while late.resolve(engine, again):
         pass
-    assert world.total() == 600
-    assert world.rows("statscache_rejected") == []
+    assert hub_fixture.total() == 600
+    assert hub_fixture.rows("statscache_rejected") == []

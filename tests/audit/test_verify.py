@@ -16,7 +16,8 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
-from tests.support.hub_fixture import Hits, Log, Newest, World, execute, messages
+from tests.support.databases import execute
+from tests.support.hub_fixture import Hits, HubFixture, Log, Newest, messages
 
 
 class Quarter(Hits):
@@ -37,9 +38,9 @@ CLASSES = (Hits, Newest, Quarter, Running, Log)
 
 
 def verify(
-    world: World, engine: Engine, archive: Archive, *idents: str, **more: Any
+    hub_fixture: HubFixture, engine: Engine, archive: Archive, *idents: str, **more: Any
 ) -> dict[str, Verdict]:
-    database = Database(world.uri, read_only=True)
+    database = Database(hub_fixture.uri, read_only=True)
     verification = Verification(database, engine.installed, archive, idents or None, **more)
     for _ in verification.run():
         pass
@@ -56,17 +57,17 @@ def now() -> float:
     return float(int(time.time()))
 
 
-def filled(world: World, now: float) -> tuple[Engine, Archive, list[Message]]:
+def filled(hub_fixture: HubFixture, now: float) -> tuple[Engine, Archive, list[Message]]:
     found = messages(400, now - 100_000, 240)
-    engine = world.open(*CLASSES)
-    archive = world.archive(found)
+    engine = hub_fixture.open(*CLASSES)
+    archive = hub_fixture.archive(found)
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
     return engine, archive, found
 
 
-def test_tables_that_agree(world: World, now: float) -> None:
-    engine, archive, _ = filled(world, now)
-    verdicts = verify(world, engine, archive)
+def test_tables_that_agree(hub_fixture: HubFixture, now: float) -> None:
+    engine, archive, _ = filled(hub_fixture, now)
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert {ident for ident, verdict in verdicts.items() if not verdict.rows} == set()
     assert verdicts["hits-1h"].undecided == 0
@@ -99,92 +100,94 @@ def test_tables_that_agree(world: World, now: float) -> None:
     ],
 )
 def test_a_change_by_hand_is_found(
-    world: World, now: float, statement: str, ident: str, said: str
+    hub_fixture: HubFixture, now: float, statement: str, ident: str, said: str
 ) -> None:
-    engine, archive, _ = filled(world, now)
-    execute(world.uri, statement)
-    verdicts = verify(world, engine, archive)
+    engine, archive, _ = filled(hub_fixture, now)
+    execute(hub_fixture.uri, statement)
+    verdicts = verify(hub_fixture, engine, archive)
     assert verdicts[ident].differences
     assert any(said in line for line in differences(verdicts))
     assert {name for name, verdict in verdicts.items() if verdict.differences} == {ident}
 
 
-def test_a_part_of_the_time(world: World, now: float) -> None:
-    engine, archive, _ = filled(world, now)
+def test_a_part_of_the_time(hub_fixture: HubFixture, now: float) -> None:
+    engine, archive, _ = filled(hub_fixture, now)
     execute(
-        world.uri,
+        hub_fixture.uri,
         "UPDATE hits_1h SET hits = 99 WHERE timestamp < "
         "(SELECT max(timestamp) - 70000 FROM hits_1h)",
     )
     part = {"start": now - 20_000, "stop": now - 15_000}
-    verdicts = verify(world, engine, archive, "hits-1h", "newest", **part)
+    verdicts = verify(hub_fixture, engine, archive, "hits-1h", "newest", **part)
     assert differences(verdicts) == []
     assert 2 * 3 <= verdicts["hits-1h"].rows <= 3 * 3
     assert verdicts["hits-1h"].start % 3600 == 0
-    assert verify(world, engine, archive, "hits-1h")["hits-1h"].differences
+    assert verify(hub_fixture, engine, archive, "hits-1h")["hits-1h"].differences
 
 
-def test_live_messages_that_the_archive_lacks_yet_are_undecided(world: World, now: float) -> None:
-    engine, archive, found = filled(world, now)
+def test_live_messages_that_the_archive_lacks_yet_are_undecided(
+    hub_fixture: HubFixture, now: float
+) -> None:
+    engine, archive, found = filled(hub_fixture, now)
     live = messages(9, now - 30, 1)
     engine.count(live)
-    verdicts = verify(world, engine, archive)
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["hits-1h"].undecided
     assert "try again later" in verdicts["running"].skipped
     # When it has them, and some that the bus never brought, all but those are compared.
-    archive = world.archive([*found, *live, *messages(3, now - 20, 1)])
-    verdicts = verify(world, engine, archive)
+    archive = hub_fixture.archive([*found, *live, *messages(3, now - 20, 1)])
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["hits-1h"].undecided == 0
     assert verdicts["running"].rows == 3
 
 
-def test_copies_with_other_times_are_no_difference(world: World, now: float) -> None:
+def test_copies_with_other_times_are_no_difference(hub_fixture: HubFixture, now: float) -> None:
     edge = now // 3600 * 3600 - 36_000
     live = messages(20, edge - 0.5, 0)
     restamped = [Message.from_fedmsg(m.raw | {"timestamp": edge + 0.4}) for m in live]
-    engine = world.open(Hits, Quarter)
+    engine = hub_fixture.open(Hits, Quarter)
     engine.count(live)
-    archive = world.archive([*restamped, *messages(30, edge - 40_000, 600)])
+    archive = hub_fixture.archive([*restamped, *messages(30, edge - 40_000, 600)])
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
-    verdicts = verify(world, engine, archive)
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["hits-1h"].restamped == verdicts["quarter-15s"].restamped == 6
     # But not more than there are of them.
     execute(
-        world.uri,
+        hub_fixture.uri,
         f"UPDATE hits_1h SET hits = hits + 1 WHERE place = 'a' AND timestamp = {edge - 3600:.0f}",
     )
-    assert len(verify(world, engine, archive)["hits-1h"].differences) == 2
+    assert len(verify(hub_fixture, engine, archive)["hits-1h"].differences) == 2
 
 
-def test_a_plugin_whose_history_is_being_filled_in(world: World, now: float) -> None:
-    _, archive, found = filled(world, now)
+def test_a_plugin_whose_history_is_being_filled_in(hub_fixture: HubFixture, now: float) -> None:
+    _, archive, found = filled(hub_fixture, now)
 
     class Late(Hits):
         name = "late"
 
-    engine = world.open(*CLASSES, Late)
+    engine = hub_fixture.open(*CLASSES, Late)
     engine.count(found[-3:])
     catch_up = CatchUp(engine, archive, Pace(lag=60))
     with engine.transaction() as connection:
         lane = next(lane for lane in engine.lanes.all(connection) if lane.name.startswith("new"))
     engine.count_slice({lane.id}, archive.fetch(Window(lane.watermark or 0, now - 50_000)))
-    verdicts = verify(world, engine, archive)
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["late-1h"].rows
     catch_up.run_until_complete()
 
 
-def test_pruned_rows_are_not_missed(world: World, now: float) -> None:
+def test_pruned_rows_are_not_missed(hub_fixture: HubFixture, now: float) -> None:
     found = messages(400, now - 96_000, 240)
-    archive = world.archive(found)
-    engine = world.open(Hits)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits)
     CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
     engine.close()
     pruning = Engine(
-        Database(world.uri),
+        Database(hub_fixture.uri),
         engine.installed,
         {"1h": timedelta(hours=10)},
         datetime.fromtimestamp(now - 200_000, UTC),
@@ -193,13 +196,13 @@ def test_pruned_rows_are_not_missed(world: World, now: float) -> None:
     pruning.open()
     pruning.prune()
     pruning.close()
-    verdicts = verify(world, engine, archive)
+    verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["hits-1h"].start >= found[-1].timestamp - 36_000
 
 
-def test_what_is_not_there_is_said(world: World, now: float) -> None:
-    engine, archive, _ = filled(world, now)
-    without = world.open(Hits)
-    assert "not installed" in verify(world, engine, archive, "newest")["newest"].skipped
+def test_what_is_not_there_is_said(hub_fixture: HubFixture, now: float) -> None:
+    engine, archive, _ = filled(hub_fixture, now)
+    without = hub_fixture.open(Hits)
+    assert "not installed" in verify(hub_fixture, engine, archive, "newest")["newest"].skipped
     without.close()

@@ -24,7 +24,7 @@ from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.support.datagrepper import Datagrepper
-from tests.support.oracle import Truth
+from tests.support.oracle import Oracle
 from tests.support.stream import Stream
 
 HOURS = 3
@@ -144,7 +144,7 @@ def test_every_fault_at_once(
         server.set(**dict.fromkeys((name for name in FAULTS if "share" in name), 0.0))
         while late.resolve(engine, archive):
             pass
-    truth = Truth(tmp_path / "truth.db", raws, installed)
-    assert truth.differences(migrated_uri) == []
+    oracle = Oracle(tmp_path / "oracle.db", raws, installed)
+    assert oracle.differences(migrated_uri) == []
     statuses = Counter(request.status for request in server.requests)
     assert statuses.total() - statuses[200] > 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pprint
 import shutil
 import signal
 import subprocess
@@ -30,10 +29,12 @@ from statscache.errors import StatscacheError
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.catchup.test_workers import dask_address
-from tests.conftest import BACKENDS, message, table
 from tests.support.commands import call
+from tests.support.configuration import configure
+from tests.support.databases import BACKENDS, execute, table
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import DISTRIBUTION, PROGRAMS, Hub, wait_until
+from tests.support.messages import message
 from tests.support.month import EPOCH, MONTH, write_month
 
 SOME = 700
@@ -44,14 +45,10 @@ TODAY = NOW // 86_400 * 86_400
 NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 
 
-def configure(folder: Path, **config: Any) -> None:
+def configure_for_month(folder: Path, **config: Any) -> None:
     # What is compared here is all of a month, and not what is left of it in the end.
     kept = {"statscache.retention": {"15s": None, "1m": None}}
-    config = {"statscache.consumer.epoch": NAIVE_EPOCH} | kept | config
-    (folder / "fedmsg.d").mkdir(exist_ok=True)
-    (folder / "fedmsg.d" / "test.py").write_text(
-        f"import datetime\nconfig = {pprint.pformat(config)}\n"
-    )
+    configure(folder, **{"statscache.consumer.epoch": NAIVE_EPOCH} | kept | config)
 
 
 def start(folder: Path, uri: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -121,13 +118,6 @@ def rows(uri: str, query: str) -> list[tuple[Any, ...]]:
     return found
 
 
-def execute(uri: str, statement: str) -> None:
-    database = Database(uri)
-    with database.begin() as connection:
-        connection.execute(text(statement))
-    database.dispose()
-
-
 @pytest.mark.parametrize("workers", ["1", "4"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_rebuilds_are_identical(
@@ -139,7 +129,7 @@ def test_two_rebuilds_are_identical(
 ) -> None:
     # Each from files of its own: another order, other duplicates.
     write_month(tmp_path / "archive", MONTH, seed=BACKENDS.index(backend) * 10 + int(workers))
-    configure(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
+    configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     uri = new_database(backend)
     assert f"complete: {IDENTS} idents" in done(tmp_path, uri, "backfill", "--workers", workers)
     assert f"rows of {IDENTS} idents" in done(tmp_path, uri, "export", "--output", "out")
@@ -152,7 +142,7 @@ def test_what_is_counted_anew_is_identical_too(
     new_database: Callable[[str], str],
     some: str,
 ) -> None:
-    configure(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
+    configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     write_month(tmp_path / "archive", MONTH[:SOME], seed=1)
     uri = new_database("postgresql")
     done(tmp_path, uri, "backfill")
@@ -174,7 +164,7 @@ def datagrepper(tmp_path: Path) -> Iterator[Datagrepper]:
 
 def serve_month(folder: Path, datagrepper: Datagrepper, **config: Any) -> None:
     datagrepper.add(MONTH[:SOME])
-    configure(folder, **{"statscache.datagrepper.endpoint": datagrepper.url} | config)
+    configure_for_month(folder, **{"statscache.datagrepper.endpoint": datagrepper.url} | config)
 
 
 @pytest.mark.parametrize("ending", ["raw", pytest.param("raw/", marks=pytest.mark.long)])
@@ -185,7 +175,7 @@ def test_the_endpoint_of_2015_is_that_of_raw(
     datagrepper.add(archived)
     endpoint = datagrepper.url + ending
     uri = new_database("sqlite")
-    configure(tmp_path, **RECENT | {"statscache.datagrepper.endpoint": endpoint})
+    configure_for_month(tmp_path, **RECENT | {"statscache.datagrepper.endpoint": endpoint})
     assert call(tmp_path, "backfill", uri=uri).returncode == 0
     assert volumes(uri) == 10
     assert {request.path for request in datagrepper.requests} == {"v2/search"}
@@ -308,7 +298,7 @@ def test_readers_see_the_old_table_until_the_new_one_is_complete(
 ) -> None:
     archived = recent(1_000)
     datagrepper.add(archived)
-    configure(tmp_path, **RECENT | {"statscache.datagrepper.endpoint": datagrepper.url})
+    configure_for_month(tmp_path, **RECENT | {"statscache.datagrepper.endpoint": datagrepper.url})
     uri = new_database(backend)
     done(tmp_path, uri, "backfill")
     assert volumes(uri) == 1_000
@@ -392,7 +382,7 @@ def test_classic_plugins_are_filled_in_and_counted_anew(
         for raw, title in zip(MONTH, "abc" * 50, strict=False)
     ]
     write_month(tmp_path / "archive", edits, seed=1)
-    configure(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
+    configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     strangers = {"PYTHONPATH": str(DISTRIBUTION)}
     done(tmp_path, uri, "backfill", "wiki-edits-by-title-1d", env=strangers)
     right = [row[1:] for row in table(uri, "data_wiki_edits")]
@@ -455,7 +445,7 @@ def test_errors_name_cause_and_cure(
         (files, ("backfill", "--dask", "nonsense://x"), "no scheduler of Dask answers"),
     ]
     for config, arguments, expected in cases:
-        configure(tmp_path, **config)
+        configure_for_month(tmp_path, **config)
         result = CliRunner().invoke(command_line, arguments)
         assert result.exit_code != 0
         assert isinstance(result.exception, StatscacheError | SystemExit)
@@ -466,7 +456,7 @@ def test_when_the_archive_stays_away_it_ends_with_the_reason(
     tmp_path: Path, new_database: Callable[[str], str], datagrepper: Datagrepper
 ) -> None:
     config = {"statscache.datagrepper.endpoint": datagrepper.url + "elsewhere/"}
-    configure(tmp_path, **config)
+    configure_for_month(tmp_path, **config)
     uri = new_database("sqlite")
     code, _, err = run(tmp_path, uri, "backfill", "--patience", "1.5", "--workers", "2")
     assert code == 1
@@ -480,7 +470,7 @@ def test_what_would_be_too_old_to_be_kept_is_not_filled_in(
     uri = new_database("sqlite")
     write_month(tmp_path / "archive", MONTH, seed=1)
     files = {"statscache.archive.files": [str(tmp_path / "archive")]}
-    configure(tmp_path, **{"statscache.retention": {}} | files)
+    configure_for_month(tmp_path, **{"statscache.retention": {}} | files)
     code, _, err = run(tmp_path, uri, "backfill")
     assert code == 0, err
     times = {
@@ -503,7 +493,7 @@ def test_rows_that_cannot_be_written_are_told_of(
 ) -> None:
     uri = new_database("sqlite")
     write_month(tmp_path / "archive", MONTH[:200], seed=1)
-    configure(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
+    configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     execute(uri, "ALTER TABLE volume_1m RENAME TO hidden")
     code, out, err = run(tmp_path, uri, "backfill")
     assert code == 1
@@ -521,7 +511,7 @@ def test_progress_is_drawn_on_a_terminal_and_in_lines_elsewhere(
     import pty
 
     write_month(tmp_path / "archive", MONTH[:200], seed=1)
-    configure(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
+    configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     _, _, err = run(tmp_path, new_database("sqlite"), "backfill")
     assert "main 2023-11-" in err.splitlines()[0]
     assert "100.0%; 200 messages, " in err.splitlines()[-1]

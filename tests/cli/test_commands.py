@@ -16,9 +16,10 @@ from sqlalchemy.engine import make_url
 from statscache import __version__
 from statscache.config import URI_VARIABLE
 from statscache.database.migrations import HEAD
-from tests.conftest import NOON, table
 from tests.support.commands import call, run
+from tests.support.databases import table
 from tests.support.hub import DISTRIBUTION, PROGRAMS, wait_until
+from tests.support.messages import NOON
 from tests.support.paths import ROOT
 
 LINE = {"topic": "org.fedoraproject.prod.git.receive", "timestamp": NOON, "msg": {}}

@@ -16,10 +16,11 @@ import statscache
 import statscache_plugins
 from statscache import config
 from statscache.app import create_app
-from tests.cli.test_backfill import configure
-from tests.conftest import NOON, message, table
 from tests.support.commands import call, run
+from tests.support.configuration import configure
+from tests.support.databases import table
 from tests.support.distributions import distribute
+from tests.support.messages import NOON, message
 
 
 def replay(folder: Path, uri: str, second: int) -> None:

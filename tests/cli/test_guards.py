@@ -13,12 +13,13 @@ import pytest
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.cli.test_backfill import configure
-from tests.conftest import message, table
 from tests.support.commands import call, run
+from tests.support.configuration import configure
+from tests.support.databases import table
 from tests.support.distributions import distribute
 from tests.support.hub import Hub, wait_until
 from tests.support.hub_fixture import TODAY, write
+from tests.support.messages import message
 
 _numbers = itertools.count()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.rejection import Rejection
-from tests.conftest import NOON, table
 from tests.support.commands import call
-from tests.support.hub_fixture import execute
+from tests.support.databases import execute, table
+from tests.support.messages import NOON
 
 EDIT = {
     "topic": "org.fedoraproject.prod.wiki.article.edit",

@@ -19,7 +19,8 @@ from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
 from statscache.plugins import AsyncPlugin, BaseModel, BasePlugin, ScalarModel, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
+from tests.support.messages import NOON, message
 
 Opener = Callable[..., Engine]
 

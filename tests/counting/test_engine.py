@@ -19,7 +19,8 @@ from statscache.hub.intake import Intake, count_messages, count_texts
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
+from tests.support.messages import NOON, message
 
 DAY = 86_400
 MIDNIGHT = int(NOON) - 43_200

@@ -17,7 +17,7 @@ from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from statscache.plugins.aggregate import AggregateTable
 from statscache.testing import check_laws, rows_of
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 
 class Measured(Aggregate):

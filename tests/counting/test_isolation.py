@@ -21,11 +21,12 @@ from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message, table
 from tests.support.commands import call
+from tests.support.databases import execute, table
 from tests.support.distributions import distribute
-from tests.support.hub_fixture import TODAY, World, execute
+from tests.support.hub_fixture import TODAY, HubFixture
 from tests.support.hub_steps import lane, settle
+from tests.support.messages import NOON, message
 
 Opener = Callable[..., Engine]
 
@@ -571,19 +572,19 @@ class Recounted(Aggregate):
 
 
 def test_the_audit_goes_on_without_a_plugin_that_loops(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [message(timestamp=TODAY - 86_400 + number) for number in range(10)]
-    archive = world.archive(found)
-    engine = world.open(Hits, Recounted, Meddling)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Recounted, Meddling)
     Meddling.meddle = staticmethod(lambda _session: None)
     settle(engine, archive, TODAY)
-    assert world.total() == 10
+    assert hub_fixture.total() == 10
     engine.time_limit.limit = 1.0
     threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
-    database = Database(world.uri, read_only=True)
+    database = Database(hub_fixture.uri, read_only=True)
     verification = Verification(database, engine.installed, archive, time_limit=engine.time_limit)
     assert list(verification.run())
     database.dispose()
@@ -594,29 +595,29 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
 
 
 def test_from_the_archive_it_gets_what_it_missed(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [message(timestamp=TODAY - 86_400 + number) for number in range(10)]
-    archive = world.archive(found)
-    engine = world.open(Hits, Recounted, Noting, Meddling)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Recounted, Noting, Meddling)
     engine.time_limit.limit = 1.0
     threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     settle(engine, archive, TODAY)
-    assert world.total() == len(world.rows("isolation_noting")) == 10
-    assert world.rows("recounted_1d") == world.rows("isolation_meddling") == []
-    assert world.lane_of("recounted-1d") == "apart recounted-1d"
-    assert world.lane_of("meddling") == "apart meddling"
+    assert hub_fixture.total() == len(hub_fixture.rows("isolation_noting")) == 10
+    assert hub_fixture.rows("recounted_1d") == hub_fixture.rows("isolation_meddling") == []
+    assert hub_fixture.lane_of("recounted-1d") == "apart recounted-1d"
+    assert hub_fixture.lane_of("meddling") == "apart meddling"
     monkeypatch.setattr(Recounted, "loops", False)
     Meddling.meddle = staticmethod(lambda _session: None)
-    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
     settle(engine, archive, TODAY)
     for name in ("apart recounted-1d", "apart meddling"):
         assert engine.join(lane(engine, name).id)
-    assert world.total("recounted_1d") == 10
-    assert world.rows("isolation_meddling")
-    assert {row[2] for row in world.rows("statscache_plugin")} == {"active"}
+    assert hub_fixture.total("recounted_1d") == 10
+    assert hub_fixture.rows("isolation_meddling")
+    assert {row[2] for row in hub_fixture.rows("statscache_plugin")} == {"active"}
 
 
 class Weird(Exception):

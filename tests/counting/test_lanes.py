@@ -7,9 +7,7 @@ import pickle
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -20,9 +18,10 @@ from statscache.counting.engine import Engine
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins import BasePlugin, Key, ScalarModel
-from tests.conftest import message
-from tests.support.hub_fixture import TODAY, Hits, Log, Newest, World, execute, messages
+from tests.support.databases import execute
+from tests.support.hub_fixture import TODAY, Hits, HubFixture, Log, Newest, messages
 from tests.support.hub_steps import lane, lanes_of, reconcile, settle
+from tests.support.messages import message
 
 DAY = 86_400
 NOON = TODAY - 43_200.0
@@ -71,14 +70,6 @@ class Daily(BasePlugin):
         self.counts.clear()
 
 
-@pytest.fixture
-def world(migrated_uri: str, tmp_path: Path) -> Iterator[World]:
-    made = World(migrated_uri, tmp_path / "archive.jsonl")
-    yield made
-    for engine in made.engines:
-        engine.close()
-
-
 def hit(timestamp: float, place: str = "z", number: int = 1, **more: Any) -> Message:
     return message(timestamp=timestamp, msg={"place": place, "number": number}, **more)
 
@@ -94,14 +85,14 @@ def join(engine: Engine, name: str) -> list[str]:
 # Who is where.
 
 
-def test_a_number_is_never_used_again(world: World) -> None:
+def test_a_number_is_never_used_again(hub_fixture: HubFixture) -> None:
     """Other processes may remember that lane: that its classic plugins have their history."""
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits), archive, NOON + 7_200)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits), archive, NOON + 7_200)
     numbers = []
     for plugins in ([Hits, Newest], [Hits, Newest, Counting]):
-        engine = world.open(*plugins)
+        engine = hub_fixture.open(*plugins)
         name = f"new {plugins[-1].name}"
         numbers.append(lane(engine, name).id)
         settle(engine, archive, NOON + 7_200)
@@ -109,213 +100,213 @@ def test_a_number_is_never_used_again(world: World) -> None:
     assert len({1, *numbers}) == 3
 
 
-def test_those_who_left_together_come_back_one_by_one(world: World) -> None:
+def test_those_who_left_together_come_back_one_by_one(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits, Newest, Counting), archive, NOON + 1_800)
-    settle(world.open(Hits), archive, NOON + 2_400)
-    settle(world.open(Hits, Newest), archive, NOON + 3_000)
-    assert world.state("counting") == "gone"
-    engine = world.open(Hits, Newest)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits, Newest, Counting), archive, NOON + 1_800)
+    settle(hub_fixture.open(Hits), archive, NOON + 2_400)
+    settle(hub_fixture.open(Hits, Newest), archive, NOON + 3_000)
+    assert hub_fixture.state("counting") == "gone"
+    engine = hub_fixture.open(Hits, Newest)
     assert join(engine, "back newest") == ["newest"]
     settle(engine, archive, NOON + 3_600)
-    engine = world.open(Hits, Newest, Counting)
+    engine = hub_fixture.open(Hits, Newest, Counting)
     settle(engine, archive, NOON + 3_600)
-    assert join(engine, world.lane_of("counting")) == ["counting"]
+    assert join(engine, hub_fixture.lane_of("counting")) == ["counting"]
     assert names(engine) == {"main"}
-    assert world.total("counting") == world.total() == 60
+    assert hub_fixture.total("counting") == hub_fixture.total() == 60
     # And once more, by the same names.
-    settle(world.open(Hits), archive, NOON + 3_700)
-    engine = world.open(Hits, Newest, Counting)
+    settle(hub_fixture.open(Hits), archive, NOON + 3_700)
+    engine = hub_fixture.open(Hits, Newest, Counting)
     settle(engine, archive, NOON + 3_700)
-    assert set(join(engine, world.lane_of("counting"))) == {"newest", "counting"}
-    assert world.total("counting") == 60
+    assert set(join(engine, hub_fixture.lane_of("counting"))) == {"newest", "counting"}
+    assert hub_fixture.total("counting") == 60
 
 
 def test_a_change_during_a_rebuild_begins_from_the_beginning(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits, Counting), archive, NOON + 7_200)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits, Counting), archive, NOON + 7_200)
     for version in (2, 3):
         monkeypatch.setattr(Counting, "version", version)
-        engine = world.open(Hits, Counting)
-        reconcile(engine, archive, NOON + 1_800, names=[world.lane_of("counting")])
-        assert world.total("counting") == 60
+        engine = hub_fixture.open(Hits, Counting)
+        reconcile(engine, archive, NOON + 1_800, names=[hub_fixture.lane_of("counting")])
+        assert hub_fixture.total("counting") == 60
     settle(engine, archive, NOON + 7_200)
-    assert join(engine, world.lane_of("counting")) == ["counting"]
+    assert join(engine, hub_fixture.lane_of("counting")) == ["counting"]
     assert names(engine) == {"main"}
-    assert world.total("counting") == 60
+    assert hub_fixture.total("counting") == 60
 
 
 def test_nobody_sees_a_half_built_table_though_the_plugin_is_the_only_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Counting), archive, NOON + 7_200)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Counting), archive, NOON + 7_200)
     monkeypatch.setattr(Counting, "keys", (Key("place"), Key("number", type=int)))
     monkeypatch.setattr(Counting, "rows", lambda _, m: [(m.msg["place"], m.msg["number"], 1)])
-    engine = world.open(Counting)
-    name = world.lane_of("counting")
+    engine = hub_fixture.open(Counting)
+    name = hub_fixture.lane_of("counting")
     settle(engine, archive, NOON + 1_800)
     assert join(engine, name) == []
-    assert len(world.rows("counting")) == 3
+    assert len(hub_fixture.rows("counting")) == 3
     settle(engine, archive, NOON + 7_200)
     assert join(engine, name) == ["counting"]
-    assert len(world.rows("counting")) == 60
+    assert len(hub_fixture.rows("counting")) == 60
     assert names(engine) == {"main"}
     # The lane has taken the place of the main one, with all that it remembers.
     engine.count(found)
     settle(engine, archive, NOON + 7_300)
-    assert world.total("counting") == 60
+    assert hub_fixture.total("counting") == 60
 
 
-def test_what_waits_in_one_of_them_is_counted_before_they_join(world: World) -> None:
+def test_what_waits_in_one_of_them_is_counted_before_they_join(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits), archive, NOON + 7_200)
-    engine = world.open(Hits, Counting)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits), archive, NOON + 7_200)
+    engine = hub_fixture.open(Hits, Counting)
     reconcile(engine, archive, NOON + 1_800, names=["new counting"])
     # For the one it is late, and the other counts it at once.
     old = hit(NOON + 3_000)
     engine.count([old])
-    assert (world.total(), world.total("counting")) == (60, 31)
+    assert (hub_fixture.total(), hub_fixture.total("counting")) == (60, 31)
     reconcile(engine, archive, NOON + 7_200)
     assert join(engine, "new counting") == []
     settle(engine, archive, NOON + 7_200)
     assert join(engine, "new counting") == ["counting"]
     engine.count([old, *found])
     settle(engine, archive, NOON + 7_200)
-    assert (world.total(), world.total("counting")) == (61, 61)
+    assert (hub_fixture.total(), hub_fixture.total("counting")) == (61, 61)
 
 
 # How far back history goes.
 
 
 def test_a_plugin_that_goes_further_back_than_the_others(
-    world: World, caplog: pytest.LogCaptureFixture
+    hub_fixture: HubFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The epoch was moved: what is older than the others' history is told apart for this one."""
     old = messages(60, NOON - 3 * DAY, 60)
     found = [*old, *messages(60, NOON, 60)]
-    archive = world.archive(found)
-    engine = world.open(Hits, days=2)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, days=2)
     settle(engine, archive, NOON + 7_200)
     engine.count(old[:10])
-    assert world.total() == 70
+    assert hub_fixture.total() == 70
     with caplog.at_level(logging.WARNING):
-        engine = world.open(Hits, Counting, days=5)
+        engine = hub_fixture.open(Hits, Counting, days=5)
     assert "statscache rebuild hits-1d" in caplog.text
     engine.count(old[:20])
     while join(engine, "new counting") == []:
         settle(engine, archive, NOON + 7_200)
-        assert world.total("counting") <= 120
+        assert hub_fixture.total("counting") <= 120
         if "new counting" not in names(engine):
             break
-    assert world.total("counting") == 120
+    assert hub_fixture.total("counting") == 120
     engine.count([*found, hit(NOON - 3 * DAY + 30)])
     settle(engine, archive, NOON + 7_200)
-    assert world.total("counting") == 121
+    assert hub_fixture.total("counting") == 121
     # The others got what the bus brought before it was known that there is more.
-    assert world.total() == 80
+    assert hub_fixture.total() == 80
     with engine.transaction(alone=True) as connection:
         engine.membership.rebuild(connection, ["hits-1d", "hits-1h"])
     settle(engine, archive, NOON + 7_200)
-    assert set(join(engine, world.lane_of("hits-1d"))) == {"hits-1d", "hits-1h"}
+    assert set(join(engine, hub_fixture.lane_of("hits-1d"))) == {"hits-1d", "hits-1h"}
     engine.count(found)
     settle(engine, archive, NOON + 7_200)
-    assert world.total("hits_1h") == 120
-    assert world.total("counting") == 121
+    assert hub_fixture.total("hits_1h") == 120
+    assert hub_fixture.total("counting") == 121
 
 
-def test_the_epoch_moved_later_takes_nothing_away(world: World) -> None:
+def test_the_epoch_moved_later_takes_nothing_away(hub_fixture: HubFixture) -> None:
     found = [*messages(60, NOON - 3 * DAY, 60), *messages(60, NOON, 60)]
-    archive = world.archive(found)
-    settle(world.open(Hits, days=5), archive, NOON + 7_200)
-    engine = world.open(Hits, Counting, days=2)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits, days=5), archive, NOON + 7_200)
+    engine = hub_fixture.open(Hits, Counting, days=2)
     settle(engine, archive, NOON + 7_200)
     assert join(engine, "new counting") == ["counting"]
     engine.count(found)
     settle(engine, archive, NOON + 7_200)
-    assert world.total() == 120
-    assert world.total("counting") == 60
+    assert hub_fixture.total() == 120
+    assert hub_fixture.total("counting") == 60
 
 
 @pytest.mark.parametrize("is_live_first", [True, False])
 def test_a_plugin_with_less_history_than_the_others(
-    world: World, monkeypatch: pytest.MonkeyPatch, is_live_first: bool
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch, is_live_first: bool
 ) -> None:
     """What is older than its own is not counted for it, whichever way it comes."""
     monkeypatch.setattr(Counting, "backlog_delta", timedelta(days=2))
     old = messages(10, NOON - 3 * DAY, 60)
     ancient = messages(10, NOON - 30 * DAY, 60)
-    archive = world.archive([*old, *messages(60, NOON, 60)])
-    engine = world.open(Hits, Counting, days=5)
+    archive = hub_fixture.archive([*old, *messages(60, NOON, 60)])
+    engine = hub_fixture.open(Hits, Counting, days=5)
     if is_live_first:
         engine.count([*old, *ancient])
     settle(engine, archive, NOON + 7_200)
     engine.count([*old, *ancient])
     settle(engine, archive, NOON + 7_200)
-    assert world.total() == 80
+    assert hub_fixture.total() == 80
     # Of what is older than all history, nobody knows more than the bus said.
-    assert world.total("counting") == 70
+    assert hub_fixture.total("counting") == 70
 
 
 def test_more_backlog_is_told_of(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    archive = world.archive(messages(60, NOON, 60))
+    archive = hub_fixture.archive(messages(60, NOON, 60))
     monkeypatch.setattr(Counting, "backlog_delta", timedelta(days=2))
-    settle(world.open(Hits, Counting, days=5), archive, NOON + 7_200)
+    settle(hub_fixture.open(Hits, Counting, days=5), archive, NOON + 7_200)
     with caplog.at_level(logging.WARNING):
-        world.open(Hits, Counting, days=5)
+        hub_fixture.open(Hits, Counting, days=5)
         assert "rebuild" not in caplog.text
         monkeypatch.setattr(Counting, "backlog_delta", timedelta(days=4))
-        world.open(Hits, Counting, days=5)
+        hub_fixture.open(Hits, Counting, days=5)
     assert "statscache rebuild counting" in caplog.text
 
 
 # Archives that come and go.
 
 
-def test_an_archive_gives_back_what_was_missed_without_one(world: World) -> None:
+def test_an_archive_gives_back_what_was_missed_without_one(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    engine = world.open(Hits, Counting, Newest, has_history=False)
+    engine = hub_fixture.open(Hits, Counting, Newest, has_history=False)
     engine.count(found[:10])
-    execute(world.uri, "ALTER TABLE counting RENAME TO hidden")
+    execute(hub_fixture.uri, "ALTER TABLE counting RENAME TO hidden")
     engine.count(found[10:20])
-    assert world.state("counting") == "failing"
-    execute(world.uri, "ALTER TABLE hidden RENAME TO counting")
+    assert hub_fixture.state("counting") == "failing"
+    execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
     engine.count(found[20:30])
-    assert world.state("counting") == "active"
-    assert world.total("counting") == 20
-    world.open(Hits, Counting, has_history=False).count(found[30:40])
-    archive = world.archive(found)
-    engine = world.open(Hits, Counting, Newest)
+    assert hub_fixture.state("counting") == "active"
+    assert hub_fixture.total("counting") == 20
+    hub_fixture.open(Hits, Counting, has_history=False).count(found[30:40])
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Counting, Newest)
     settle(engine, archive, NOON + 7_200)
-    assert set(join(engine, world.lane_of("counting"))) == {"counting", "newest"}
-    assert world.total("counting") == world.total() == 60
-    assert [row[2] for row in world.rows("newest")] == [57, 58, 59]
-    world.open(Hits, Counting, Newest)
+    assert set(join(engine, hub_fixture.lane_of("counting"))) == {"counting", "newest"}
+    assert hub_fixture.total("counting") == hub_fixture.total() == 60
+    assert [row[2] for row in hub_fixture.rows("newest")] == [57, 58, 59]
+    hub_fixture.open(Hits, Counting, Newest)
     assert names(engine) == {"main"}
 
 
-def test_a_lane_that_rests_goes_on_when_the_archive_is_taken_away(world: World) -> None:
+def test_a_lane_that_rests_goes_on_when_the_archive_is_taken_away(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    settle(world.open(Hits, Counting), world.archive(found), NOON + 7_200)
-    engine = world.open(Hits, Counting)
-    execute(world.uri, "ALTER TABLE counting RENAME TO hidden")
+    settle(hub_fixture.open(Hits, Counting), hub_fixture.archive(found), NOON + 7_200)
+    engine = hub_fixture.open(Hits, Counting)
+    execute(hub_fixture.uri, "ALTER TABLE counting RENAME TO hidden")
     engine.count([hit(NOON + 7_300)])
-    execute(world.uri, "ALTER TABLE hidden RENAME TO counting")
-    without = world.open(Hits, Counting, has_history=False)
+    execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
+    without = hub_fixture.open(Hits, Counting, has_history=False)
     without.count([hit(NOON + 7_310)])
-    assert world.total("counting") == 60
-    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    assert hub_fixture.total("counting") == 60
+    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
     without.count([hit(NOON + 7_320)])
-    assert world.total("counting") == 61
-    assert world.state("counting") == "active"
+    assert hub_fixture.total("counting") == 61
+    assert hub_fixture.state("counting") == "active"
 
 
 # Plugins that fail.
@@ -334,19 +325,19 @@ class Long(Hits):
         return [(*text, 1)] if message.msg["place"] == "long" else []
 
 
-def test_a_row_that_the_database_cannot_hold_stops_nobody_else(world: World) -> None:
-    engine = world.open(Hits, Long, has_history=False)
+def test_a_row_that_the_database_cannot_hold_stops_nobody_else(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits, Long, has_history=False)
     outcome = engine.count([hit(NOON, "long"), hit(NOON + 1, "a")])
     assert outcome.counted == 2
-    assert world.total() == 2
+    assert hub_fixture.total() == 2
 
 
-def test_a_plugin_that_fails_for_a_while(world: World) -> None:
+def test_a_plugin_that_fails_for_a_while(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    engine = world.open(Hits, Counting)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Counting)
     settle(engine, archive, NOON + 600)
-    execute(world.uri, "ALTER TABLE counting RENAME TO hidden")
+    execute(hub_fixture.uri, "ALTER TABLE counting RENAME TO hidden")
     pauses = []
     for number in range(3):
         until = NOON + 1_200 + 600 * number
@@ -354,21 +345,23 @@ def test_a_plugin_that_fails_for_a_while(world: World) -> None:
         settle(engine, archive, until)
         apart = lane(engine, "apart counting")
         pauses.append((apart.failures, apart.watermark))
-        execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+        execute(
+            hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL"
+        )
     assert pauses == [(1, NOON + 600), (2, NOON + 600), (3, NOON + 600)]
-    execute(world.uri, "ALTER TABLE hidden RENAME TO counting")
+    execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
     settle(engine, archive, NOON + 3_600)
     assert join(engine, "apart counting") == ["counting"]
-    assert world.total("counting") == world.total() == 60
-    assert world.state("counting") == "active"
+    assert hub_fixture.total("counting") == hub_fixture.total() == 60
+    assert hub_fixture.state("counting") == "active"
 
 
-def test_folded_elsewhere_for_a_plugin_that_fails(world: World) -> None:
+def test_folded_elsewhere_for_a_plugin_that_fails(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits), archive, NOON + 7_200)
-    engine = world.open(Hits, Counting)
-    execute(world.uri, "ALTER TABLE counting RENAME TO hidden")
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits), archive, NOON + 7_200)
+    engine = hub_fixture.open(Hits, Counting)
+    execute(hub_fixture.uri, "ALTER TABLE counting RENAME TO hidden")
     one = lane(engine, "new counting")
 
     def folded() -> list[bool]:
@@ -380,22 +373,22 @@ def test_folded_elsewhere_for_a_plugin_that_fails(world: World) -> None:
 
     assert folded()[-1] is False
     assert (lane(engine, one.name).watermark or 0.0) <= NOON
-    execute(world.uri, "ALTER TABLE hidden RENAME TO counting")
+    execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
     assert all(folded())
     settle(engine, archive, NOON + 7_200)
     assert join(engine, one.name) == ["counting"]
-    assert world.total("counting") == 60
+    assert hub_fixture.total("counting") == 60
 
 
 # Classic plugins.
 
 
 def test_a_classic_plugin_that_fails_gets_what_it_missed_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    engine = world.open(Hits, Log)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Log)
     settle(engine, archive, NOON + 1_800)
 
     def fail(*_: Any) -> None:
@@ -405,26 +398,26 @@ def test_a_classic_plugin_that_fails_gets_what_it_missed_first(
         patch.setattr(Log, "update", fail)
         engine.count(found[30:40])
         engine.count(found[40:45])
-    name = world.lane_of("log")
-    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    name = hub_fixture.lane_of("log")
+    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
     reconcile(engine, archive, NOON + 2_000, names=[name])
     with monkeypatch.context() as patch:
         patch.setattr(Log, "update", fail)
         reconcile(engine, archive, NOON + 2_100, names=[name])
-    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
     # One slice succeeds, and it is not the last one.
     piece = archive.fetch(Window(NOON + 2_000, NOON + 2_100))
     engine.count_slice({lane(engine, name).id}, piece)
     engine.count(found[45:50])
     reconcile(engine, archive, NOON + 3_600)
-    numbers = [row[2] for row in sorted(world.rows("catchup_log"))]
+    numbers = [row[2] for row in sorted(hub_fixture.rows("catchup_log"))]
     assert numbers == [*range(60)]
 
 
 def test_live_messages_that_are_held_survive_a_failure(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = world.open(Hits, Log)
+    engine = hub_fixture.open(Hits, Log)
     found = messages(10, NOON, 60)
     engine.count(found)
 
@@ -435,31 +428,31 @@ def test_live_messages_that_are_held_survive_a_failure(
         patch.setattr(engine, "note_changes", fail)
         with pytest.raises(DatabaseUnavailable):
             engine.flow()
-    assert world.rows("catchup_log") == []
+    assert hub_fixture.rows("catchup_log") == []
     engine.flow()
-    assert [row[2] for row in world.rows("catchup_log")] == [*range(10)]
+    assert [row[2] for row in hub_fixture.rows("catchup_log")] == [*range(10)]
 
 
 def test_what_is_not_held_comes_from_the_archive(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = messages(20, NOON, 60)
     room = sum(len(pickle.dumps(one.raw)) for one in found[17:])
     monkeypatch.setattr("statscache.counting.classic.live_buffer.MOST_BYTES", room)
-    archive = world.archive(found)
-    engine = world.open(Hits, Log)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Log)
     engine.count(found)
     settle(engine, archive, NOON + 600)
-    assert [row[2] for row in world.rows("catchup_log")] == [*range(10), 17, 18, 19]
+    assert [row[2] for row in hub_fixture.rows("catchup_log")] == [*range(10), 17, 18, 19]
     settle(engine, archive, NOON + 1_800)
-    assert sorted(row[2] for row in world.rows("catchup_log")) == [*range(20)]
-    assert world.total() == 20
+    assert sorted(row[2] for row in hub_fixture.rows("catchup_log")) == [*range(20)]
+    assert hub_fixture.total() == 20
 
 
-def test_a_classic_plugin_is_taken_back_behind_pruned_claims(world: World) -> None:
+def test_a_classic_plugin_is_taken_back_behind_pruned_claims(hub_fixture: HubFixture) -> None:
     found = messages(200, NOON, 30)
-    archive = world.archive(found)
-    engine = world.open(Hits, Daily)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Daily)
     settle(engine, archive, NOON + 6_000)
     one = lane(engine, "ordered")
     assert one.claims_pruned_until is not None
@@ -470,14 +463,14 @@ def test_a_classic_plugin_is_taken_back_behind_pruned_claims(world: World) -> No
     settle(engine, archive, NOON + 6_060)
     engine.count(found)
     settle(engine, archive, NOON + 6_120)
-    assert sum(row[2] for row in world.rows("lanes_daily")) == 201
-    assert world.total() == 201
+    assert sum(row[2] for row in hub_fixture.rows("lanes_daily")) == 201
+    assert hub_fixture.total() == 201
 
 
 def test_only_plugins_that_were_given_something_are_made_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = world.open(Hits, Log, has_history=False)
+    engine = hub_fixture.open(Hits, Log, has_history=False)
     runner = engine.membership.runners["log"]
     before = runner.plugin
     with pytest.raises(ZeroDivisionError), engine.transaction():
@@ -505,37 +498,37 @@ class Stubborn(Daily):
         raise RuntimeError("cannot take back")
 
 
-def test_a_classic_plugin_that_cannot_take_back_hurts_only_itself(world: World) -> None:
+def test_a_classic_plugin_that_cannot_take_back_hurts_only_itself(hub_fixture: HubFixture) -> None:
     found = messages(200, NOON, 30)
-    archive = world.archive(found)
-    engine = world.open(Daily, Stubborn)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Daily, Stubborn)
     settle(engine, archive, NOON + 6_000)
-    assert sum(row[2] for row in world.rows("lanes_stubborn")) == 200
+    assert sum(row[2] for row in hub_fixture.rows("lanes_stubborn")) == 200
     engine.rewind(lane(engine, "ordered").id)
-    assert world.state("stubborn-1d") == "failing"
+    assert hub_fixture.state("stubborn-1d") == "failing"
     settle(engine, archive, NOON + 6_060)
-    assert sum(row[2] for row in world.rows("lanes_daily")) == 200
-    execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    assert sum(row[2] for row in hub_fixture.rows("lanes_daily")) == 200
+    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
     settle(engine, archive, NOON + 6_120)
     assert join(engine, "apart stubborn-1d") == ["stubborn-1d"]
-    assert sum(row[2] for row in world.rows("lanes_stubborn")) == 200
+    assert sum(row[2] for row in hub_fixture.rows("lanes_stubborn")) == 200
 
 
 # Several processes.
 
 
-def test_a_transaction_does_not_begin_inside_another(world: World) -> None:
-    engine = world.open(Hits)
+def test_a_transaction_does_not_begin_inside_another(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits)
     with engine.transaction(), pytest.raises(RuntimeError, match="inside another"):
         engine.count([hit(NOON)])
     assert engine.count([hit(NOON)]).counted == 1
 
 
-def test_what_is_told_of_a_batch_for_several_lanes(world: World) -> None:
+def test_what_is_told_of_a_batch_for_several_lanes(hub_fixture: HubFixture) -> None:
     found = messages(60, NOON, 60)
-    archive = world.archive(found)
-    settle(world.open(Hits, Log), archive, NOON + 1_800)
-    engine = world.open(Hits, Log, Counting)
+    archive = hub_fixture.archive(found)
+    settle(hub_fixture.open(Hits, Log), archive, NOON + 1_800)
+    engine = hub_fixture.open(Hits, Log, Counting)
     # The ordered lane waits for its history, the new one is far behind, and for main some are late.
     outcome = engine.count([*found[:5], *found[25:35], *found[25:30]])
     assert (outcome.counted, outcome.duplicates, outcome.late) == (5, 10, 5)
@@ -544,17 +537,17 @@ def test_what_is_told_of_a_batch_for_several_lanes(world: World) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_two_hubs_count_the_same_stream(world: World, seed: int) -> None:
+def test_two_hubs_count_the_same_stream(hub_fixture: HubFixture, seed: int) -> None:
     """While plugins join, fail, and come back, claims are pruned, and history is asked for."""
     generator = random.Random(seed)
     history = messages(120, NOON, 60)
-    settle(world.open(Hits, Fragile), world.archive(history), NOON + 7_200)
+    settle(hub_fixture.open(Hits, Fragile), hub_fixture.archive(history), NOON + 7_200)
     stream = messages(240, NOON + 7_200, 15)
     for number in range(0, 240, 7):
         raw = {key: value for key, value in stream[number].raw.items() if key != "msg_id"}
         stream[number] = Message.from_fedmsg(raw)
-    archive = world.archive([*history, *map(archived, stream)])
-    engines = [world.open(Hits, Fragile, Counting, Newest) for _ in range(2)]
+    archive = hub_fixture.archive([*history, *map(archived, stream)])
+    engines = [hub_fixture.open(Hits, Fragile, Counting, Newest) for _ in range(2)]
     trouble: list[BaseException] = []
 
     def guarded(work: Any, *arguments: Any) -> threading.Thread:
@@ -579,7 +572,7 @@ def test_two_hubs_count_the_same_stream(world: World, seed: int) -> None:
                 if each.joins:
                     engine.join(each.id)
 
-    execute(world.uri, "ALTER TABLE fragile_1d RENAME TO hidden")
+    execute(hub_fixture.uri, "ALTER TABLE fragile_1d RENAME TO hidden")
     threads = []
     for engine in engines:
         shuffled = sorted(stream, key=lambda m: m.timestamp + generator.uniform(0, 900))
@@ -588,19 +581,21 @@ def test_two_hubs_count_the_same_stream(world: World, seed: int) -> None:
         thread.join(timeout=120)
         assert not thread.is_alive()
     assert trouble == []
-    execute(world.uri, "ALTER TABLE hidden RENAME TO fragile_1d")
+    execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO fragile_1d")
     engine = engines[0]
     for until in (NOON + 11_000, NOON + 12_000):
-        execute(world.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+        execute(
+            hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL"
+        )
         settle(engine, archive, until)
         for each in lanes_of(engine):
             if each.joins:
                 assert engine.join(each.id)
     assert names(engine) == {"main"}
     for name in ("hits_1h", "hits_1d", "counting", "fragile_1h", "fragile_1d"):
-        assert world.total(name) == 360, name
-    assert [row[2] for row in world.rows("newest")] == [237, 238, 239]
-    assert world.rows("statscache_rejected") == []
+        assert hub_fixture.total(name) == 360, name
+    assert [row[2] for row in hub_fixture.rows("newest")] == [237, 238, 239]
+    assert hub_fixture.rows("statscache_rejected") == []
 
 
 class Fragile(Hits):
@@ -614,14 +609,14 @@ def archived(item: Message) -> Message:
     )
 
 
-def test_two_hubs_that_start_at_once(world: World) -> None:
+def test_two_hubs_that_start_at_once(hub_fixture: HubFixture) -> None:
     both = threading.Barrier(4)
     trouble: list[BaseException] = []
 
     def start() -> None:
         both.wait()
         try:
-            world.open(Hits, Newest, Counting, Fragile, Daily, Log)
+            hub_fixture.open(Hits, Newest, Counting, Fragile, Daily, Log)
         except BaseException as error:
             trouble.append(error)
 
@@ -631,14 +626,14 @@ def test_two_hubs_that_start_at_once(world: World) -> None:
     for thread in threads:
         thread.join()
     assert trouble == []
-    assert names(world.engines[0]) == {"main", "ordered"}
+    assert names(hub_fixture.engines[0]) == {"main", "ordered"}
 
 
-def test_two_hubs_without_an_archive_that_begin_to_listen_at_once(world: World) -> None:
-    first, second, third = (world.open(Hits, has_history=False) for _ in range(3))
+def test_two_hubs_without_an_archive_that_begin_to_listen_at_once(hub_fixture: HubFixture) -> None:
+    first, second, third = (hub_fixture.open(Hits, has_history=False) for _ in range(3))
     first.beat(NOON)
     second.beat(NOON + 100)
     # What the other has noted is not committed yet when this one looks.
-    execute(world.uri, f"UPDATE statscache_lane SET beat_at = {NOON}")
+    execute(hub_fixture.uri, f"UPDATE statscache_lane SET beat_at = {NOON}")
     third.beat(NOON + 101)
-    assert [row[1:3] for row in world.rows("statscache_gap")] == [(NOON, NOON + 101)]
+    assert [row[1:3] for row in hub_fixture.rows("statscache_gap")] == [(NOON, NOON + 101)]

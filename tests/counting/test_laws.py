@@ -33,9 +33,9 @@ from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
 from statscache.topics import EVERYTHING
-from tests.conftest import NOON, message
 from tests.support import hub_steps as steps
 from tests.support.examples import tried
+from tests.support.messages import NOON, message
 
 EXAMPLES = int(os.environ.get("STATSCACHE_LAWS", "0"))
 

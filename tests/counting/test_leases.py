@@ -14,23 +14,26 @@ from statscache.catchup.loop import CatchUp
 from statscache.counting import leases
 from statscache.counting.lanes import Lane
 from tests.catchup.test_loop import complete
-from tests.support.hub_fixture import NOW, PACE, Hits, Log, World, execute, messages
+from tests.support.databases import execute
+from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, messages
 
 ELSEWHERE = "elsewhere 1"
 
 
-def lease(world: World, owner: str, seconds: float = 3600.0) -> None:
+def lease(hub_fixture: HubFixture, owner: str, seconds: float = 3600.0) -> None:
     """Let another process have all the lanes."""
     until = time.time() + seconds
-    execute(world.uri, f"UPDATE statscache_lane SET leased_by = '{owner}', leased_until = {until}")
+    execute(
+        hub_fixture.uri, f"UPDATE statscache_lane SET leased_by = '{owner}', leased_until = {until}"
+    )
 
 
-def owners(world: World) -> set[str | None]:
-    return {lane.leased_by for lane in lanes(world)}
+def owners(hub_fixture: HubFixture) -> set[str | None]:
+    return {lane.leased_by for lane in lanes(hub_fixture)}
 
 
-def lanes(world: World) -> list[Lane]:
-    engine = world.engines[-1]
+def lanes(hub_fixture: HubFixture) -> list[Lane]:
+    engine = hub_fixture.engines[-1]
     with engine.transaction() as connection:
         return engine.lanes.all(connection)
 
@@ -49,81 +52,83 @@ def test_the_leases_of_a_process_that_was_killed_are_free_on_its_machine() -> No
         assert not leases.has_ended(name)
 
 
-def test_lanes_of_others_are_left_to_them_until_their_leases_run_out(world: World) -> None:
-    archive = world.archive(messages(300, NOW - 40_000, 79))
-    catch_up = CatchUp(world.open(Hits, Log), archive, PACE)
-    lease(world, ELSEWHERE)
+def test_lanes_of_others_are_left_to_them_until_their_leases_run_out(
+    hub_fixture: HubFixture,
+) -> None:
+    archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
+    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE)
+    lease(hub_fixture, ELSEWHERE)
     # It does not spin.
     assert catch_up.turn() > 0
-    assert world.total() == 0
-    assert owners(world) == {ELSEWHERE}
-    lease(world, ELSEWHERE, seconds=-1)
+    assert hub_fixture.total() == 0
+    assert owners(hub_fixture) == {ELSEWHERE}
+    lease(hub_fixture, ELSEWHERE, seconds=-1)
     catch_up.run_until_complete()
-    assert world.total() == 300
-    assert len(world.rows("catchup_log")) == 300
+    assert hub_fixture.total() == 300
+    assert len(hub_fixture.rows("catchup_log")) == 300
     # Whoever is next need not wait.
-    assert owners(world) == {None}
+    assert owners(hub_fixture) == {None}
 
 
-def test_a_killed_process_is_not_waited_for(world: World) -> None:
+def test_a_killed_process_is_not_waited_for(hub_fixture: HubFixture) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    archive = world.archive(messages(30, NOW - 40_000, 79))
-    engine = world.open(Hits, Log)
-    lease(world, f"{leases.owner().rpartition(' ')[0]} {process.pid}")
+    archive = hub_fixture.archive(messages(30, NOW - 40_000, 79))
+    engine = hub_fixture.open(Hits, Log)
+    lease(hub_fixture, f"{leases.owner().rpartition(' ')[0]} {process.pid}")
     complete(engine, archive)
-    assert len(world.rows("catchup_log")) == 30
+    assert len(hub_fixture.rows("catchup_log")) == 30
 
 
 def test_lanes_of_aggregates_are_taken_over_on_demand(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = world.archive(messages(300, NOW - 40_000, 79))
+    archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
     archive.target = 10
     monkeypatch.setattr(catchup, "_TURN_OF_A_LANE", 0.0)
-    catch_up = CatchUp(world.open(Hits, Log), archive, PACE, takes_over=True)
-    lease(world, ELSEWHERE)
-    while not world.total():
+    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE, takes_over=True)
+    lease(hub_fixture, ELSEWHERE)
+    while not hub_fixture.total():
         catch_up.turn()
-    assert world.rows("catchup_log") == []
-    assert {lane.name: lane.leased_by for lane in lanes(world)} == {
+    assert hub_fixture.rows("catchup_log") == []
+    assert {lane.name: lane.leased_by for lane in lanes(hub_fixture)} == {
         "main": leases.owner(),
         "ordered": ELSEWHERE,
     }
     # Once: two that want it do not take it from each other for ever.
-    lease(world, ELSEWHERE)
-    before = world.total()
+    lease(hub_fixture, ELSEWHERE)
+    before = hub_fixture.total()
     assert before < 300
     catch_up.turn()
-    assert owners(world) == {ELSEWHERE}
-    assert world.total() == before
+    assert owners(hub_fixture) == {ELSEWHERE}
+    assert hub_fixture.total() == before
 
 
-def test_near_the_present_one_process_runs_the_classic_plugins(world: World) -> None:
+def test_near_the_present_one_process_runs_the_classic_plugins(hub_fixture: HubFixture) -> None:
     # Not since the tests began: the archive must be as near to the present as the lane was left.
     found = messages(300, time.time() - 24_000, 79)
-    archive = world.archive(found)
-    engine = world.open(Hits, Log)
+    archive = hub_fixture.archive(found)
+    engine = hub_fixture.open(Hits, Log)
     complete(engine, archive)
     more = messages(5, NOW - 300, 1)
-    archive = world.archive([*found, *more])
-    lease(world, ELSEWHERE)
-    complete(world.open(Hits, Log), archive)
+    archive = hub_fixture.archive([*found, *more])
+    lease(hub_fixture, ELSEWHERE)
+    complete(hub_fixture.open(Hits, Log), archive)
     # Aggregates are anybody's.
-    assert world.total() > 300
-    assert len(world.rows("catchup_log")) == 300
-    lease(world, ELSEWHERE, seconds=-1)
-    complete(world.open(Hits, Log), archive)
-    assert len(world.rows("catchup_log")) == world.total()
+    assert hub_fixture.total() > 300
+    assert len(hub_fixture.rows("catchup_log")) == 300
+    lease(hub_fixture, ELSEWHERE, seconds=-1)
+    complete(hub_fixture.open(Hits, Log), archive)
+    assert len(hub_fixture.rows("catchup_log")) == hub_fixture.total()
 
 
-def test_who_has_lost_the_lease_counts_nothing_for_classic_plugins(world: World) -> None:
-    engine = world.open(Hits, Log)
+def test_who_has_lost_the_lease_counts_nothing_for_classic_plugins(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits, Log)
     found = messages(3, NOW - 40_000)
-    numbers = [lane.id for lane in lanes(world)]
-    since = min(lane.history_start or 0.0 for lane in lanes(world))
-    lease(world, ELSEWHERE)
+    numbers = [lane.id for lane in lanes(hub_fixture)]
+    since = min(lane.history_start or 0.0 for lane in lanes(hub_fixture))
+    lease(hub_fixture, ELSEWHERE)
     # It was fetched before that.
     engine.count_slice(numbers, Slice(Window(since, NOW - 100.0), found))
-    assert world.total() == 3
-    assert world.rows("catchup_log") == []
+    assert hub_fixture.total() == 3
+    assert hub_fixture.rows("catchup_log") == []

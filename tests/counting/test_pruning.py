@@ -20,9 +20,10 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
 from tests.support.hub_fixture import Hits, Newest, write
 from tests.support.hub_steps import OVERLAP, lane, reconcile, settle
+from tests.support.messages import NOON, message
 
 DAY = 86_400
 MIDNIGHT = NOON - DAY / 2

@@ -16,10 +16,11 @@ from statscache.database.connection import Database
 from statscache.hub.intake import Intake, count_texts
 from statscache.message import Message
 from tests.app.test_metrics import samples
-from tests.conftest import NOON, message
 from tests.counting.test_retry import Picky
-from tests.support.hub_fixture import TODAY, Hits, World, execute
+from tests.support.databases import execute
+from tests.support.hub_fixture import TODAY, Hits, HubFixture
 from tests.support.hub_steps import settle
+from tests.support.messages import NOON, message
 
 ROOM = 100_000
 FRAME = 2_000
@@ -29,71 +30,71 @@ def garbage(number: int, kind: str = "[") -> str:
     return f"{kind}{number} {'x' * FRAME}"
 
 
-def kept(world: World) -> dict[str, int]:
+def kept(hub_fixture: HubFixture) -> dict[str, int]:
     """The beginning of a content to the number of those that are kept."""
     found: dict[str, int] = {}
-    for row in world.rows("statscache_rejected"):
+    for row in hub_fixture.rows("statscache_rejected"):
         assert row[8] == sum(map(len, row[1:4])) + ROW_BYTES
         found[row[3][0]] = found.get(row[3][0], 0) + 1
     return found
 
 
-def total(world: World) -> float:
-    client = create_app({"statscache.sqlalchemy.uri": world.uri}).test_client()
+def total(hub_fixture: HubFixture) -> float:
+    client = create_app({"statscache.sqlalchemy.uri": hub_fixture.uri}).test_client()
     return samples(client.get("/metrics").text)["statscache_rejected_total", ()]
 
 
 def test_a_flood_is_counted_and_leaves_room_for_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = world.open(Hits, Picky, has_history=False, rejected_bytes=ROOM)
+    engine = hub_fixture.open(Hits, Picky, has_history=False, rejected_bytes=ROOM)
     for batch in range(4):
         count_texts(engine, [garbage(batch * 50 + number) for number in range(50)])
-        size = sum(row[8] for row in world.rows("statscache_rejected"))
+        size = sum(row[8] for row in hub_fixture.rows("statscache_rejected"))
         assert ROOM / 2 - 2 * FRAME < size < ROOM / 2
     bad = message(timestamp=TODAY, msg={"place": "bad", "number": 1})
     engine.count([bad])
-    assert kept(world)["{"] == 1
-    (digest,) = [row[0] for row in world.rows("statscache_rejected") if row[1]]
-    assert total(world) == 201
+    assert kept(hub_fixture)["{"] == 1
+    (digest,) = [row[0] for row in hub_fixture.rows("statscache_rejected") if row[1]]
+    assert total(hub_fixture) == 201
     # Neither a retry, nor success, nor a hand in the table changes what was.
     assert engine.retry(digest) is not None
-    assert total(world) == 201
+    assert total(hub_fixture) == 201
     monkeypatch.setattr(Picky, "cannot", "")
     assert engine.retry(digest) is None
-    execute(world.uri, "DELETE FROM statscache_rejected")
-    assert total(world) == 201
-    client = create_app({"statscache.sqlalchemy.uri": world.uri}).test_client()
+    execute(hub_fixture.uri, "DELETE FROM statscache_rejected")
+    assert total(hub_fixture) == 201
+    client = create_app({"statscache.sqlalchemy.uri": hub_fixture.uri}).test_client()
     found = samples(client.get("/metrics").text)
     assert found["statscache_rejected_by_cause_total", ("", "not JSON")] == 200
     assert found["statscache_rejected_by_cause_total", ("ValueError", "picky-1h picky-1d")] == 1
     assert found["statscache_rejected_bytes", ()] == 0
 
 
-def test_room_is_made_for_newer_ones(world: World) -> None:
-    engine = world.open(Hits, has_history=False, rejected_bytes=ROOM)
+def test_room_is_made_for_newer_ones(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits, has_history=False, rejected_bytes=ROOM)
     count_texts(engine, ["[]", "[1]"])
     count_texts(engine, [garbage(number) for number in range(50)])
     count_texts(engine, [garbage(50)])
-    assert not any("[50 " in row[3] for row in world.rows("statscache_rejected"))
+    assert not any("[50 " in row[3] for row in hub_fixture.rows("statscache_rejected"))
     engine.prune()
-    left = world.rows("statscache_rejected")
+    left = hub_fixture.rows("statscache_rejected")
     assert ROOM / 4 - 2 * FRAME < sum(row[8] for row in left) <= ROOM / 4
     assert {row[3] for row in left} > {"[]", "[1]"}
     count_texts(engine, [garbage(50)])
-    assert any("[50 " in row[3] for row in world.rows("statscache_rejected"))
-    assert total(world) == 54
+    assert any("[50 " in row[3] for row in hub_fixture.rows("statscache_rejected"))
+    assert total(hub_fixture) == 54
 
 
-def test_nothing_is_kept_where_nobody_wants_it(world: World) -> None:
-    engine = world.open(Hits, has_history=False, rejected_bytes=0)
+def test_nothing_is_kept_where_nobody_wants_it(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits, has_history=False, rejected_bytes=0)
     count_texts(engine, ["[]", "[]", "{"])
-    assert world.rows("statscache_rejected") == []
-    assert total(world) == 3
+    assert hub_fixture.rows("statscache_rejected") == []
+    assert total(hub_fixture) == 3
 
 
-def test_what_comes_again_is_one_where_that_says_nothing_new(world: World) -> None:
-    engine = world.open(Hits, has_history=False)
+def test_what_comes_again_is_one_where_that_says_nothing_new(hub_fixture: HubFixture) -> None:
+    engine = hub_fixture.open(Hits, has_history=False)
     intake = Intake(engine, 10, 100)
     for _ in range(2):
         for _ in range(2):
@@ -101,22 +102,22 @@ def test_what_comes_again_is_one_where_that_says_nothing_new(world: World) -> No
             intake.reject("a refused one", "signature: no", once=True)
             intake.reject("[]", "nonsense")
         intake.flush()
-    assert total(world) == 5
-    assert {row[3]: row[6] for row in world.rows("statscache_rejected")} == {
+    assert total(hub_fixture) == 5
+    assert {row[3]: row[6] for row in hub_fixture.rows("statscache_rejected")} == {
         "a refused one": 1,
         "[]": 4,
     }
 
 
-def test_an_archive_that_is_asked_again_has_the_same_nonsense(world: World) -> None:
+def test_an_archive_that_is_asked_again_has_the_same_nonsense(hub_fixture: HubFixture) -> None:
     start = TODAY - 3_600.0
-    archive = world.archive([message(timestamp=start, msg={"place": "a", "number": 1})])
-    world.path.write_text(world.path.read_text() + "{cut off\n")
-    engine = world.open(Hits)
+    archive = hub_fixture.archive([message(timestamp=start, msg={"place": "a", "number": 1})])
+    hub_fixture.path.write_text(hub_fixture.path.read_text() + "{cut off\n")
+    engine = hub_fixture.open(Hits)
     for later in (600, 660, 720):
         settle(engine, archive, start + later)
-    assert [row[6] for row in world.rows("statscache_rejected")] == [1]
-    assert total(world) == 1
+    assert [row[6] for row in hub_fixture.rows("statscache_rejected")] == [1]
+    assert total(hub_fixture) == 1
 
 
 def test_what_was_rejected_before_the_upgrade_is_counted(database_uri: str) -> None:

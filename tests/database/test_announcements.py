@@ -17,7 +17,8 @@ from statscache.counting.engine import Engine
 from statscache.database.announcements import CHANNEL, announce
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
+from tests.support.messages import NOON, message
 
 pytestmark = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 

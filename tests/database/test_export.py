@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
 from statscache.config import URI_VARIABLE
@@ -29,7 +28,8 @@ from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
-from tests.conftest import BACKENDS, NOON, message
+from tests.support.databases import BACKENDS, execute
+from tests.support.messages import NOON, message
 
 DAY = 86_400.0
 DECEMBER = datetime(2023, 12, 1, tzinfo=UTC).timestamp()
@@ -113,13 +113,6 @@ def write(uri: str, folder: Path, *classes: type, **options: Any) -> Export:
         return export(database, list(install(*classes).datasets.values()), folder, **options)
     finally:
         database.dispose()
-
-
-def execute(uri: str, statement: str) -> None:
-    database = Database(uri)
-    with database.begin() as connection:
-        connection.execute(text(statement))
-    database.dispose()
 
 
 def body(place: str = "a", number: int = 1, text: str = "", share: float = 0.5, **more: Any) -> Any:

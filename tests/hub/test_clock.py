@@ -15,8 +15,8 @@ import pytest
 from statscache.app import create_app
 from statscache.counting.lanes import read_lanes
 from statscache.database.connection import Database
-from tests.conftest import table
 from tests.hub.test_outages import Live, assert_complete, quick
+from tests.support.databases import table
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import Hub, wait_until
 from tests.support.paths import SUPPORT

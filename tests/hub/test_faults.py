@@ -13,11 +13,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from statscache.app import create_app
-from tests.conftest import table
 from tests.support.commands import call
+from tests.support.databases import execute, table
 from tests.support.distributions import distribute
 from tests.support.hub import Hub, wait_until
-from tests.support.hub_fixture import execute
 
 FAULTY = '''
 import ctypes

@@ -16,7 +16,7 @@ from statscache.app import create_app
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.database.migrations import HEAD
-from tests.conftest import table
+from tests.support.databases import table
 from tests.support.hub import Hub, wait_until
 
 TODAY = 86_400

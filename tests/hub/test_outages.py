@@ -27,10 +27,11 @@ from statscache.hub.intake import Intake
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
-from tests.conftest import NOON, table, upgrade
+from tests.support.databases import table, upgrade
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import PROGRAMS, Hub, wait_until
-from tests.support.oracle import Truth
+from tests.support.messages import NOON
+from tests.support.oracle import Oracle
 from tests.support.postgresql import Server
 from tests.support.stream import Stream
 
@@ -159,7 +160,7 @@ class TestOneBatch:
         admin.dispose()
         assert losses > 30
         assert (
-            Truth(tmp_path / "truth.db", raws_of(counted), installed).differences(migrated_uri)
+            Oracle(tmp_path / "oracle.db", raws_of(counted), installed).differences(migrated_uri)
             == []
         )
         assert {row[2] for row in table(migrated_uri, "statscache_plugin")} == {"active"}
@@ -201,7 +202,7 @@ class TestOneBatch:
         engine.close()
         assert losses > 10
         assert (
-            Truth(tmp_path / "truth.db", raws_of(counted), installed).differences(migrated_uri)
+            Oracle(tmp_path / "oracle.db", raws_of(counted), installed).differences(migrated_uri)
             == []
         )
         assert {row[2] for row in table(migrated_uri, "statscache_plugin")} == {"active"}
@@ -383,14 +384,14 @@ def assert_complete(
 
     ``copied`` gives the URI of a copy of the database, where that at ``uri`` is out of reach.
     """
-    truth = Truth(hub.folder / "truth.db", raws, discovery.discover({}))
+    oracle = Oracle(hub.folder / "oracle.db", raws, discovery.discover({}))
     look = copied or (lambda: uri)
     deadline = time.monotonic() + 30
-    while truth.differences(look()) and time.monotonic() < deadline:
+    while oracle.differences(look()) and time.monotonic() < deadline:
         time.sleep(0.5)
     # Once more after it has asked the archive again.
     time.sleep(1.5)
-    assert truth.differences(look()) == [], hub.log.read_text()
+    assert oracle.differences(look()) == [], hub.log.read_text()
 
 
 def test_a_postgresql_that_goes_away_and_comes_back(tmp_path: Path, archive: Datagrepper) -> None:

@@ -14,10 +14,9 @@ import pytest
 
 from statscache.errors import ConfigurationError
 from statscache.hub import signatures
-from tests.conftest import table
 from tests.support.commands import call
+from tests.support.databases import execute, table
 from tests.support.hub import Hub, wait_until
-from tests.support.hub_fixture import execute
 
 if not fedmsg.crypto.x509_ng._cryptography:
     pytest.skip(

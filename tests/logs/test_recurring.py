@@ -8,8 +8,9 @@ from statscache.archive import Window
 from statscache.archive.datagrepper import DatagrepperArchive
 from statscache.errors import ArchiveUnavailable
 from statscache.logs.recurring import Recurring
-from tests.conftest import NOON, message
-from tests.support.hub_fixture import TODAY, Hits, World, execute
+from tests.support.databases import execute
+from tests.support.hub_fixture import TODAY, Hits, HubFixture
+from tests.support.messages import NOON, message
 
 
 def test_what_goes_on_is_told_at_growing_intervals() -> None:
@@ -27,17 +28,17 @@ def test_what_goes_on_is_told_at_growing_intervals() -> None:
 
 
 def test_a_plugin_that_cannot_write_shows_one_traceback(
-    world: World, caplog: pytest.LogCaptureFixture
+    hub_fixture: HubFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    engine = world.open(Hits, has_history=False)
+    engine = hub_fixture.open(Hits, has_history=False)
     for _ in range(2):
-        execute(world.uri, "ALTER TABLE hits_1d RENAME TO hidden")
+        execute(hub_fixture.uri, "ALTER TABLE hits_1d RENAME TO hidden")
         for _ in range(3):
             engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
         assert len([record for record in caplog.records if record.exc_info]) == 1
         assert caplog.text.count("the rows of hits-1h, hits-1d cannot be written: ") == 1
-        execute(world.uri, "ALTER TABLE hidden RENAME TO hits_1d")
+        execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO hits_1d")
         engine.count([message(timestamp=TODAY, msg={"place": "a", "number": 1})])
         assert caplog.text.count("the rows of hits-1h, hits-1d can be written again") == 1
         caplog.clear()

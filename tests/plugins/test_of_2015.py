@@ -18,11 +18,12 @@ import statscache.app
 import statscache.utils
 from statscache.config import URI_VARIABLE
 from statscache.plugins import CategorizedModel, Future, Queue, asynchronous, threads
-from tests.cli.test_backfill import configure
-from tests.conftest import NOON, message, table
 from tests.support.commands import call
+from tests.support.configuration import configure
+from tests.support.databases import table
 from tests.support.datagrepper import Datagrepper
 from tests.support.distributions import distribute
+from tests.support.messages import NOON, message
 
 LOOKING_UP = """
 import datetime

@@ -10,8 +10,9 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
-from tests.conftest import NOON, message, table
+from tests.support.databases import table
 from tests.support.hub import DISTRIBUTION
+from tests.support.messages import NOON, message
 
 
 @pytest.fixture

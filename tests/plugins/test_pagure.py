@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
@@ -20,13 +19,11 @@ from statscache_plugins.pagure import plugins
 from statscache_plugins.pagure.by_project import ContributionsByProject
 from statscache_plugins.pagure.by_user import ContributionsByUser
 from statscache_plugins.pagure.total import Contributions
-from tests.conftest import NOON, message
-from tests.support.paths import BUS_MESSAGES
+from tests.support.messages import NOON, bus_messages, message
 
 PAGURE = "io.pagure.prod.pagure."
 MIDNIGHT = int(NOON) - 12 * 60 * 60
-LINES = BUS_MESSAGES.read_text().splitlines()
-CORPUS = [raw for raw in map(json.loads, LINES) if "timestamp" in raw]
+CORPUS = [raw for raw in bus_messages() if "timestamp" in raw]
 
 
 def table(plugin_class: type[Aggregate], messages: Iterable[Message]) -> list[tuple[Any, ...]]:

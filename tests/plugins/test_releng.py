@@ -18,17 +18,15 @@ from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
 from statscache_plugins.releng import ReleaseEngineeringEventLogs, plugins
 from statscache_plugins.releng.kinds import kind_of
-from tests.conftest import NOON, message
-from tests.support.api_fixture import links, served
-from tests.support.paths import BUS_MESSAGES
+from tests.support.api_fixture import api_fixture, links
+from tests.support.messages import NOON, bus_messages, message
 
 PLUGIN = ReleaseEngineeringEventLogs({})
 PROD = "org.fedoraproject.prod."
 UPLOAD = PROD + "fedimg.image.upload"
 TEST = PROD + "fedimg.image.test"
 TASK = PROD + "buildsys.task.state.change"
-LINES = BUS_MESSAGES.read_text().splitlines()
-CORPUS = [Message.from_fedmsg(raw) for raw in map(json.loads, LINES) if "timestamp" in raw]
+CORPUS = [Message.from_fedmsg(raw) for raw in bus_messages() if "timestamp" in raw]
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 """By category and constraint, the messages."""
@@ -411,7 +409,7 @@ def test_nights_of_cloud_images_leave_room_on_the_page_for_all_else(
         if seed is not None:
             # In another order, and some of it twice.
             sent = random.Random(seed).sample(sent, len(sent)) + sent[::7]
-        with served(new_database(backend), *plugins) as api:
+        with api_fixture(new_database(backend), *plugins) as api:
             for first in range(0, len(sent), 1_000):
                 api.count(*sent[first : first + 1_000])
             answer = api.client.get(address)
@@ -745,7 +743,7 @@ def test_the_dashboard_finds_words_and_colours_for_every_state(migrated_uri: str
         "CANCELED": ("canceled", "text-muted"),
         "FAILED": ("failed", "text-danger"),
     }
-    with served(migrated_uri, *plugins) as api:
+    with api_fixture(migrated_uri, *plugins) as api:
         address = "/api/release-engineering-event-logs"
         options = api.client.get(f"{address}/layout").json["default_options"]
         api.count(*(task(srpm=f"Fedora-{state}-x86_64", new=state) for state in said))

@@ -19,7 +19,7 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, CategorizedLogModel, Key, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import NOON, message
+from tests.support.messages import NOON, message
 
 
 class Sizes(Aggregate):
@@ -77,7 +77,7 @@ class Log(BasePlugin):
 PLUGINS = (Sizes, Latest, Log)
 
 
-class Served:
+class ApiFixture:
     """An application, and the engine that writes what it serves.
 
     Attributes:
@@ -124,10 +124,10 @@ class Served:
 
 
 @contextmanager
-def served(uri: str, *plugins: type, **config: Any) -> Iterator[Served]:
+def api_fixture(uri: str, *plugins: type, **config: Any) -> Iterator[ApiFixture]:
     """An application for ``plugins``; keys of ``config`` are those of ``statscache.app``."""
     keys = {f"statscache.app.{key}": value for key, value in config.items()}
-    found = Served(uri, plugins or PLUGINS, keys)
+    found = ApiFixture(uri, plugins or PLUGINS, keys)
     try:
         yield found
     finally:

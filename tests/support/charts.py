@@ -29,7 +29,7 @@ from statscache.plugins import (
     discovery,
 )
 from statscache.plugins.discovery import Installed, Source
-from tests.conftest import message
+from tests.support.messages import message
 
 HOUR, DAY = 3600, 86_400
 SINCE = datetime(2010, 1, 1, tzinfo=UTC).timestamp()

@@ -1,4 +1,4 @@
-"""Kill the real hub at random moments, many times, and compare every table with the truth.
+"""Kill the real hub at random moments, many times, and compare every table with the oracle.
 
     python -m tests.support.crash --kills 300 [--seed N] [--seconds 1200]
                                   [--database sqlite|postgresql]
@@ -46,7 +46,7 @@ from statscache.message import Message
 from statscache.plugins import discovery
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import DISTRIBUTION, PROGRAMS, Hub
-from tests.support.oracle import Truth
+from tests.support.oracle import Oracle
 from tests.support.postgresql import Server, administer
 from tests.support.stream import Stream
 
@@ -269,7 +269,7 @@ class Crash:
         time.sleep(OVERLAP + 2 if chance() < 0.08 else self._random.choice((0.0, 0.3, 1.0)))
 
     def finish(self) -> list[str]:
-        """Let everything arrive and be counted; gives what is different from the truth."""
+        """Let everything arrive and be counted; gives what is different from the oracle."""
         self.traffic.end()
         self._archive.set(share_500=0, share_broken=0, share_reset=0, outage=False)
         self._distributions = [DISTRIBUTION, CHANGING]
@@ -280,8 +280,10 @@ class Crash:
             time.sleep(0.5)
         time.sleep(2)
         with self._importing(), _silence():
-            truth = Truth(self.folder / "truth.db", _distinct(self.traffic.raws), self._installed())
-            found = truth.differences(self.uri)
+            oracle = Oracle(
+                self.folder / "oracle.db", _distinct(self.traffic.raws), self._installed()
+            )
+            found = oracle.differences(self.uri)
         if missing:
             found.insert(0, f"after {_PATIENCE:.0f} s it is not complete: {missing}")
         assert self.hub.process is not None

@@ -12,13 +12,13 @@ from flask.testing import FlaskClient
 from statscache.app.dispatch.service import Service
 from statscache.message import Message
 from statscache.plugins.discovery import Installed
-from tests.conftest import message
 from tests.support.bundled import NOW, counted, recent
 from tests.support.hub import DISTRIBUTION
+from tests.support.messages import message
 
 
 @dataclass
-class Whole:
+class FullApp:
     """An application of everything that is installed, and what it is made of."""
 
     uri: str
@@ -38,10 +38,10 @@ class Whole:
         return self.app.test_client()
 
 
-def whole(uri: str, corpus: Sequence[Message]) -> Whole:
+def full_app(uri: str, corpus: Sequence[Message]) -> FullApp:
     """An application on what the real engine has counted of real messages."""
     # The corpus has none of this kind, which a plugin of others counts.
     edit = message("org.fedoraproject.prod.wiki.article.edit", NOW - 60, {"title": "Main Page"})
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DISTRIBUTION)
-        return Whole(uri, counted(uri, [*recent(corpus), edit]))
+        return FullApp(uri, counted(uri, [*recent(corpus), edit]))

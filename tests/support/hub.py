@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pprint
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import zmq
+
+from tests.support.configuration import configure
 
 PROGRAMS = Path(sys.executable).parent
 """Where the command-line programs of the environment are."""
@@ -52,10 +53,7 @@ class Hub:
         self.log = folder / "hub.log"
 
     def __enter__(self) -> Self:
-        folder = self.folder / "fedmsg.d"
-        folder.mkdir(exist_ok=True)
-        imports = "import datetime\n" if "datetime" in repr(self.config) else ""
-        (folder / "test.py").write_text(f"{imports}config = {pprint.pformat(self.config)}\n")
+        configure(self.folder, **self.config)
         return self
 
     def __exit__(self, *_: object) -> None:

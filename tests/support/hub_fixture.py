@@ -19,7 +19,8 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
 from statscache.plugins.discovery import Source
-from tests.conftest import message, table
+from tests.support.databases import table
+from tests.support.messages import message
 
 PACE = Pace(lag=60, overlap=900, interval=60)
 
@@ -92,7 +93,7 @@ class Log(BasePlugin):
         self.seen.clear()
 
 
-class World:
+class HubFixture:
     """A database, plugins, and an archive of one file."""
 
     def __init__(self, uri: str, path: Path) -> None:
@@ -135,8 +136,3 @@ class World:
 
     def total(self, name: str = "hits_1d") -> int:
         return sum(row[-1] for row in self.rows(name))
-
-
-def execute(uri: str, statement: str) -> None:
-    with Database(uri).begin() as connection:
-        connection.execute(text(statement))

@@ -12,18 +12,16 @@ from typing import Any
 
 import zstandard
 
-from tests.support.paths import BUS_MESSAGES
+from tests.support.messages import bus_messages
 
 EPOCH = datetime(2023, 11, 1, tzinfo=UTC)
 STOP = datetime(2023, 12, 1, tzinfo=UTC)
-
-_DATA = BUS_MESSAGES
 
 
 def make_month(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Messages of November 2023, in an order by chance; every ninth came without an id."""
     chance = random.Random(seed)
-    originals = [json.loads(line) for line in _DATA.read_text().splitlines()]
+    originals = bus_messages()
     messages = []
     for number in range(count):
         raw = dict(originals[number % len(originals)])

@@ -35,11 +35,11 @@ from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.conftest import upgrade
 from tests.support.crash import CHANGING
+from tests.support.databases import upgrade
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import DISTRIBUTION, Hub
-from tests.support.oracle import Truth
+from tests.support.oracle import Oracle
 from tests.support.postgresql import Server
 from tests.support.stream import Stream
 
@@ -198,9 +198,9 @@ def measure(
         watcher.end()
         result.lags = watcher.lags(publisher.moments)
         with _importing(distribution):
-            truth = Truth(folder / "truth.db", raws + publisher.raws, discovery.discover({}))
+            oracle = Oracle(folder / "oracle.db", raws + publisher.raws, discovery.discover({}))
             deadline = time.monotonic() + 30
-            while (found := truth.differences(uri)) and time.monotonic() < deadline:
+            while (found := oracle.differences(uri)) and time.monotonic() < deadline:
                 time.sleep(0.5)
         result.differences = found
         hub.stop()

@@ -14,12 +14,12 @@ from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins.discovery import Dataset, Installed
-from tests.conftest import upgrade
+from tests.support.databases import upgrade
 
 _MOST_TOLD = 5
 
 
-class Truth:
+class Oracle:
     """A database that nothing disturbed.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import pprint
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from statscache.config import URI_VARIABLE
+from tests.support.configuration import configure
 from tests.support.hub import PROGRAMS, wait_until
 
 COMMANDS = {
@@ -63,11 +63,7 @@ class Server:
         self.port = 0
 
     def __enter__(self) -> Self:
-        configuration = self._folder / "fedmsg.d"
-        configuration.mkdir(exist_ok=True)
-        (configuration / "test.py").write_text(
-            f"import datetime\nconfig = {pprint.pformat(dict(self._config))}\n"
-        )
+        configure(self._folder, **self._config)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,

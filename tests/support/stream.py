@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.support.paths import BUS_MESSAGES
-
-_SAMPLES = BUS_MESSAGES
+from tests.support.messages import bus_messages
 
 
 class Stream:
@@ -24,7 +21,7 @@ class Stream:
     def __init__(self, seed: int = 0, without_id: float = 0.0) -> None:
         self._random = random.Random(seed)
         self._without_id = without_id
-        self._samples = [json.loads(line) for line in _SAMPLES.read_text().splitlines()]
+        self._samples = bus_messages()
         self._number = 0
 
     def message(self, timestamp: float) -> dict[str, Any]:

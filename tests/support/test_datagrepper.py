@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import NOON, message
 from tests.support.datagrepper import NO_ANSWER, SETTINGS, Datagrepper, Store
+from tests.support.messages import NOON, message
 
 
 @pytest.fixture(scope="module")
