@@ -30,11 +30,11 @@ _MODULES = {
     "status": "status",
     "verify": "verify",
 }
-"""Name of a command to the module that has it, under the same name."""
+"""The name of a command to its module, which defines it under the same name."""
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for: each needs a part of the program only."""
+    """Imports a command when it is run: each needs only a part of the program."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(_MODULES)
@@ -53,7 +53,7 @@ class _Commands(click.Group):
     "--config",
     "config_filename",
     type=click.Path(exists=True, dir_okay=False),
-    help="A file of fedmsg's configuration, read instead of those in /etc/fedmsg.d/, "
+    help="A file of fedmsg's configuration to read instead of /etc/fedmsg.d/, "
     "~/.fedmsg.d/ and ./fedmsg.d/.",
 )
 @click.version_option(__version__, prog_name="statscache")
@@ -64,7 +64,7 @@ def statscache(context: click.Context, config_filename: str | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; our own errors are shown as one line, without a traceback."""
+    """Run the command line; our own errors are printed as one line without a traceback."""
     make_printable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -1,4 +1,4 @@
-"""What the commands share: the configuration, read when a command first asks for it."""
+"""What the commands share: the configuration, read when a command first needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statscache.plugins.discovery import Installed
 
 
 class Context:
-    """The configuration and what is made of it."""
+    """The configuration, and the objects that are made from it."""
 
     def __init__(self, config_filename: str | None) -> None:
         self.config_filename = config_filename
@@ -27,17 +27,17 @@ class Context:
 
     @cached_property
     def bus_config(self) -> dict[str, Any]:
-        """The same, with fedmsg's defaults, as the hub has it."""
+        """The same with fedmsg's defaults, as the hub reads it."""
         return config.load(self.config_filename, for_the_bus=True)
 
     @cached_property
     def settings(self) -> Settings:
-        """Our keys of it."""
+        """The ``statscache.*`` keys of the configuration."""
         return Settings.from_config(self.config)
 
     @cached_property
     def installed(self) -> Installed:
-        """The plugins."""
+        """The installed plugins."""
         return discovery.discover(self.config)
 
     def database(self, *, read_only: bool = False) -> Database:
@@ -48,7 +48,7 @@ class Context:
         """An engine that is ready to count."""
         about.configure(self.config)
         engine = Engine.from_settings(self.settings, self.installed)
-        # What takes long is named; whoever waits for the command decides how long.
+        # A slow plugin is logged, not ended: whoever runs the command decides when to stop it.
         engine.time_limit.limit = None
         daemon("statscache-time-limit", engine.time_limit.enforce)
         engine.open()

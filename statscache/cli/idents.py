@@ -1,4 +1,4 @@
-"""Which datasets the words of a command line name."""
+"""Finding the idents that a command line names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from statscache.plugins.base import make_ident
 from statscache.plugins.discovery import Installed
 
 
-def named(installed: Installed, words: Iterable[str]) -> frozenset[str]:
-    """The idents that ``words`` are: each an ident, or the name of a plugin, which is all of its.
+def resolve(installed: Installed, words: Iterable[str]) -> frozenset[str]:
+    """The idents that ``words`` name: a word is an ident, or a plugin's name for all of its idents.
 
     Raises:
-        StatscacheError: a word is neither; the text has those that look like it.
+        StatscacheError: a word is neither; the text suggests similar ones.
     """
     found: set[str] = set()
     for word in words:
-        idents = _named(installed, word)
+        idents = _matching(installed, word)
         if not idents:
             raise StatscacheError(_unknown(installed, word))
         found |= idents
@@ -26,14 +26,14 @@ def named(installed: Installed, words: Iterable[str]) -> frozenset[str]:
 
 
 def with_siblings(installed: Installed, idents: Iterable[str]) -> frozenset[str]:
-    """``idents``, and all others of the same plugins: their other resolutions."""
+    """``idents`` and the other resolutions of the same plugins."""
     plugins = {id(installed.datasets[ident].plugin) for ident in idents}
     return frozenset(
         ident for ident, dataset in installed.datasets.items() if id(dataset.plugin) in plugins
     )
 
 
-def _named(installed: Installed, word: str) -> set[str]:
+def _matching(installed: Installed, word: str) -> set[str]:
     if word in installed.datasets:
         return {word}
     return {

@@ -1,4 +1,4 @@
-"""A running system for a first look: a loopback bus, the real fedmsg-hub, and the API.
+"""A complete system on one machine: a loopback bus, the real fedmsg-hub, and the API.
 
 The messages are real ones; ``messages.rst`` says where they come from.
 """
@@ -40,11 +40,11 @@ STOP_TIMEOUT = 15.0
 
 
 class Demo:
-    """The processes of a demonstration; a context manager that starts and stops them.
+    """The processes of the demonstration; a context manager that starts and stops them.
 
     Args:
         port: of the API, on loopback.
-        folder: for the configuration, the database and the logs; a temporary one when absent.
+        folder: of the configuration, the database and the logs; default: a temporary one.
     """
 
     def __init__(self, port: int = 8080, folder: Path | None = None) -> None:
@@ -58,11 +58,11 @@ class Demo:
 
     @property
     def url(self) -> str:
-        """Where the API is."""
+        """The address of the API."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        # A demonstration that is told to end, in whichever way, leaves nothing running.
+        # However the demonstration is ended, it stops its processes.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
         try:
@@ -81,9 +81,9 @@ class Demo:
         self._stop()
 
     def introduction(self) -> str:
-        """What to try, for the terminal."""
+        """What to try, as text for the terminal."""
         paths = (
-            ("/", "in a browser: what there is, with examples"),
+            ("/", "in a browser: all statistics, with examples"),
             ("/api/", "the idents"),
             ("/api/volume-1m", "all messages, by minute"),
             ("/api/volume-by-category-1m?rows_per_page=20", "by service"),
@@ -158,7 +158,7 @@ class Demo:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
-                # The terminal's Ctrl-C is for us; we stop them in order.
+                # Ctrl-C of the terminal reaches this process only, which stops them in order.
                 start_new_session=True,
             )
 

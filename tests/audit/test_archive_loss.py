@@ -181,7 +181,7 @@ def test_an_emptied_archive_is_one_line_a_day_and_no_alarm_about_rows(
     lost = sum(1 for each in HISTORY if each.timestamp < TODAY)
     shown = call(tmp_path, "status", uri=hub_fixture.uri).stdout
     assert f"the archive lacks {lost} messages that were counted" in shown
-    assert " 0 rows differed, 0 were counted anew" in shown
+    assert " 0 rows differed, 0 were repaired" in shown
     # It has been restored: nothing is said any more, once all has been compared again.
     audited(hub_fixture, engine, hub_fixture.archive(HISTORY), 2, repairs=repairs)
     assert "the archive lacks" not in call(tmp_path, "status", uri=hub_fixture.uri).stdout

@@ -152,7 +152,7 @@ def test_what_is_counted_anew_is_identical_too(
     write_month(tmp_path / "archive", MONTH[:SOME], seed=2)
     output = done(tmp_path, uri, "rebuild", "volume, by user", "--workers", "2")
     for ident in ("volume-by-user-15s", "volume-by-user-1m", "volume-by-user-1d"):
-        assert ident in output.partition("counted anew")[2]
+        assert ident in output.partition("rebuilt")[2]
     assert exported(tmp_path, uri) == some
 
 
@@ -211,7 +211,7 @@ def test_one_that_is_interrupted_goes_on_where_it_stopped(
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "what was done is committed; repeat the command to go on" in err
+    assert "progress is committed; repeat the command to continue" in err
     assert "Traceback" not in err
     assert "idents" not in out
     interrupted = watermark(uri)
@@ -236,13 +236,13 @@ def test_a_second_ctrl_c_does_not_wait(
         wait_until(lambda: watermark(uri) and datagrepper.requests, "it waits for an answer")
         assert process.stderr is not None
         os.killpg(process.pid, signal.SIGINT)
-        while "a second Ctrl-C does not wait" not in process.stderr.readline():
+        while "press Ctrl-C again to stop at once" not in process.stderr.readline():
             pass
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 50
     assert process.returncode != 0
-    assert "repeat the command to go on" in err
+    assert "repeat the command to continue" in err
 
 
 @pytest.mark.long
@@ -389,7 +389,7 @@ def test_classic_plugins_are_filled_in_and_counted_anew(
     assert sum(row[1] for row in right) == 150
     execute(uri, "UPDATE data_wiki_edits SET edits = 7")
     output = done(tmp_path, uri, "rebuild", "Wiki edits, by title", env=strangers)
-    assert "counted anew: wiki-edits-by-title-1d." in output
+    assert "rebuilt: wiki-edits-by-title-1d." in output
     assert sorted(row[1:] for row in table(uri, "data_wiki_edits")) == sorted(right)
 
 
@@ -461,7 +461,7 @@ def test_when_the_archive_stays_away_it_ends_with_the_reason(
     code, _, err = run(tmp_path, uri, "backfill", "--patience", "1.5", "--workers", "2")
     assert code == 1
     assert "next try in 1 s" in err
-    assert "What was done is committed: repeat the command to go on" in err.splitlines()[-1]
+    assert "Progress is committed: repeat the command to continue" in err.splitlines()[-1]
 
 
 def test_what_would_be_too_old_to_be_kept_is_not_filled_in(

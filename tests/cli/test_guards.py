@@ -140,7 +140,7 @@ def test_what_was_counted_and_is_rejected_now_stays(
     monkeypatch.setenv("PICKY", "c")
     again = call(place, "rebuild", *IDENTS, uri=migrated_uri)
     assert again.returncode == 0, again.stderr
-    assert "Counted anew: " in again.stderr
+    assert "Rebuilding: " in again.stderr
     assert rows(migrated_uri, place) == before
     verified = call(place, "verify", *IDENTS, uri=migrated_uri)
     assert (verified.returncode, "not compared" in verified.stdout) == (0, False)

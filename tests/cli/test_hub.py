@@ -156,7 +156,7 @@ def test_the_configuration_is_written_where_it_is_wanted(tmp_path: Path) -> None
     own.write_text("config = {}\n")
     again = config("etc")
     assert again.returncode == 1
-    assert "statscache.py differs: left alone" in again.stderr
+    assert "statscache.py differs: not changed" in again.stderr
     assert own.read_text() == "config = {}\n"
     assert config("etc", "fedmsg.d/statscache.py", "--force").returncode == 0
     assert own.read_bytes() == (ROOT / "fedmsg.d/statscache.py").read_bytes()

@@ -138,7 +138,7 @@ def test_a_plugin_that_comes_later_is_filled_from_the_same_file(
     # It is given all: it has what the others have, and goes on with them.
     done = replay(text)
     assert "4 counted, 5 counted before" in done.stdout
-    assert f"{ident} has all that the others have" in done.stdout
+    assert f"{ident} has counted all that the others have" in done.stdout
     status = call(tmp_path, "status", uri=migrated_uri).stdout
     assert "lane new" not in status
     assert get(migrated_uri, f"/api/plugins/{ident}")["coverage"]["until"] == MIDNIGHT + 4 * HOUR

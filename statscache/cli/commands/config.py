@@ -1,4 +1,4 @@
-"""``statscache config``: the files that a server is configured with."""
+"""``statscache config``: write the configuration files of a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 
 FILES = ("fedmsg.d/base.py", "fedmsg.d/statscache.py", "statscache.wsgi")
-"""What can be written, below the folder that is named."""
+"""The files that can be written, relative to the folder."""
 
 
 @click.command()
@@ -20,17 +20,18 @@ FILES = ("fedmsg.d/base.py", "fedmsg.d/statscache.py", "statscache.wsgi")
     "folder", default=".", type=click.Path(file_okay=False, writable=True, path_type=Path)
 )
 @click.argument("names", nargs=-1, type=click.Choice(FILES), metavar="[FILE]...")
-@click.option("--force", is_flag=True, help="Replace files that are there, and differ.")
+@click.option("--force", is_flag=True, help="Overwrite files that exist and differ.")
 def config(folder: Path, names: tuple[str, ...], force: bool) -> None:
-    """Write the configuration, with every key and its default, into FOLDER (this one when absent).
+    """Write the configuration, with every key and its default, into FOLDER (default: this one).
 
     \b
     FILE is one of
       fedmsg.d/base.py        fedmsg's own keys, for a bus on this machine
       fedmsg.d/statscache.py  the keys of statscache, explained
       statscache.wsgi         the API, for mod_wsgi
-    and all of them when absent. So `statscache config /etc fedmsg.d/statscache.py` adds our keys
-    to a machine that has fedmsg. A file that is there and differs is left alone: status 1.
+    (default: all of them). For example, `statscache config /etc fedmsg.d/statscache.py` adds our
+    keys to a machine that has fedmsg. A file that exists and differs is not changed, and the exit
+    status is 1.
     """
     kept = 0
     for name in names or FILES:
@@ -44,20 +45,20 @@ def config(folder: Path, names: tuple[str, ...], force: bool) -> None:
                 raise StatscacheError(f"cannot write {target}: {error.strerror}") from error
             echo(f"wrote {target}")
         elif target.read_text() == text:
-            echo(f"{target} is there already")
+            echo(f"{target} exists already")
         else:
             kept += 1
-            echo(f"{target} differs: left alone (--force replaces it)", err=True)
+            echo(f"{target} differs: not changed (--force overwrites it)", err=True)
     if kept:
         sys.exit(1)
 
 
 def _source(name: str) -> Path:
-    """Where the file is: in the checkout that is run, or where it was installed."""
+    """The file in the checkout that is run, or where it was installed."""
     checkout = Path(__file__).parents[3]
     if (checkout / name).is_file():
         return checkout / name
     for file in distribution("statscache").files or ():
         if file.as_posix().endswith(f"share/statscache/{name}"):
             return Path(str(file.locate()))
-    raise StatscacheError(f"this installation has no {name}: install statscache anew")
+    raise StatscacheError(f"this installation has no {name}: reinstall statscache")

@@ -19,7 +19,7 @@ def db() -> None:
 def upgrade(context: Context) -> None:
     """Create the tables, or bring them to the schema of this version.
 
-    A file of SQLite that is not there is made.
+    A missing SQLite file is created.
     """
     database = context.database()
     is_new = database.file is not None and not database.file.exists()

@@ -1,4 +1,4 @@
-"""``statscache events``: the API where those who wait for changes take no threads."""
+"""``statscache events``: the API on a server where waiting clients take no threads."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ import click
 from statscache.app import create_app
 from statscache.app.live.asgi import THREADS, AsgiApplication
 from statscache.cli.context import Context
-from statscache.cli.port import PORT
-from statscache.cli.prefix import prefix_option
+from statscache.cli.parameters import PORT, prefix_option
 from statscache.cli.terminal import echo
 from statscache.errors import StatscacheError
 from statscache.logs.records import log_as_server
 
 GRACE = 5
-"""Seconds that answers in hand may take at the end."""
-
+"""Seconds that open requests may take to finish when the server stops."""
 
 BACKLOG = 2_048
-"""Connections that wait to be accepted: after a restart all listeners come at once."""
+"""Connections that may wait to be accepted: after a restart all listeners reconnect at once."""
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=PORT, default=8081, show_default=True, help="The port; 0 takes a free one."
+    "--port", type=PORT, default=8081, show_default=True, help="The port; 0 picks a free one."
 )
-@click.option("--threads", default=THREADS, show_default=True, help="Requests answered at a time.")
+@click.option("--threads", default=THREADS, show_default=True, help="Requests handled at a time.")
 @prefix_option
 @click.pass_obj
 def events(context: Context, host: str, port: int, threads: int, prefix: str) -> None:
     """Serve live events over HTTP until Ctrl-C, to hundreds of listeners.
 
-    It answers all the other requests too. Beside other servers of the API let the proxy send it
-    what ends in /events, and what has the parameter "wait".
+    It serves all other requests too. Beside other servers of the API, let the proxy route to it
+    the paths that end in /events, and the requests with the parameter "wait".
     """
     try:
         import uvicorn  # optional

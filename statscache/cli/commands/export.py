@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from statscache.cli.context import Context
-from statscache.cli.display import Display
-from statscache.cli.idents import named
-from statscache.cli.moments import MOMENT
-from statscache.cli.terminal import echo
+from statscache.cli.idents import resolve
+from statscache.cli.parameters import TIME
+from statscache.cli.terminal import ProgressLine, echo
 from statscache.database.export import CSV, FORMATS, MANIFEST
 from statscache.database.export import export as write
 
@@ -24,10 +23,10 @@ from statscache.database.export import export as write
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("statscache-export"),
     show_default=True,
-    help="The folder to write into; an export that is there already is replaced.",
+    help="The folder to write to; an existing export is replaced.",
 )
-@click.option("--start", type=MOMENT, help="Rows from here on: UNIX seconds or ISO 8601.")
-@click.option("--stop", type=MOMENT, help="Rows that are earlier than this.")
+@click.option("--start", type=TIME, help="The start of the range, in UNIX seconds or ISO 8601.")
+@click.option("--stop", type=TIME, help="The end of the range, exclusive.")
 @click.pass_obj
 def export(
     context: Context,
@@ -37,23 +36,23 @@ def export(
     start: float | None,
     stop: float | None,
 ) -> None:
-    """Write the rows of IDENTS, of all when absent, to files: one for each ident and month.
+    """Write the rows of IDENTS (default: all) to files, one for each ident and month.
 
-    manifest.json, beside them, has their SHA-256 sums. The same rows give the same bytes,
-    whatever the database, so that two rebuilds are the same when their manifests are. The hub may
-    run meanwhile: all rows are of one moment.
+    manifest.json has their SHA-256 sums. The same rows produce the same bytes on any database, so
+    two rebuilds are identical if their manifests are. All rows are of one snapshot, so the hub may
+    run meanwhile.
     """
     if start is not None and stop is not None and start >= stop:
         raise click.UsageError("--start must be earlier than --stop")
     installed = context.installed
-    chosen = named(installed, idents) if idents else frozenset(installed.datasets)
+    chosen = resolve(installed, idents) if idents else frozenset(installed.datasets)
     database = context.database(read_only=True)
     database.check_schema()
     try:
-        with Display() as display:
+        with ProgressLine() as line:
 
             def report(ident: str, rows: int) -> None:
-                display.show(lambda: f"{rows:,} rows, {ident}")
+                line.show(lambda: f"{rows:,} rows, {ident}")
 
             made = write(
                 database,
@@ -65,13 +64,13 @@ def export(
                 report=report,
             )
     except KeyboardInterrupt:
-        echo("Interrupted: an export that was there before is there still.", err=True)
+        echo("Interrupted: an existing export is unchanged.", err=True)
         raise
     finally:
         database.dispose()
     rows = sum(file.rows for file in made.files)
     echo(f"{rows} rows of {len(chosen)} idents in {len(made.files)} files.")
     if made.removed:
-        echo(f"{len(made.removed)} files of the export before are gone.")
+        echo(f"{len(made.removed)} files of the previous export were deleted.")
     digest = hashlib.sha256(made.manifest().encode("utf-8")).hexdigest()
     echo(f"{output / MANIFEST}: SHA-256 {digest}")

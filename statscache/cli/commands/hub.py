@@ -1,4 +1,4 @@
-"""``statscache hub``: the hub, with statscache in it."""
+"""``statscache hub``: run the hub with statscache in it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from statscache.cli.context import Context
 @click.command()
 @click.pass_obj
 def hub(context: Context) -> None:
-    """Run the hub: listen to the bus, and count, until SIGTERM or Ctrl-C.
+    """Run the hub: listen to the bus and count until SIGTERM or Ctrl-C.
 
-    It is the stock fedmsg-hub, with the configuration checked before: it ends with a sentence where
-    fedmsg-hub would run on without counting anything.
+    This is the stock fedmsg-hub, but the configuration is checked first: the command exits with an
+    error where fedmsg-hub would run without counting anything.
     """
     # The hub logs as fedmsg's configuration says, not as other commands do.
     logging.getLogger().handlers.clear()
-    # What moksha does is not for operators to mend.
+    # Operators cannot change what moksha imports.
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-    # Nor that it finds no library of another bus.
+    # Nor do they need the libraries of other buses, which moksha warns about.
     logging.disable(logging.WARNING)
     # Here, because it installs the reactor of Twisted.
     from statscache.hub.program import run

@@ -1,4 +1,4 @@
-"""``statscache plugins``: what is installed."""
+"""``statscache plugins``: list the installed plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statscache.cli.terminal import echo
 @click.command()
 @click.pass_obj
 def plugins(context: Context) -> None:
-    """List the installed plugins, by the idents under which the API serves them."""
+    """List the installed plugins by their idents in the API."""
     installed = context.installed
     width = max((len(ident) for ident in installed.datasets), default=0)
     for ident, dataset in installed.datasets.items():

@@ -1,4 +1,4 @@
-"""``statscache rejected``: what came in and could not be counted."""
+"""``statscache rejected``: list and retry the messages that could not be counted."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from statscache.logs.printable import printable
 from statscache.plugins.base import make_ident
 
 SHOWN_DIGITS = 12
-"""Of a digest: enough to tell rejections apart."""
+"""Digits of a digest, enough to identify a rejection."""
 
-NOBODY = "not a message"
-"""In place of a plugin."""
+NO_MESSAGE = "not a message"
+"""Printed where no plugin rejected it, because it was not a message at all."""
 
 SHOWN_CONTENT = 300
-"""Characters of what was rejected."""
+"""Characters of the rejected content."""
 
 
 @click.group()
 def rejected() -> None:
-    """What came in and could not be counted."""
+    """List and retry the messages that could not be counted."""
 
 
 @rejected.command(name="list")
 @click.option("--limit", default=20, show_default=True, help="How many to show.")
 @click.pass_obj
 def list_(context: Context, limit: int) -> None:
-    """Show the newest rejections: which, when, how often, by whom, why, and the content.
+    """Show the newest rejections: digest, time, how often, plugin, reason and content.
 
-    Below them is how many there were in all, by whom and why: not all of them are kept.
+    Then come the totals by plugin and reason, which include the rejections that are not kept.
     """
     database = context.database(read_only=True)
     database.check_schema()
@@ -52,7 +52,7 @@ def list_(context: Context, limit: int) -> None:
     database.dispose()
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.last_seen))
-        who = row.plugin or NOBODY
+        who = row.plugin or NO_MESSAGE
         why = printable(row.reason)
         echo(f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {why}")
         echo(f"    {printable(row.content[:SHOWN_CONTENT])}")
@@ -60,21 +60,21 @@ def list_(context: Context, limit: int) -> None:
     if totals:
         echo("All that was rejected, kept or not:")
     for row in totals:
-        echo(f"    {row.messages:,}x  {row.plugin or NOBODY}: {printable(row.cause)}")
+        echo(f"    {row.messages:,}x  {row.plugin or NO_MESSAGE}: {printable(row.cause)}")
 
 
 @rejected.command()
 @click.argument("digests", nargs=-1)
-@click.option("--plugin", help="Only what this plugin rejected, by its name or ident.")
-@click.option("--all", "everything", is_flag=True, help="All that is kept.")
+@click.option("--plugin", help="Retry what this plugin rejected: its name or an ident.")
+@click.option("--all", "everything", is_flag=True, help="Retry all that is kept.")
 @click.pass_obj
 def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everything: bool) -> None:
-    """Count again what was rejected, after the cause is mended.
+    """Count rejected messages again, after their cause is fixed.
 
-    DIGESTS are what 'statscache rejected list' shows first; their beginnings will do. A message is
-    counted for the plugin alone that rejected it, and then it is not among the rejections any more.
-    A signature that was refused is checked again. The hub may go on meanwhile. Ends with status 1
-    when something is rejected again.
+    DIGESTS are the first column of 'statscache rejected list'; prefixes are enough. A message is
+    counted only for the plugin that rejected it, and then it is removed from the rejections. A
+    refused signature is checked again. The hub may run meanwhile. The exit status is 1 if a message
+    is rejected again.
     """
     if sum((bool(digests), plugin is not None, everything)) != 1:
         raise click.UsageError("say what to retry: DIGESTS, --plugin NAME, or --all")
@@ -91,7 +91,7 @@ def retry(context: Context, digests: tuple[str, ...], plugin: str | None, everyt
                 left += 1
                 echo(f"{digest[:SHOWN_DIGITS]}: {reason}")
     except KeyboardInterrupt:
-        echo("Interrupted: what is said below is done; repeat the command to go on.")
+        echo("Interrupted: what is reported below is committed; repeat the command to continue.")
         raise
     finally:
         engine.close()
@@ -108,13 +108,13 @@ def _find(connection: Connection, digests: tuple[str, ...], plugin: str | None) 
         found = [
             row.digest
             for row in connection.execute(query.add_columns(column.plugin))
-            # Written down are the idents, which end with the resolution where there are several.
+            # The column has idents, which end with the resolution where a plugin has several.
             if any(wanted in (ident, ident.rpartition("-")[0]) for ident in row.plugin.split())
         ]
         if not found:
             raise StatscacheError(
                 f"nothing that is kept was rejected by {plugin!r}: 'statscache rejected list' "
-                "shows who rejected what"
+                "shows the plugins"
             )
         return found
     if digests:
@@ -124,7 +124,7 @@ def _find(connection: Connection, digests: tuple[str, ...], plugin: str | None) 
     for digest in digests:
         if not any(each.startswith(digest) for each in found):
             raise StatscacheError(
-                f"no rejection is called {digest!r}: 'statscache rejected list' shows what they "
-                "are called"
+                f"no rejection has the digest {digest!r}: 'statscache rejected list' shows the "
+                "digests"
             )
     return found

@@ -26,15 +26,15 @@ from statscache.hub.intake import count_texts
 )
 @click.pass_obj
 def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
-    """Count the messages in FILES: fedmsg messages, one JSON object a line, plain
+    """Count the messages in FILES: fedmsg messages, one JSON object per line, plain
     or compressed (gzip, zstandard).
 
-    "-" is standard input. What was counted before, by whichever way it came, is not counted
-    again, so that an interrupted replay can simply be repeated. A file is taken to be complete from
-    its first message to its last: where it has none in between, there were none.
+    "-" is standard input. What was counted before, from any source, is not counted again, so an
+    interrupted replay can be repeated. A file is taken to be complete from its first message to its
+    last.
     """
     engine = context.engine()
-    # What is replayed is for classic plugins too, wherever their history stands.
+    # Replayed messages are for classic plugins too, even if their history is not complete.
     engine.flow()
     tally = _Tally()
     try:
@@ -49,9 +49,9 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
                 if span:
                     engine.cover(*span)
         for ident in engine.join_complete():
-            echo(f"{ident} has all that the others have")
+            echo(f"{ident} has counted all that the others have")
     except KeyboardInterrupt:
-        echo("Interrupted: what is said below is committed; repeat the command to go on.")
+        echo("Interrupted: what is reported below is committed; repeat the command to continue.")
         raise
     finally:
         engine.close()
@@ -59,7 +59,7 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
 
 
 class _Tally:
-    """What became of the messages."""
+    """Adds up what happened to the messages."""
 
     def __init__(self) -> None:
         self._counted = self._duplicates = self._rejected = 0
@@ -77,11 +77,11 @@ class _Tally:
             f"{self._rejected} rejected."
         )
         if len({*self._by_lane.values()}) > 1:
-            # Some plugins had less before than others.
+            # Some plugins had counted less than others before.
             for lane, counted in self._by_lane.items():
                 echo(f"  by the lane {lane}: {counted}")
         if self._rejected:
-            echo("'statscache rejected list' shows what was rejected, and why.")
+            echo("'statscache rejected list' shows the rejected messages and the reasons.")
 
 
 def _extended(span: list[float], outcome: Outcome) -> list[float]:
@@ -91,7 +91,7 @@ def _extended(span: list[float], outcome: Outcome) -> list[float]:
 
 
 def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
-    """``lines`` in lists of ``size``; what came before a damaged place of a file is not lost."""
+    """``lines`` in lists of ``size``; those before a damaged place of a file are not lost."""
     batch: list[bytes] = []
     try:
         for line in lines:
@@ -107,7 +107,7 @@ def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
 
 
 class _Progress:
-    """Reads the lines of files, and draws how far it is on a terminal."""
+    """Reads the lines of files, and draws a progress bar on a terminal."""
 
     def __init__(self, files: tuple[str, ...]) -> None:
         self._files = files
@@ -126,7 +126,7 @@ class _Progress:
         self._bar.render_finish()
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """The lines of a file, without the empty ones."""
+        """The lines of a file without the empty ones."""
         with opened(name) as binary:
             self._position = binary.tell if binary.seekable() else _nowhere
             try:
@@ -136,7 +136,7 @@ class _Progress:
                 self._position = _nowhere
 
     def show(self) -> None:
-        """Draw the bar anew."""
+        """Redraw the bar."""
         self._bar.update(self._done + self._position() - self._bar.pos)
 
 

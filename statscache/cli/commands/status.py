@@ -1,4 +1,4 @@
-"""``statscache status``: how far the hub is."""
+"""``statscache status``: show the progress and the problems of the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.database import tables
 
-# Idents are copied from here: they are not broken.
+# Users copy idents from here, so they are never split over lines.
 _IDENTS = textwrap.TextWrapper(
     100,
     initial_indent="    ",
@@ -31,7 +31,7 @@ _IDENTS = textwrap.TextWrapper(
 @click.command()
 @click.pass_obj
 def status(context: Context) -> None:
-    """Show the lanes, what each plugin covers, the audit, and what is in trouble.
+    """Show the lanes, what each plugin covers, the audit, and current problems.
 
     A lane is a set of plugins that have counted the same messages. Everything up to its watermark
     has been reconciled with the archive; newer messages come from the bus.
@@ -85,15 +85,15 @@ def _show_lane(
     if lane.retry_at is not None:
         echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
     if waiting:
-        echo(f"  {waiting} messages that came late wait for the archive")
+        echo(f"  {waiting} late messages wait for the archive")
     if missing:
-        echo(f"  the archive did not give {missing} messages that it says it has")
+        echo(f"  the archive did not return {missing} messages that it reports")
     if lane.joins and lane.watermark is None:
         echo(
             f"  {lane.joins} has counted messages that this lane has not: 'statscache replay "
             "FILE...' of those messages fills it in"
         )
-    # Most of them cover the same.
+    # Most plugins cover the same, and share a line.
     alike: dict[str, list[str]] = {}
     for plugin in members:
         alike.setdefault(_condition(plugin, coverages[plugin.ident]), []).append(plugin.ident)
@@ -105,24 +105,24 @@ def _show_lane(
 
 def _condition(plugin: Any, found: Coverage) -> str:
     """The state of a plugin, and what it covers."""
-    anew = ", being counted anew" if plugin.shadow else ""
-    lines = [f"{found.state}{anew}, {_covered(found)}"]
+    rebuilding = ", being rebuilt" if plugin.shadow else ""
+    lines = [f"{found.state}{rebuilding}, {_covered(found)}"]
     if plugin.missed:
         lines[0] += f", without {plugin.missed} messages that it missed while it failed"
     if plugin.error:
-        onward = "" if found.state == coverage.FAILING else ", and goes on"
+        onward = "" if found.state == coverage.FAILING else ", and continues"
         lines.append(f"failed last {_age(plugin.failed_at)}{onward}")
     lines += filter(None, [plugin.error or found.error])
     return ":\n  ".join(lines) + ":"
 
 
 def _covered(found: Coverage) -> str:
-    """Of which times everything has been counted, as a person says it."""
+    """The times of which everything has been counted, as text for people."""
     if found.since is None or found.until is None:
         return "complete for no time yet"
     starts = [found.since, *(stop for _, stop in found.gaps)]
     stops = [*(start for start, _ in found.gaps), found.until]
-    # Where history is to begin, and nothing has been read yet, is no time.
+    # An empty span is where history begins and nothing has been read yet.
     spans = [(a, b) for a, b in zip(starts, stops, strict=True) if b > a]
     if not spans:
         return f"complete for no time yet, from {_moment(found.since)} on"
@@ -143,17 +143,15 @@ def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
         return
     echo(
         f"audit: {audit.messages} messages compared in {audit.sweeps} sweeps of the history, "
-        f"{audit.mismatches} rows differed, {audit.repaired} were counted anew; "
+        f"{audit.mismatches} rows differed, {audit.repaired} were repaired; "
         f"last {_age(audit.checked_at)}"
     )
     lost = max(audit.lost, audit.lost_last_sweep)
     if lost:
-        echo(
-            f"  the archive lacks {lost} messages that were counted: nothing is deleted on its word"
-        )
+        echo(f"  the archive lacks {lost} messages that were counted: their rows are kept")
     untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
     if untils:
-        echo(f"  every plugin that was reached: at least until {_moment(min(untils))}")
+        echo(f"  every audited plugin: at least until {_moment(min(untils))}")
     for plugin in plugins:
         if plugin.mismatches:
             echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
@@ -172,7 +170,7 @@ def _age(moment: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as a person says them, in one unit."""
+    """Seconds as text for people, in one unit."""
     for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

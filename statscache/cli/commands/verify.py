@@ -14,28 +14,27 @@ from statscache.audit.repair import mend
 from statscache.audit.shortfall import measure
 from statscache.audit.verdict import Verdict, iso
 from statscache.audit.verify import Verification, check_idents
-from statscache.cli.commands.rebuild import complete
+from statscache.cli.catchup import CatchUpOptions, finish_rebuild
 from statscache.cli.context import Context
-from statscache.cli.filling import Means
-from statscache.cli.moments import MOMENT
+from statscache.cli.parameters import TIME
 from statscache.cli.terminal import echo, redraw
 from statscache.counting.engine import PERMANENT
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError
 
 WAITS = 3
-"""The status with which the command ends when nothing differs, and not all could be compared."""
+"""The exit status when nothing differs, but not everything could be compared."""
 
 SHOWN = 20
-"""Differences of one ident that are printed."""
+"""Differences that are printed for each ident."""
 
 
 @click.command()
 @click.argument("idents", nargs=-1)
-@click.option("--start", type=MOMENT, help="Compare from here on: UNIX seconds or ISO 8601.")
-@click.option("--stop", type=MOMENT, help="Compare what is earlier than this.")
-@click.option("--all", "show_all", is_flag=True, help=f"Show more than {SHOWN} differences each.")
-@click.option("--repair", is_flag=True, help="Count the days anew in which a row differs.")
+@click.option("--start", type=TIME, help="The start of the range, in UNIX seconds or ISO 8601.")
+@click.option("--stop", type=TIME, help="The end of the range, exclusive.")
+@click.option("--all", "show_all", is_flag=True, help=f"Print more than {SHOWN} differences each.")
+@click.option("--repair", is_flag=True, help="Rebuild the days in which a row differs.")
 @click.pass_obj
 def verify(
     context: Context,
@@ -45,19 +44,19 @@ def verify(
     show_all: bool,
     repair: bool,
 ) -> None:
-    """Count a time anew from the archive, beside, and compare it with the tables, row for row.
+    """Recount a time range from the archive and compare it with the tables, row by row.
 
-    IDENTS are those that 'statscache plugins' lists; all of them when absent. A time is
-    widened to whole windows. Without --repair nothing is changed. The hub may go on meanwhile.
+    IDENTS are those that 'statscache plugins' lists (default: all). The range is widened to whole
+    windows. Nothing is changed without --repair. The hub may run meanwhile.
 
-    With it, days in which a row differs are counted anew (rows that are no windows: all of their
-    history, beside), except where the archive has less than was counted; then they are compared
-    once more.
+    With --repair, the days in which a row differs are rebuilt, except where the archive has less
+    than was counted. Rows that are not windows are rebuilt with all of their history, in a shadow
+    table. Then all of it is compared once more.
 
-    Ends with status 1 when a row differs, or when a plugin rejects messages that it had counted
-    before; with 3 when none does, and not everything could be compared: the archive does not have
-    yet, or did not give, what was counted; it has what is not filled in yet; an ident is being
-    counted anew, or was counted without an archive; or none covers anything of this time.
+    The exit status is 1 if a row differs, or if a plugin rejects messages that it had counted
+    before. It is 3 if none does but not everything could be compared: the archive does not have
+    yet, or did not return, what was counted; it has what is not filled in yet; an ident is being
+    rebuilt, or was counted without an archive; or no ident covers anything of this range.
     """
     check_idents(context.installed, idents)
     if start is not None and stop is not None and start >= stop:
@@ -84,14 +83,14 @@ def verify(
         verdicts = compare(idents or None)
         wrong = [verdict for verdict in verdicts if verdict.differences]
         if repair and wrong:
-            _mend(context, archive, wrong)
+            _repair(context, archive, wrong)
             mended = {verdict.ident for verdict in wrong}
             others = [verdict for verdict in verdicts if verdict.ident not in mended]
             echo("After the repair:")
             verdicts = others + compare(sorted(mended))
         _show_loss(database, archive, verdicts)
     except KeyboardInterrupt:
-        echo("Interrupted. --start and --stop divide the work.", err=True)
+        echo("Interrupted: use --start and --stop to compare a part at a time.", err=True)
         raise
     finally:
         archive.close()
@@ -102,8 +101,8 @@ def verify(
         sys.exit(WAITS)
 
 
-def _mend(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
-    """Count anew what differs."""
+def _repair(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
+    """Rebuild the rows that differ."""
     engine = context.engine()
     try:
         mending = mend(engine, archive, wrong)
@@ -115,27 +114,27 @@ def _mend(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
                 begun = end.value
                 break
         if begun:
-            complete(context, engine, archive, frozenset(begun), Means())
+            finish_rebuild(context, engine, archive, frozenset(begun), CatchUpOptions())
     finally:
         engine.close()
 
 
 def _show_loss(database: Database, archive: Archive, verdicts: Iterable[Verdict]) -> None:
-    """Say so if it is rather the archive that lacks something."""
+    """Print how much the archive lacks of what was counted, if it does."""
     wrong = [verdict for verdict in verdicts if verdict.differences]
     if not wrong:
         return
     start = min(verdict.start for verdict in wrong)
     stop = max(verdict.stop for verdict in wrong)
     found = [measure(database.begin, archive, name, start, stop) for name in PERMANENT]
-    # Lanes have counted the same, more or less: it is said once.
+    # The lanes have counted nearly the same, so one of them is printed.
     most = max(found, key=lambda each: each.lost)
     if most.lost:
-        echo(f"In this time {most}: where it lacks some, nothing is repaired.")
+        echo(f"In this range {most}: nothing is repaired where it lacks some.")
 
 
 def _run(verification: Verification) -> None:
-    """Show how far it is, on a terminal."""
+    """Run a verification, and show its progress on a terminal."""
     first: float | None = None
     drawn = 0.0
     for position, stop in verification.run():
@@ -149,7 +148,7 @@ def _run(verification: Verification) -> None:
 
 
 def _show(verdict: Verdict, *, show_all: bool) -> int:
-    """Print a verdict; gives the number of differences."""
+    """Print a verdict; returns the number of differences."""
     unfilled = ""
     if verdict.unfilled is not None:
         unfilled = f"not filled in yet from {iso(verdict.unfilled)} on"
