@@ -1,0 +1,1 @@
+"""Whether two checkouts of statscache answer the same requests with the same bytes."""
