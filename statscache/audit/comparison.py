@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Select, select
+from sqlalchemy import Connection, DateTime, Dialect, Select, select
 
 from statscache.archive import Archive
 from statscache.audit.recount import Recount, stream
 from statscache.audit.restamping import Flows
 from statscache.audit.verdict import Difference, Verdict
 from statscache.counting.lanes import RESTAMPING
-from statscache.database.connection import ordered_alike
-from statscache.plugins.aggregate import NEWEST_AT
+from statscache.plugins.collation import ordered_alike
+from statscache.plugins.columns import is_counter
 from statscache.plugins.discovery import Dataset
+from statscache.plugins.merges import NEWEST_AT
 
 MOST_DIFFERENCES = 1_000
 """Differences of one ident that are kept."""
@@ -57,7 +58,7 @@ def depends_on_history(dataset: Dataset) -> bool:
     """
     if dataset.declaration is None:
         return True
-    return dataset.schedule is None and any(value.merge != "newest" for value in dataset.values)
+    return dataset.schedule is None and not all(value.rule.takes_newest for value in dataset.values)
 
 
 class Doubts:
@@ -124,12 +125,12 @@ class Comparison:
     def _pairs(
         self, connection: Connection, scratch: Recount
     ) -> Iterator[tuple[Row | None, Row | None]]:
-        stored = stream(connection, self._statement(connection.dialect.name))
-        return _merged(stored, scratch.rows(self._statement("sqlite")), self._keys)
+        stored = stream(connection, self._statement(connection.dialect))
+        return _merged(stored, scratch.rows(self._statement(scratch.dialect)), self._keys)
 
-    def _statement(self, backend: str) -> Select[Any]:
+    def _statement(self, dialect: Dialect) -> Select[Any]:
         columns = [self._table.c[name] for name in self._columns]
-        order = [ordered_alike(column, backend) for column in columns[: self._keys]]
+        order = [ordered_alike(column, dialect) for column in columns[: self._keys]]
         statement = select(*columns).order_by(*order)
         time_of = self._table.c.timestamp
         if self._width is not None:
@@ -220,7 +221,7 @@ class Comparison:
         """Take back the differences that come of copies with times on both sides of an edge."""
         table = self._subject.dataset.declaration
         assert table is not None
-        if [value.merge for value in table.plugin.values] != ["add"]:
+        if not is_counter(table.plugin.values):
             return
         flows = Flows(archive, table, self._subject.start, self._stop)
         explained = flows.explained(self._verdict.differences)

@@ -6,7 +6,6 @@ differs from it is known to be wrong, and nothing is replaced.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -169,8 +168,6 @@ def widened(window: Window, found: Any) -> Window:
     """The window, in whole buckets of all the tables."""
     start, stop = window.start, window.stop
     for table in found:
-        first = math.floor(window.start)
-        start = min(start, first - (first - table.offset) % table.width)
-        last = math.ceil(window.stop)
-        stop = max(stop, last + -(last - table.offset) % table.width)
+        start = min(start, table.floored(window.start))
+        stop = max(stop, table.ceiled(window.stop))
     return Window(float(start), float(stop))

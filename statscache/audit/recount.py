@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Dialect, Select
 
 from statscache.archive.base import Slice
 from statscache.counting.classic.runner import ClassicRunner
@@ -69,6 +69,11 @@ class Recount:
             runner.stop()
         self._database.dispose()
         self._folder.cleanup()
+
+    @property
+    def dialect(self) -> Dialect:
+        """That of the scratch."""
+        return self._database.engine.dialect
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from statscache.database.connection import Database
 from statscache.errors import PluginFault, StatscacheError
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
-from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset, Installed
 
 
@@ -138,10 +137,10 @@ class Verification:
         if table.width is None:
             return Subject(dataset, lane.id, start, start, stop, needs_all=False)
         # Whole buckets: outwards of what was asked for, inwards of what is covered.
-        first = _bucket(table, since)
+        first = table.floored(since)
         first += table.width if first < since else 0
-        begin = max(first, _bucket(table, start))
-        end = stop if stop == math.inf else _bucket(table, stop + table.width - 1e-6)
+        begin = max(first, table.floored(start))
+        end = stop if stop == math.inf else table.ceiled(stop)
         return Subject(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
 
     # One lane: its plugins have counted the same.
@@ -289,9 +288,3 @@ def _reason_to_skip(row: Any, lane: Lane | None) -> str:
     if lane.watermark is None:
         return "it was counted without an archive"
     return ""
-
-
-def _bucket(table: AggregateTable, moment: float) -> int:
-    assert table.width is not None
-    second = math.floor(moment)
-    return second - (second - table.offset) % table.width

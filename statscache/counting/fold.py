@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -20,15 +20,10 @@ from typing import Any
 from statscache.errors import InvalidRow
 from statscache.message import Message
 from statscache.people import people_of
-from statscache.plugins.aggregate import (
-    Aggregate,
-    AggregateTable,
-    Merge,
-    Row,
-    Value,
-    fits,
-    keeps_newest_time,
-)
+from statscache.plugins.aggregate import Aggregate, AggregateTable, fits
+from statscache.plugins.buckets import floored
+from statscache.plugins.columns import Value, is_counter, keeps_newest_time
+from statscache.plugins.merges import Row, row_merger
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 """Of the numbers that a column holds."""
@@ -40,7 +35,6 @@ _NOTHING = (0,)
 """What there is of a counter before its first row."""
 
 Partial = dict[Row, Row]
-Combine = Callable[[Row, Row], Row]
 
 
 class Folder:
@@ -61,11 +55,11 @@ class Folder:
         self.idents = tuple(table.ident for table in chosen)
         self._finest, *coarser = chosen
         self._timed = keeps_time(plugin.values, self._finest)
-        self._combine = combiner(plugin.values, timed=self._timed)
+        self._merge_values = row_merger([value.merge for value in plugin.values], timed=self._timed)
         # Counters are nearly everything: they have a path of their own. Not those with numbers as
         # keys, because True, 1 and 1.0 are one key of a dict.
         self._counts = (
-            [value.merge for value in plugin.values] == ["add"]
+            is_counter(plugin.values)
             and not self._timed
             and all(key.type is str for key in plugin.keys)
         )
@@ -90,8 +84,8 @@ class Folder:
         if type(rows) is not tuple and type(rows) is not list:
             rows = tuple(rows)
         if self._counts and len(rows) == 1:
-            # The path of nearly every message. The types of a key that is there already were
-            # checked when it came first.
+            # The path of nearly every message, for which calls of floored() and of the rule cost
+            # too much. The types of a key that is there already were checked when it came first.
             row = rows[0]
             moment = int(message.timestamp)
             key = (moment - (moment - self._offset) % self._width,) + row[:-1]  # noqa: RUF005
@@ -116,8 +110,7 @@ class Folder:
     def _prefix(self, message: Message) -> Row:
         if self._is_latest:
             return ()
-        moment = int(message.timestamp)
-        return (moment - (moment - self._offset) % self._width,)
+        return (floored(int(message.timestamp), self._width, self._offset),)
 
     def merge(self, into: Partial, other: Partial) -> None:
         """Merge the partial ``other`` into ``into``."""
@@ -133,7 +126,7 @@ class Folder:
         for rollup in self._rollups:
             coarse: Partial = {}
             for key, values in partials[rollup.source].items():
-                start = key[0] - (key[0] - rollup.table.offset) % rollup.table.width
+                start = floored(key[0], rollup.table.width, rollup.table.offset)
                 self._merge_row(coarse, (start, *key[1:]), values)
             partials.append(coarse)
         tables = (self._finest, *(rollup.table for rollup in self._rollups))
@@ -143,7 +136,7 @@ class Folder:
 
     def _merge_row(self, partial: Partial, key: Row, values: Row) -> None:
         known = partial.get(key)
-        partial[key] = values if known is None else self._combine(known, values)
+        partial[key] = values if known is None else self._merge_values(known, values)
 
     def _in_columns(self, partial: Partial) -> list[Row]:
         items = sorted(partial.items(), key=itemgetter(0))
@@ -232,40 +225,6 @@ def _rollups(finest: AggregateTable, coarser: list[AggregateTable]) -> list[_Rol
 def keeps_time(values: tuple[Value, ...], table: AggregateTable) -> bool:
     """Whether the values of a partial begin with the time of the newest message."""
     return table.width is None or keeps_newest_time(values, bucketed=True)
-
-
-def combiner(values: tuple[Value, ...], *, timed: bool) -> Combine:
-    """The function that merges the values of two rows of the same key.
-
-    It is commutative, associative, and idempotent in all columns but those that are added.
-    """
-    first = 1 if timed else 0
-    newest = [first + i for i, value in enumerate(values) if value.merge == "newest"]
-    others = [
-        (first + i, _MERGES[value.merge])
-        for i, value in enumerate(values)
-        if value.merge != "newest"
-    ]
-
-    def combine(a: Row, b: Row) -> Row:
-        merged = list(a)
-        if timed:
-            if [b[0], *(b[i] for i in newest)] > [a[0], *(a[i] for i in newest)]:
-                for i in newest:
-                    merged[i] = b[i]
-            merged[0] = max(a[0], b[0])
-        for i, merge in others:
-            merged[i] = merge(a[i], b[i])
-        return tuple(merged)
-
-    return combine
-
-
-_MERGES: Mapping[Merge, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b,
-    "smallest": lambda a, b: b if b < a else a,
-    "largest": lambda a, b: b if b > a else a,
-}
 
 
 def _cleaned_value(value: Any) -> Any:

@@ -18,8 +18,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     MetaData,
-    String,
-    collate,
     create_engine,
     event,
     inspect,
@@ -266,17 +264,6 @@ def is_unavailable(error: DBAPIError) -> bool:
     if code.startswith(_TOO_LARGE):
         return False
     return code == _READ_ONLY or isinstance(error, OperationalError)
-
-
-def ordered_alike(column: Any, backend: str) -> Any:
-    """A column to order by, so that every database orders alike: NULL first, text by code point.
-
-    The columns of other people's models may be collated as the server likes.
-    """
-    key = column
-    if backend == "postgresql" and isinstance(column.type, String) and not column.primary_key:
-        key = collate(column, "C")
-    return key.asc().nulls_first() if column.nullable else key
 
 
 def _is_no_database(error: DBAPIError) -> bool:

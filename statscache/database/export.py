@@ -31,6 +31,7 @@ from statscache.database.connection import Database
 from statscache.database.definitions import definition_of
 from statscache.errors import StatscacheError
 from statscache.people import People, people_of
+from statscache.plugins.collation import ordered_alike
 from statscache.plugins.discovery import Dataset
 
 CSV = "csv"
@@ -264,7 +265,7 @@ class _Writer:
         names = [name for name in dataset.model.columns() if is_aggregate or name != "id"]
         self._columns = {name: attributes[name].columns[0] for name in names}
         order = list(self._table.primary_key) if is_aggregate else list(self._columns.values())
-        self._order = [_ordered(column, connection) for column in order]
+        self._order = [ordered_alike(column, connection.dialect) for column in order]
         self._converters = [_converter(column) for column in self._columns.values()]
         # Bots are there: who is one may change, and the statistics about humans are the API's.
         self._shown = People(hidden=people_of(dataset.plugin).hidden).shown(dataset)
@@ -353,20 +354,6 @@ def _put(binary: IO[bytes], digest: Any, file: File, text: str) -> None:
     binary.write(content)
     digest.update(content)
     file.bytes += len(content)
-
-
-def _ordered(column: Any, connection: Connection) -> Any:
-    """How to order by a column, the same in both databases: text by code points, NULL first."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    expression = column
-    if isinstance(column.type, sa.JSON | sa.Enum):
-        expression = sa.cast(column, sa.Text())
-    if isinstance(expression.type, sa.String):
-        collation = getattr(expression.type.dialect_impl(connection.dialect), "collation", None)
-        by_code_point = "BINARY" if is_sqlite else "C"
-        if collation != by_code_point and not (is_sqlite and collation is None):
-            expression = expression.collate(by_code_point)
-    return expression.nulls_first() if column.nullable else expression
 
 
 # How values are written: the same whatever the driver of the database makes of them.

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-from statscache.plugins.models import PLAIN_TEXT
+from statscache.plugins.collation import PLAIN_TEXT
 
 metadata = MetaData()
 

@@ -10,23 +10,22 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
-    ColumnElement,
     Connection,
     Double,
     LargeBinary,
     Table,
     Text,
     bindparam,
-    case,
     cast,
     func,
     select,
-    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-from statscache.plugins.aggregate import NEWEST_AT, Aggregate
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.columns import merges_of
+from statscache.plugins.merges import NEWEST_AT, stored_row_merger
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -87,36 +86,13 @@ class Upsert:
 
 
 def aggregate_upsert(plugin: Aggregate, table: Table, backend: str, *, is_latest: bool) -> Upsert:
-    """The upsert that merges the rows of an aggregate as its values declare."""
-    clock = NEWEST_AT if NEWEST_AT in table.c else "timestamp"
-    newest = [value.name for value in plugin.values if value.merge == "newest"]
-
-    def is_newer(old: Any, new: Any) -> ColumnElement[bool]:
-        return tuple_(*(new[c] for c in (clock, *newest))) > tuple_(
-            *(old[c] for c in (clock, *newest))
-        )
-
-    def merge_newest(name: str) -> Any:
-        return lambda old, new: case((is_newer(old, new), new[name]), else_=old[name])
-
-    def merge_smallest(name: str) -> Any:
-        return lambda old, new: case((new[name] < old[name], new[name]), else_=old[name])
-
-    def merge_largest(name: str) -> Any:
-        return lambda old, new: case((new[name] > old[name], new[name]), else_=old[name])
-
-    def merge_add(name: str) -> Any:
-        return lambda old, new: old[name] + new[name]
-
-    makers = {
-        "add": merge_add,
-        "smallest": merge_smallest,
-        "largest": merge_largest,
-        "newest": merge_newest,
-    }
-    merges = {value.name: makers[value.merge](value.name) for value in plugin.values}
-    if is_latest or clock == NEWEST_AT:
-        merges[clock] = merge_largest(clock)
+    """Returns the upsert that merges the rows of an aggregate as its values declare."""
+    has_clock = NEWEST_AT in table.c
+    merges = stored_row_merger(
+        merges_of(plugin.values),
+        NEWEST_AT if has_clock else "timestamp",
+        keeps_clock=is_latest or has_clock,
+    )
     return Upsert(table, backend, merges)
 
 

@@ -1,8 +1,10 @@
 """Everything that the author of a plugin imports."""
 
 from statscache.message import Message
-from statscache.plugins.aggregate import Aggregate, Key, Row, Value
+from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.base import BasePlugin
+from statscache.plugins.columns import Key, Value
+from statscache.plugins.merges import Row
 from statscache.plugins.models import (
     BaseModel,
     CategorizedLogModel,

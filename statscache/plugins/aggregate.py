@@ -8,13 +8,13 @@ the messages nor the way they are split into batches can change a result.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from difflib import SequenceMatcher, get_close_matches
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from sqlalchemy import BigInteger, Column, Double, Index, MetaData, Table
 from sqlalchemy.orm import registry
@@ -22,84 +22,23 @@ from sqlalchemy.orm import registry
 from statscache.errors import InvalidPlugin
 from statscache.message import Message
 from statscache.plugins.base import make_ident
-from statscache.plugins.models import PLAIN_TEXT, Serializable
-from statscache.plugins.schedule import UNIX_EPOCH, Schedule
+from statscache.plugins.buckets import UNIX_EPOCH, bucket_epoch, ceiled, floored
+from statscache.plugins.columns import (
+    QUERY_PARAMETERS,
+    TYPES,
+    Key,
+    Role,
+    Value,
+    is_counter,
+    keeps_newest_time,
+)
+from statscache.plugins.merges import NEWEST_AT, RULES, Row
+from statscache.plugins.models import Serializable
+from statscache.plugins.schedule import Schedule
 from statscache.topics import EVERYTHING, matcher
 
-Role = Literal["user", "package", "category", "topic"]
-Merge = Literal["add", "smallest", "largest", "newest"]
-Row = tuple[Any, ...]
-
-NEWEST_AT = "_newest_at"
-"""The column that holds the time of the newest message of a bucket, where a value needs it."""
-
-QUERY_PARAMETERS = frozenset(
-    [
-        "_",
-        "by",
-        "callback",
-        "columns",
-        "compare",
-        "csv",
-        "cursor",
-        "fill",
-        "format",
-        "limit",
-        "order",
-        "page",
-        "points",
-        "q",
-        "resolution",
-        "rows_per_page",
-        "select",
-        "start",
-        "stop",
-        "tz",
-        "top",
-        "wait",
-    ]
-)
-"""The words of the API's queries, which no column can be called."""
-
-_COLUMN_TYPES: Mapping[type, Any] = {str: PLAIN_TEXT, int: BigInteger(), float: Double()}
 _COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST_TABLE_NAME = 63
-MONDAY = timedelta(days=4)
-"""From 1970-01-01, a Thursday, to the first Monday: weeks are counted from there."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A column by which the rows of one bucket are told apart.
-
-    Args:
-        name: of the column, lower-case letters, digits and underscores.
-        role: what the values are, so that the API can explain a number by the messages behind it,
-            and leave people (``user``) out of what the operator does not want to be served.
-        type: ``str`` or ``int``.
-    """
-
-    name: str
-    role: Role | None = None
-    type: type = str
-
-
-@dataclass(frozen=True)
-class Value:
-    """A column whose values are merged when two rows have the same keys and bucket.
-
-    Args:
-        name: of the column, lower-case letters, digits and underscores.
-        merge: ``add`` (whole numbers only, because sums of floats depend on their order),
-            ``smallest``, ``largest``, or ``newest``: the value of the message with the largest
-            timestamp, and of two with the same timestamp the larger value. All the ``newest``
-            columns of a row come from one message.
-        type: ``int``, ``float`` or ``str``. There is no "no value".
-    """
-
-    name: str
-    merge: Merge = "add"
-    type: type = int
 
 
 class Aggregate:
@@ -197,10 +136,13 @@ class AggregateTable:
         self.table = _make_table(plugin, self.ident, bucketed=schedule is not None)
         self.model = _make_model(plugin, self.ident, self.table)
 
+    def floored(self, moment: float) -> int:
+        """Returns the start of the bucket that ``moment``, UNIX seconds, is in."""
+        return int(floored(math.floor(moment), self.width, self.offset))
 
-def bucket_epoch(width: timedelta) -> Any:
-    """The start of a bucket of ``width``: midnight UTC, and a Monday for whole weeks."""
-    return UNIX_EPOCH + MONDAY if width % timedelta(weeks=1) == timedelta(0) else UNIX_EPOCH
+    def ceiled(self, moment: float) -> int:
+        """Returns the first start of a bucket at ``moment``, UNIX seconds, or later."""
+        return int(ceiled(math.ceil(moment), self.width, self.offset))
 
 
 def fits(finer: AggregateTable, coarser: AggregateTable) -> bool:
@@ -208,11 +150,6 @@ def fits(finer: AggregateTable, coarser: AggregateTable) -> bool:
     if finer.width is None or coarser.width is None:
         return False
     return coarser.width % finer.width == 0 == (coarser.offset - finer.offset) % finer.width
-
-
-def keeps_newest_time(values: Iterable[Value], bucketed: bool) -> bool:
-    """Whether rows need :data:`NEWEST_AT`: ``timestamp`` says it where there are no buckets."""
-    return bucketed and any(value.merge == "newest" for value in values)
 
 
 def table_name(ident: str) -> str:
@@ -233,12 +170,12 @@ def _make_table(plugin: Aggregate, ident: str, *, bucketed: bool) -> Table:
         nullable=False,
     )
     keys = [
-        Column(key.name, _COLUMN_TYPES[key.type], primary_key=True, autoincrement=False)
+        Column(key.name, TYPES[key.type], primary_key=True, autoincrement=False)
         for key in plugin.keys
     ]
     if not bucketed and not keys:
         raise InvalidPlugin(f"{plugin.name!r} has neither keys nor resolutions: give it one")
-    values = [Column(v.name, _COLUMN_TYPES[v.type], nullable=False) for v in plugin.values]
+    values = [Column(v.name, TYPES[v.type], nullable=False) for v in plugin.values]
     if keeps_newest_time(plugin.values, bucketed):
         values.append(Column(NEWEST_AT, Double(), nullable=False))
     name = table_name(ident)
@@ -302,16 +239,14 @@ def _check(plugin: Aggregate) -> None:
         if key.role is not None and key.role not in get_args(Role):
             refuse(f"key column {key.name!r}: the roles are {', '.join(get_args(Role))}")
     for value in plugin.values:
-        if value.merge not in get_args(Merge):
-            refuse(f"value column {value.name!r}: the rules are {', '.join(get_args(Merge))}")
-        if value.type not in _COLUMN_TYPES:
+        if value.merge not in list(RULES):
+            refuse(f"value column {value.name!r}: the rules are {', '.join(RULES)}")
+        if value.type not in TYPES:
             refuse(f"value column {value.name!r} must be of type int, float or str")
-        if value.merge == "add" and value.type is not int:
-            refuse(f"value column {value.name!r}: only whole numbers are added")
+        if value.type not in value.rule.types:
+            refuse(f"value column {value.name!r}: {value.rule.refusal}")
     roles = [key.role for key in plugin.keys if key.role is not None]
-    if plugin.counts_messages and (
-        [value.merge for value in plugin.values] != ["add"] or len(set(roles)) < len(roles)
-    ):
+    if plugin.counts_messages and (not is_counter(plugin.values) or len(set(roles)) < len(roles)):
         refuse("counts messages: it must have one column that is added, and no role twice")
     for width in (*plugin.resolutions, *plugin.retention):
         if width < timedelta(seconds=1) or width.microseconds:

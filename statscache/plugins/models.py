@@ -10,13 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import DateTime, Integer, MetaData, Text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import DateTime, Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, mapped_column
 
-PLAIN_TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
-"""Text that is ordered by code point in every database, so that two rebuilds give the same rows
-in the same order; the locale of a PostgreSQL server does not matter."""
+from statscache.plugins.collation import PLAIN_TEXT
 
 
 class Serializable:

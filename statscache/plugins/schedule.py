@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
-"""Naive, and UTC like every naive datetime here; a multiple of it is aligned to UTC midnight."""
+from statscache.plugins.buckets import UNIX_EPOCH, floored
 
 
 class Schedule:
@@ -35,7 +34,7 @@ class Schedule:
     def last(self, now: datetime | None = None) -> datetime:
         """The latest point of the schedule at or before ``now`` (the present when absent)."""
         moment = _naive(now) if now is not None else _utc_now()
-        point = moment - (moment - self.epoch) % self.interval
+        point: datetime = floored(moment, self.interval, self.epoch)
         return point.replace(tzinfo=UTC) if now is not None and now.tzinfo else point
 
     def next(self, now: datetime | None = None) -> datetime:

@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 from statscache.app import route_table
 from statscache.app.http.parameters import START, TEXT, Parameter, parse, split
 from statscache.app.http.problems import Problem
-from statscache.plugins.aggregate import QUERY_PARAMETERS
+from statscache.plugins.columns import QUERY_PARAMETERS
 from tests.support.api_fixture import ApiFixture, api_fixture, things
 from tests.support.messages import NOON
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.counting.fold import Folder, Partial, combiner, keeps_time
+from statscache.counting.fold import Folder, Partial, keeps_time
 from statscache.errors import InvalidRow
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from statscache.plugins.aggregate import AggregateTable
+from statscache.plugins.merges import row_merger
 from statscache.testing import check_laws, rows_of
 from tests.support.messages import NOON, message
 
@@ -145,7 +146,7 @@ def test_what_is_written_in_between_does_not_matter(found: list[Message], size: 
         for batch in batches:
             for table, rows_ in folder.tables(_fold(plugin, batch)):
                 timed = keeps_time(plugin.values, table)
-                combine = combiner(plugin.values, timed=timed)
+                combine = row_merger([value.merge for value in plugin.values], timed=timed)
                 for row in rows_:
                     key, values = _as_partial(plugin, table, row, timed)
                     known = stored[table.ident].get(key)

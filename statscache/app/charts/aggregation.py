@@ -36,7 +36,8 @@ from sqlalchemy.exc import DBAPIError
 from statscache.app.charts.sources import Measure, Part, Source
 from statscache.app.state import filters
 from statscache.app.state.filters import Filters
-from statscache.plugins.aggregate import NEWEST_AT, Aggregate
+from statscache.plugins.columns import merges_of
+from statscache.plugins.merges import MergeRule, newest_columns
 
 Number = int | float | None
 """None where there is no row."""
@@ -68,11 +69,7 @@ class Aggregation:
         self._measures = measures
         self._is_sqlite = connection.dialect.name == "sqlite"
         self._existing: dict[str, bool] = {}
-        self._merged: dict[str, Callable[[Any], Any]] = {
-            "add": func.sum,
-            "smallest": func.min,
-            "largest": func.max,
-        }
+        self._exceeds_64_bits = False
 
     def in_buckets(
         self, parts: Iterable[Part], without: tuple[str, Sequence[Any]] | None = None
@@ -138,14 +135,14 @@ class Aggregation:
         return select(pieces.place, key, *values).select_from(everything)
 
     def _largest(self, parts: Sequence[Part], by: str, limit: int) -> Select[Any]:
-        table, merge = self._rows(parts, by).subquery(), self._measures[0].merge
-        if merge == "newest":
+        table, rule = self._rows(parts, by).subquery(), self._measures[0].rule
+        if rule.takes_newest:
             order = [column.desc() for column in table.c if column.name not in ("key", "value")]
             rank = func.row_number().over(partition_by=table.c.key, order_by=order)
             ranked = select(table.c.key, table.c.value, rank.label("rank")).subquery()
             merged = select(ranked.c.key, ranked.c.value).where(ranked.c.rank == 1).subquery()
         else:
-            value = self._merged[merge](table.c.value).label("value")
+            value = self._merged(rule, table.c.value).label("value")
             merged = select(table.c.key, value).group_by(table.c.key).subquery()
         statement = select(merged.c.key, merged.c.value, func.count().over())
         return statement.order_by(merged.c.value.desc(), merged.c.key).limit(limit)
@@ -157,10 +154,15 @@ class Aggregation:
             if str(error.orig) != _SQLITE_OVERFLOW:
                 raise
         # Whole numbers beyond 64 bits, which SQLite does not add.
-        self._merged["add"] = _added_in_halves
+        self._exceeds_64_bits = True
         return self._connection.execute(statement()).all()
 
     # The parts of statements.
+
+    def _merged(self, rule: MergeRule, column: Any) -> Any:
+        if self._exceeds_64_bits:
+            return rule.merge_rows_beyond_64_bits(column)
+        return rule.merge_rows(column)
 
     def _there(self, parts: Iterable[Part]) -> list[Part]:
         """Without tables that the hub has not made yet: they have no rows."""
@@ -213,9 +215,9 @@ class Aggregation:
         newest = [source.columns[name] for name in _newest(self._measures, source)]
         order = [column.desc() for column in newest]
         found = [
-            select(self._merged[measure.merge](source.columns[measure.name]))
+            select(self._merged(measure.rule, source.columns[measure.name]))
             for measure in self._measures
-            if measure.merge != "newest"
+            if not measure.rule.takes_newest
         ]
         found += [select(column).order_by(*order).limit(1) for column in newest]
         return [
@@ -234,7 +236,7 @@ class Aggregation:
             source, lag = part.source, part.source.lag
             at = source.timestamp
             columns = [source.columns[by].label("key"), source.columns[measure.name].label("value")]
-            if measure.merge == "newest":
+            if measure.rule.takes_newest:
                 names = enumerate(_newest(self._measures, source))
                 columns += [source.columns[name].label(f"newest_{i}") for i, name in names]
             for piece in part.pieces:
@@ -264,17 +266,17 @@ class _Pieces(NamedTuple):
 class _Fold:
     """Merges the rows of pieces into those of buckets.
 
-    A row has the merged columns of the measures that are not ``newest``, and then what the newest
-    ones are of: the time of the message, and all the newest columns of its row.
+    A row has the merged columns of the measures that are not of the newest message, and then
+    what tells which that is: the time of the message, and all the newest columns of its row.
     """
 
     def __init__(self, measures: Sequence[Measure], parts: Sequence[Part]) -> None:
-        self._merges = [measure.merge for measure in measures if measure.merge != "newest"]
-        self._split = len(self._merges)
+        self._rules = [measure.rule for measure in measures if not measure.rule.takes_newest]
+        self._split = len(self._rules)
         names = _newest(measures, parts[0].source) if parts else []
         others = iter(range(self._split))
         self._places = [
-            self._split + names.index(measure.name) if measure.merge == "newest" else next(others)
+            self._split + names.index(measure.name) if measure.rule.takes_newest else next(others)
             for measure in measures
             if parts
         ]
@@ -287,8 +289,8 @@ class _Fold:
         known = self._rows.setdefault(key, row)
         if known is row:
             return
-        for place, merge in enumerate(self._merges):
-            known[place] = _merge(merge, known[place], row[place])
+        for place, rule in enumerate(self._rules):
+            known[place] = rule.merge_in_order(known[place], row[place])
         split = self._split
         if row[split:] > known[split:]:
             known[split:] = row[split:]
@@ -299,25 +301,6 @@ class _Fold:
             key: tuple(plain(row[place]) for place in self._places)
             for key, row in self._rows.items()
         }
-
-
-def merged(merge: str, values: Iterable[Number]) -> Number:
-    """``values`` of buckets that follow each other, oldest first, as that of one; None of none."""
-    found: Number = None
-    for value in values:
-        if merge != "newest":
-            found = _merge(merge, found, value)
-        elif value is not None:
-            found = value
-    return plain(found)
-
-
-def _merge(merge: str, one: Any, other: Any) -> Any:
-    if one is None or other is None:
-        return other if one is None else one
-    if merge == "add":
-        return one + other
-    return min(one, other) if merge == "smallest" else max(one, other)
 
 
 def plain(value: Any) -> Number:
@@ -331,11 +314,9 @@ def plain(value: Any) -> Number:
 
 def _newest(measures: Sequence[Measure], source: Source) -> list[str]:
     """The columns that tell which row is the newest, the first one that differs deciding."""
-    if all(measure.merge != "newest" for measure in measures):
+    if not any(measure.rule.takes_newest for measure in measures):
         return []
-    plugin = source.dataset.plugin
-    assert isinstance(plugin, Aggregate)
-    return [NEWEST_AT, *(value.name for value in plugin.values if value.merge == "newest")]
+    return newest_columns(merges_of(source.dataset.values))
 
 
 def _stored(moment: Any, column: ColumnElement[Any], is_sqlite: bool) -> Any:
@@ -345,12 +326,6 @@ def _stored(moment: Any, column: ColumnElement[Any], is_sqlite: bool) -> Any:
     if is_sqlite:
         return func.strftime("%Y-%m-%d %H:%M:%f", moment, "unixepoch")
     return func.timezone("UTC", func.to_timestamp(moment))
-
-
-def _added_in_halves(column: Any) -> Any:
-    """The sum of 64-bit numbers; SQLite rounds the result of the last addition by itself."""
-    lower = 2**32
-    return func.sum(column.op(">>")(32)) * lower + func.sum(column.op("&")(lower - 1))
 
 
 def _json(value: Any) -> Any:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from dateutil.relativedelta import relativedelta
 
-from statscache.plugins.aggregate import MONDAY
+from statscache.plugins.buckets import MONDAY
 
 HOUR = 3600
 DAY = 86_400

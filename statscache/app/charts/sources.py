@@ -22,8 +22,9 @@ from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Revision, Snapshot
 from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.buckets import UNIX_EPOCH
 from statscache.plugins.discovery import Dataset, Installed
-from statscache.plugins.schedule import UNIX_EPOCH
+from statscache.plugins.merges import RULES, MergeRule
 
 
 class Unfit(Exception):
@@ -35,6 +36,11 @@ class Measure(NamedTuple):
 
     name: str
     merge: str
+
+    @property
+    def rule(self) -> MergeRule:
+        """The rule that :attr:`merge` names."""
+        return RULES[self.merge]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Parameter:
 
     Attributes:
         name: as the query says it; a word of
-            :data:`statscache.plugins.aggregate.QUERY_PARAMETERS`, so that no column is called so.
+            :data:`statscache.plugins.columns.QUERY_PARAMETERS`, so that no column is called so.
         kind: of its value; a function gives that of each dataset.
         summary: one sentence for who reads the reference.
         default: the value where the query has none; a :class:`~statscache.app.http.times.Time`

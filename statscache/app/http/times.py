@@ -16,8 +16,8 @@ from typing import Protocol
 
 from dateutil.relativedelta import relativedelta
 
+from statscache.plugins.buckets import UNIX_EPOCH
 from statscache.plugins.discovery import Dataset
-from statscache.plugins.schedule import UNIX_EPOCH
 
 EARLIEST = 0.0
 LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()

@@ -54,7 +54,7 @@ def _amount(call: Call) -> tuple[str | None, Lifetime]:
     found = ranges.of(call, lambda resolution: resolution.width)
     ranges.check_merging(call, found)
     aggregation = Aggregation(call.connection, call.filters, [measure])
-    value, _ = summary.amount(found, aggregation, measure.merge)
+    value, _ = summary.amount(found, aggregation, measure)
     return None if value is None else short(value), found.lifetime
 
 

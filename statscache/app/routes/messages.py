@@ -27,7 +27,8 @@ from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.filters import Filters
 from statscache.people import people_of
-from statscache.plugins.aggregate import Aggregate, Key
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.columns import Key
 from statscache.plugins.discovery import Dataset
 from statscache.plugins.models import plain
 

@@ -22,6 +22,7 @@ from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
 from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Broken, Dataset, Installed, Source
+from statscache.plugins.merges import RULES
 from statscache.plugins.models import plain
 from statscache.plugins.schedule import format_interval
 
@@ -332,7 +333,7 @@ _COLUMN = _object(
     label=_LABEL,
     role={"enum": ["user", "package", "category", "topic", None]},
     merge={
-        "enum": ["add", "smallest", "largest", "newest"],
+        "enum": list(RULES),
         "description": "What becomes of two values of one row.",
     },
 )

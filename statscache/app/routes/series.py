@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from statscache.app.charts import ranges, sources
-from statscache.app.charts.aggregation import Aggregation, Number, merged
+from statscache.app.charts.aggregation import Aggregation, Number, plain
 from statscache.app.charts.ranges import COMPLETE, MISSING, PARTIAL, Range
 from statscache.app.charts.sources import Measure
 from statscache.app.dispatch import rankings
@@ -17,6 +17,7 @@ from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import coverage
 from statscache.plugins.discovery import Dataset
+from statscache.plugins.merges import merged_in_order
 
 DEFAULT_BUCKETS = 100
 MOST_SERIES = 100
@@ -188,7 +189,7 @@ class Chart:
         fill = self.call.values["fill"]
         if fill is None:
             # Nothing adds up to zero, but has neither a smallest nor a newest number.
-            fill = ZERO if self.measures[place].merge == "add" else NULL
+            fill = ZERO if self.measures[place].rule.adds_up else NULL
         last: Number = None
         line: list[Number] = []
         for number, state in enumerate(self.range.states):
@@ -204,9 +205,10 @@ class Chart:
 
     def _total(self, group: Group, place: int) -> Number:
         """The numbers of all buckets, merged to one."""
-        merge = self.measures[place].merge
-        total = merged(merge, (group.found[number][place] for number in sorted(group.found)))
-        if total is None and merge == "add" and set(self.range.states) != {MISSING}:
+        measure = self.measures[place]
+        numbers = (group.found[number][place] for number in sorted(group.found))
+        total = plain(merged_in_order(measure.merge, numbers))
+        if total is None and measure.rule.adds_up and set(self.range.states) != {MISSING}:
             return 0
         return total
 

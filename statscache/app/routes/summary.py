@@ -9,12 +9,14 @@ from statscache.app.charts import calendar, comparison, ranges
 from statscache.app.charts.aggregation import Aggregation, Number
 from statscache.app.charts.calendar import Resolution
 from statscache.app.charts.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
+from statscache.app.charts.sources import Measure
 from statscache.app.dispatch.route import Answer, Call, Route, Table, nobody
 from statscache.app.http import parameters
 from statscache.app.http.parameters import Parameter
 from statscache.app.state import coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.plugins.discovery import Dataset
+from statscache.plugins.merges import RULES
 
 DEFAULT_SPAN = 30 * calendar.DAY
 
@@ -38,7 +40,7 @@ def answer(call: Call) -> Answer:
     found = ranges.of(call, default_span)
     ranges.check_merging(call, found)
     aggregation = Aggregation(call.connection, call.filters, [measure])
-    value, state = amount(found, aggregation, measure.merge)
+    value, state = amount(found, aggregation, measure)
     body: dict[str, Any] = {
         "ident": call.dataset.ident,
         "column": measure.name,
@@ -52,29 +54,31 @@ def answer(call: Call) -> Answer:
         "coverage": found.coverage.to_json(),
     }
     if call.values["compare"] is not None:
-        body |= _comparison(call, found, aggregation, measure.merge)
+        body |= _comparison(call, found, aggregation, measure)
     if call.format == "json":
         return Answer(body, lifetime=found.lifetime)
     del body["coverage"]
     return Answer(table=Table(list(body), [list(body.values())]), lifetime=found.lifetime)
 
 
-def amount(found: Range, aggregation: Aggregation, merge: str) -> tuple[Number, str]:
+def amount(found: Range, aggregation: Aggregation, measure: Measure) -> tuple[Number, str]:
     """The number of a whole range, and whether all of it is covered."""
     whole = found.whole
     numbers = aggregation.in_buckets(whole.parts).get(0)
     state = whole.states[0]
     if numbers is not None:
         return numbers[0], PARTIAL if state == MISSING else state
-    return (0 if merge == "add" and state != MISSING else None), state
+    return (0 if measure.rule.adds_up and state != MISSING else None), state
 
 
-def _comparison(call: Call, found: Range, aggregation: Aggregation, merge: str) -> dict[str, Any]:
+def _comparison(
+    call: Call, found: Range, aggregation: Aggregation, measure: Measure
+) -> dict[str, Any]:
     """What the number was before, and by which part of that it has changed."""
     both = comparison.of(call, found)
     if both is None:
         return dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
-    (value, _), (previous, state) = (amount(each, aggregation, merge) for each in both)
+    (value, _), (previous, state) = (amount(each, aggregation, measure) for each in both)
     change = None
     if value is not None and previous:
         change = (value - previous) / abs(previous)
@@ -96,7 +100,7 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
         "properties": {
             "ident": {"type": "string"},
             "column": {"type": "string", "description": "What the number is of."},
-            "merge": {"enum": ["add", "smallest", "largest", "newest"]},
+            "merge": {"enum": list(RULES)},
             "resolution": {"type": "string"},
             "tz": {"type": "string"},
             "start": {"type": "integer"},

@@ -16,6 +16,7 @@ from statscache.app.http.problems import Problem
 from statscache.app.routes.summary import amount, default_span
 from statscache.app.state import coverage
 from statscache.plugins.discovery import Dataset
+from statscache.plugins.merges import RULES
 
 DEFAULT_LIMIT = 10
 MOST_KEYS = 1_000
@@ -30,10 +31,10 @@ def answer(call: Call) -> Answer:
     rankings.check_ranking(call, by)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     ranked, count = aggregation.ranking(found.whole.parts, by, call.values["limit"])
-    total, state = amount(found, aggregation, measure.merge)
+    total, state = amount(found, aggregation, measure)
     rows = []
     for key, value in ranked:
-        share = value / total if measure.merge == "add" and total and value is not None else None
+        share = value / total if measure.rule.adds_up and total and value is not None else None
         rows.append((key, value, share))
     if call.format != "json":
         return Answer(table=Table((by, measure.name, "_share"), rows), lifetime=found.lifetime)
@@ -72,7 +73,7 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
             "ident": {"type": "string"},
             "by": {"type": "string"},
             "column": {"type": "string"},
-            "merge": {"enum": ["add", "smallest", "largest", "newest"]},
+            "merge": {"enum": list(RULES)},
             "resolution": {"type": "string"},
             "tz": {"type": "string"},
             "start": {"type": "integer"},

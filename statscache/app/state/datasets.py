@@ -32,17 +32,13 @@ from statscache.app.dispatch.cache import Memo
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.row_reader import RowReaders
 from statscache.database.definitions import columns_of, definition_of
-from statscache.plugins.aggregate import (
-    NEWEST_AT,
-    Aggregate,
-    Key,
-    Value,
-    accepted_before,
-    table_name,
-)
+from statscache.plugins.aggregate import Aggregate, accepted_before, table_name
 from statscache.plugins.base import BasePlugin
+from statscache.plugins.collation import PLAIN_TEXT
+from statscache.plugins.columns import Key, Value
 from statscache.plugins.discovery import Dataset, Installed
-from statscache.plugins.models import PLAIN_TEXT, Serializable
+from statscache.plugins.merges import NEWEST_AT
+from statscache.plugins.models import Serializable
 
 MOST_REMEMBERED = 8
 """States of all the tables: a statement may still be in one that another has left."""
@@ -177,10 +173,17 @@ def _aggregate(datasets: list[Dataset], content: Mapping[str, Any]) -> list[Data
         version=content["version"],
     )
     stored = accepted_before(declaration, plugin.config)
-    models = {table.ident: table.model for table in stored.tables}
+    tables = {table.ident: table for table in stored.tables}
     label = "start" if widths else "message"
     return [
-        replace(each, plugin=stored, model=models[each.ident], label=label) for each in datasets
+        replace(
+            each,
+            plugin=stored,
+            model=tables[each.ident].model,
+            label=label,
+            declaration=tables[each.ident],
+        )
+        for each in datasets
     ]
 
 
@@ -227,7 +230,7 @@ def _classic(dataset: Dataset, definition: str) -> Dataset:
     if not is_classic:
         plugin = _declare(BasePlugin, plugin)(dataset.schedule, plugin.config, model)
     label = "end" if dataset.schedule else "message"
-    return replace(dataset, plugin=plugin, model=model, label=label)
+    return replace(dataset, plugin=plugin, model=model, label=label, declaration=None)
 
 
 def _declare(base: type[Any], plugin: Any, **more: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Integer, String, inspect, or_
 
 from statscache.people import People, people_of
-from statscache.plugins.aggregate import QUERY_PARAMETERS, Aggregate
+from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.columns import QUERY_PARAMETERS
 from statscache.plugins.discovery import Dataset
 
 NOT = "not_"

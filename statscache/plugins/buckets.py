@@ -1,0 +1,31 @@
+"""Buckets of time: where each begins, whatever the clock counts in.
+
+Buckets of one width stand side by side from an offset on. All functions take seconds as they take
+datetimes with timedeltas.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
+"""Naive, and UTC like every naive datetime here; a multiple of it is aligned to UTC midnight."""
+
+MONDAY = timedelta(days=4)
+"""From 1970-01-01, a Thursday, to the first Monday: weeks are counted from there."""
+
+
+def bucket_epoch(width: timedelta) -> datetime:
+    """Returns the start of a bucket of ``width``: midnight UTC, and a Monday for whole weeks."""
+    return UNIX_EPOCH + MONDAY if width % timedelta(weeks=1) == timedelta(0) else UNIX_EPOCH
+
+
+def floored(moment: Any, width: Any, offset: Any = 0) -> Any:
+    """Returns the start of the bucket that ``moment`` is in."""
+    return moment - (moment - offset) % width
+
+
+def ceiled(moment: Any, width: Any, offset: Any = 0) -> Any:
+    """Returns the first start of a bucket at ``moment`` or later."""
+    return moment + (offset - moment) % width
