@@ -36,9 +36,10 @@ from statscache.counting.lanes import (
 )
 from statscache.counting.membership import Membership
 from statscache.counting.rejections import RejectionLog, forget
-from statscache.database import migrations, tables
+from statscache.database import migrations, schema, tables
 from statscache.database.announcements import announce
-from statscache.database.connection import Database, create_missing, is_unavailable
+from statscache.database.connection import Database
+from statscache.database.failures import is_unavailable
 from statscache.database.upsert import Upsert
 from statscache.errors import DatabaseUnavailable, InvalidMessage, PluginFault, described
 from statscache.isolation.blame import blames_plugin
@@ -210,7 +211,7 @@ class Engine:
             SchemaError: the schema is not the one of this version.
             DatabaseUnavailable: nothing has been done yet; call it again later.
         """
-        self.database.check_schema()
+        schema.check(self.database)
         others = [
             dataset.model.__table__
             for dataset in self.installed.datasets.values()
@@ -221,7 +222,7 @@ class Engine:
             with self.database.begin() as connection:
                 # Another hub may be starting too.
                 self.lanes.exclude(connection)
-                for name in create_missing(connection, others):
+                for name in schema.create_missing(connection, others):
                     log.info("created the table %s", name)
                 self.membership.settle(connection)
                 self._forget_hidden(connection)

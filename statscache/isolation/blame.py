@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from statscache.database.connection import is_unavailable
+from statscache.database.failures import is_unavailable
 from statscache.errors import PluginFault, is_interrupt
 
 _CONNECTION_LOST = "8s2b"

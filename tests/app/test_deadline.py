@@ -17,7 +17,8 @@ from statscache.app.http.client import SEND_UNTIL
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
 from statscache.counting.engine import Engine
-from statscache.database.connection import Database, limit
+from statscache.database.connection import Database
+from statscache.database.deadline import limit
 from statscache.errors import RequestTimeout, StatementTimeout
 from statscache.plugins import discovery
 from tests.support.api_fixture import api_fixture, things

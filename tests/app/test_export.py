@@ -19,7 +19,8 @@ from sqlalchemy import insert, text
 
 from statscache.app.routes import downloads
 from statscache.database import tables
-from statscache.database.connection import Database, create_missing
+from statscache.database.connection import Database
+from statscache.database.schema import create_missing
 from statscache.plugins import BaseModel, discovery
 from tests.support.api_fixture import ApiFixture, Log, api_fixture, links, things, walk
 from tests.support.messages import NOON

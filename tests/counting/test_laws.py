@@ -27,7 +27,8 @@ from statscache.catchup.workers import FoldTask
 from statscache.counting import late
 from statscache.counting.engine import Engine
 from statscache.counting.lanes import RESTAMPING, Lane
-from statscache.database.connection import Database, create_missing
+from statscache.database.connection import Database
+from statscache.database.schema import create_missing
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery

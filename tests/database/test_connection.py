@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from statscache.database.connection import Database, extend_deadline
+from statscache.database.connection import Database
+from statscache.database.deadline import extend_deadline
 from statscache.errors import StatementTimeout
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT (i + 1) & 1023 FROM n) "

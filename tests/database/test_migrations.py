@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import LargeBinary, bindparam, inspect, text
 
-from statscache.database import migrations
+from statscache.database import migrations, schema
 from statscache.database.connection import Database
 from statscache.errors import SchemaError
 from statscache.plugins import discovery
@@ -134,7 +134,7 @@ def test_every_older_schema_can_be_upgraded(database_uri: str) -> None:
 
 def test_an_empty_database_is_named_as_such(database_uri: str) -> None:
     with pytest.raises(SchemaError, match="has no statscache tables yet"):
-        Database(database_uri).check_schema()
+        schema.check(Database(database_uri))
 
 
 def test_an_unknown_schema_is_named_as_newer(migrated_uri: str) -> None:
@@ -142,7 +142,7 @@ def test_an_unknown_schema_is_named_as_newer(migrated_uri: str) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SchemaError, match="it is newer; upgrade statscache"):
-        database.check_schema()
+        schema.check(database)
 
 
 def test_a_failed_migration_leaves_nothing_behind(
@@ -164,7 +164,7 @@ def test_a_failed_migration_leaves_nothing_behind(
     monkeypatch.setattr(op, "create_index", create_index)
     with database.begin() as connection:
         migrations.upgrade(connection)
-    database.check_schema()
+    schema.check(database)
 
 
 def test_every_bundled_plugin_is_loaded() -> None:

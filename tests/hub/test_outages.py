@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, event, text
 
 from statscache.app import create_app
 from statscache.counting.engine import Engine
-from statscache.database import connection as database_module
+from statscache.database import engines
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
@@ -211,7 +211,7 @@ class TestOneBatch:
     def test_another_that_holds_the_lock(
         self, migrated_uri: str, installed: Installed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database_module, "LOCK_TIMEOUT", timedelta(seconds=0.2))
+        monkeypatch.setattr(engines, "LOCK_TIMEOUT", timedelta(seconds=0.2))
         engine = Engine(Database(migrated_uri), installed)
         engine.open()
         batch = next(batches(3))
@@ -247,7 +247,7 @@ class TestOneBatch:
         began = time.monotonic()
         with first.begin(), pytest.raises(DatabaseUnavailable, match="locked"), second.begin():
             pass
-        assert time.monotonic() - began < database_module.LOCK_TIMEOUT.total_seconds() / 2
+        assert time.monotonic() - began < engines.LOCK_TIMEOUT.total_seconds() / 2
         first.dispose()
         second.dispose()
 

@@ -14,7 +14,8 @@ from statscache.app.charts.calendar import Piece
 from statscache.app.charts.sources import Measure, Part
 from statscache.app.charts.sources import Source as MinuteRows
 from statscache.counting.fold import Folder, Partial
-from statscache.database.connection import Database, create_missing
+from statscache.database.connection import Database
+from statscache.database.schema import create_missing
 from statscache.database.upsert import aggregate_upsert
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Row, Value

@@ -40,7 +40,7 @@ from sqlalchemy.engine import make_url
 
 from statscache.archive import Window
 from statscache.archive.datagrepper import DatagrepperArchive
-from statscache.database import tables
+from statscache.database import schema, tables
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
@@ -337,7 +337,7 @@ class Crash:
             return False
         database = Database(self.uri, read_only=True)
         try:
-            database.check_schema()
+            schema.check(database)
         except Exception:
             return False
         else:

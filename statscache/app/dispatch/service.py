@@ -16,7 +16,7 @@ from statscache.app.routes.downloads import Exports
 from statscache.app.state.datasets import Served, Stored
 from statscache.app.state.revisions import Revisions
 from statscache.config import Settings
-from statscache.database import migrations, privileges, tables
+from statscache.database import migrations, privileges, schema, tables
 from statscache.database.connection import Database
 from statscache.errors import AccessDenied, StatscacheError
 from statscache.plugins.discovery import Installed
@@ -95,7 +95,7 @@ class Service:
         """
         try:
             if not self._has_our_schema:
-                self._database.check_schema()
+                schema.check(self._database)
                 self._has_our_schema = True
             with self._database.begin() as connection:
                 yield connection

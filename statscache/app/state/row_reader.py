@@ -15,7 +15,7 @@ from statscache.app.dispatch.cache import Memo
 from statscache.app.dispatch.route import Call
 from statscache.app.http.cursors import Position
 from statscache.app.state import filters
-from statscache.database.connection import extend_deadline
+from statscache.database.deadline import extend_deadline
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.plugins.models import Serializable
 

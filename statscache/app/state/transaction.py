@@ -11,7 +11,7 @@ from types import TracebackType
 from sqlalchemy import Connection, Table, text
 
 from statscache.app.state.revisions import Snapshot
-from statscache.database.connection import limit
+from statscache.database.deadline import limit
 from statscache.errors import StatementTimeout
 
 _ARE_OF_OLD = text("""

@@ -11,6 +11,7 @@ from statscache.cli.context import Context
 from statscache.cli.idents import resolve
 from statscache.cli.parameters import TIME
 from statscache.cli.terminal import ProgressLine, echo
+from statscache.database import schema
 from statscache.database.export import CSV, FORMATS, MANIFEST
 from statscache.database.export import export as write
 
@@ -47,7 +48,7 @@ def export(
     installed = context.installed
     chosen = resolve(installed, idents) if idents else frozenset(installed.datasets)
     database = context.database(read_only=True)
-    database.check_schema()
+    schema.check(database)
     try:
         with ProgressLine() as line:
 

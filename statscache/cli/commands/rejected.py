@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
-from statscache.database import tables
+from statscache.database import schema, tables
 from statscache.errors import StatscacheError
 from statscache.hub.signatures import refusal
 from statscache.logs.printable import printable
@@ -40,7 +40,7 @@ def list_(context: Context, limit: int) -> None:
     Then come the totals by plugin and reason, which include the rejections that are not kept.
     """
     database = context.database(read_only=True)
-    database.check_schema()
+    schema.check(database)
     table = tables.rejected
     with database.begin() as connection:
         total = connection.scalar(select(func.count()).select_from(table))

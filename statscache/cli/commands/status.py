@@ -16,7 +16,7 @@ from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
-from statscache.database import tables
+from statscache.database import schema, tables
 
 # Users copy idents from here, so they are never split over lines.
 _IDENTS = textwrap.TextWrapper(
@@ -37,7 +37,7 @@ def status(context: Context) -> None:
     has been reconciled with the archive; newer messages come from the bus.
     """
     database = context.database(read_only=True)
-    database.check_schema()
+    schema.check(database)
     with database.begin() as connection:
         lanes = connection.execute(select(tables.lane).order_by(tables.lane.c.id)).all()
         plugins = connection.execute(select(tables.plugin).order_by(tables.plugin.c.ident)).all()

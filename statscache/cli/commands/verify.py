@@ -19,6 +19,7 @@ from statscache.cli.context import Context
 from statscache.cli.parameters import TIME
 from statscache.cli.terminal import echo, redraw
 from statscache.counting.engine import PERMANENT
+from statscache.database import schema
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError
 
@@ -79,7 +80,7 @@ def verify(
         return verification.verdicts
 
     try:
-        database.check_schema()
+        schema.check(database)
         verdicts = compare(idents or None)
         wrong = [verdict for verdict in verdicts if verdict.differences]
         if repair and wrong:

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Table, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from statscache.database.connection import is_unavailable
 from statscache.database.definitions import redirect
+from statscache.database.failures import is_unavailable
 from statscache.database.fence import Fence
 from statscache.errors import PluginFault, Trespass, described, is_interrupt
 from statscache.isolation.blame import blames_plugin
