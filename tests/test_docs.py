@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import runpy
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import click
 import flask
 import pytest
 from docutils import nodes
-from docutils.core import publish_doctree
 from flask.testing import FlaskClient
 
 from statscache import plugins, testing
@@ -36,42 +33,21 @@ from statscache.message import Message
 from statscache.plugins import Aggregate, BasePlugin, discovery
 from tests.support import bundled
 from tests.support.databases import migrated
-
-ROOT = Path(__file__).parent.parent
-README, API = "README.rst", "docs/api.rst"
-OPERATING, PLUGINS = "docs/operating.rst", "docs/plugins.rst"
-FOLDERS = ("docs", "statscache", "statscache_plugins", "tests", "benchmarks", "alembic", "examples")
-DOCUMENTS = sorted(
-    str(path.relative_to(ROOT))
-    for path in (
-        *ROOT.glob("*.rst"),
-        *(p for name in FOLDERS for p in (ROOT / name).rglob("*.rst")),
-    )
+from tests.support.documents import (
+    API,
+    DOCUMENTS,
+    OPERATING,
+    PLUGINS,
+    README,
+    document,
+    listed,
+    literals,
+    section,
+    terms,
 )
+from tests.support.paths import ROOT
+
 SERVER = "http://127.0.0.1:8080"
-
-
-@cache
-def document(name: str) -> nodes.document:
-    """A document, as docutils reads it; anything that it would warn of is an error."""
-    complaints = io.StringIO()
-    settings = {
-        "report_level": 1,
-        "halt_level": 5,
-        "warning_stream": complaints,
-        "file_insertion_enabled": False,
-    }
-    found = publish_doctree(
-        (ROOT / name).read_text(), source_path=name, settings_overrides=settings
-    )
-    assert complaints.getvalue() == ""
-    return found
-
-
-@cache
-def literals(name: str) -> frozenset[str]:
-    """What stands in double backquotes."""
-    return frozenset(node.astext() for node in document(name).findall(nodes.literal))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -88,28 +64,6 @@ def test_files_that_documents_name_exist(name: str) -> None:
         if file.fullmatch(text):
             places = (ROOT / text, (ROOT / name).parent / text)
             assert any(place.exists() for place in places), text
-
-
-# Tables.
-
-
-def section(name: str, title: str) -> nodes.section:
-    (found,) = (node for node in document(name).findall(nodes.section) if node[0].astext() == title)
-    return found
-
-
-def listed(where: nodes.Element, head: str) -> list[str]:
-    """The literals in the first column of the tables of a section that are headed so."""
-    found = []
-    for table in where.children:
-        if isinstance(table, nodes.table):
-            (thead,) = table.findall(nodes.thead)
-            if thead.astext().split("\n")[0].strip() == head:
-                (tbody,) = table.findall(nodes.tbody)
-                for row in tbody.children:
-                    found += [node.astext() for node in row[0].findall(nodes.literal)]
-    assert len(found) == len(set(found)), f"{where[0].astext()} names one twice: {found}"
-    return found
 
 
 # The API.
@@ -359,15 +313,6 @@ class Asked(dict[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         self.names.add(key)
         return super().get(key, default)
-
-
-def terms(where: nodes.Element) -> dict[str, nodes.Element]:
-    """The literals in the terms of the definition lists of a section, and what is said of each."""
-    found: dict[str, nodes.Element] = {}
-    for item in where.findall(nodes.definition_list_item):
-        for literal in item[0].findall(nodes.literal):
-            found[literal.astext()] = item[-1]
-    return found
 
 
 def test_every_key_of_the_configuration_is_documented_and_shipped() -> None:

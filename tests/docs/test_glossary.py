@@ -1,0 +1,45 @@
+"""The words that are ours: few, each defined once, and those of the code."""
+
+from __future__ import annotations
+
+import pytest
+from docutils import nodes
+
+from tests.support.documents import document
+from tests.support.identifiers import is_used
+
+MOST_WORDS = 25
+
+REPLACED = {
+    "roster": "membership",
+    "generation": "membership version",
+    "horizon": "claims pruned until",
+    "catalogue": "plugins",
+    "set apart": "quarantine",
+    "world": "full app",
+    "zones": "calendar",
+}
+"""A word that nobody could guess to the one that took its place."""
+
+ENTRIES = [
+    (item[0].astext(), item[-1].astext())
+    for item in document("docs/glossary.rst").findall(nodes.definition_list_item)
+]
+
+
+def test_there_are_few_words_and_each_is_defined_once_in_a_sentence() -> None:
+    names = [name for name, _ in ENTRIES]
+    assert len(names) == len(set(names)) <= MOST_WORDS
+    for name, text in ENTRIES:
+        assert text.endswith("."), name
+        assert ". " not in text, name
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ENTRIES])
+def test_each_word_is_one_of_the_code(name: str) -> None:
+    assert is_used(name)
+
+
+@pytest.mark.parametrize("word", REPLACED)
+def test_words_that_were_replaced_are_gone(word: str) -> None:
+    assert not is_used(word), f"say {REPLACED[word]}"
