@@ -26,6 +26,7 @@ from benchmarks.table import Result, show
 from statscache.archive import Archive, DatagrepperArchive, FileArchive, read
 from statscache.catchup.loop import CatchUp, Pace, Progress
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
 from statscache.plugins import discovery
 from tests.support.datagrepper import Datagrepper
@@ -148,7 +149,7 @@ def _until_near(catch_up: CatchUp, engine: Engine) -> None:
     while True:
         catch_up.turn()
         with engine.transaction() as connection:
-            watermarks = [lane.watermark or 0.0 for lane in engine.lanes.all(connection)]
+            watermarks = [lane.watermark or 0.0 for lane in read_lanes(connection)]
         if min(watermarks) > time.time() - 100:
             return
 

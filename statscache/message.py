@@ -17,6 +17,9 @@ FUTURE_TOLERANCE = 24 * 60 * 60
 """Seconds by which a timestamp may lie ahead of the clock: more is an error of the sender, and
 would stay the newest value for as long as the error is large."""
 
+TIMESTAMP_TOLERANCE = 2.0
+"""Seconds by which the times of two copies of a message may differ: bridges restamp them."""
+
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 

@@ -57,7 +57,7 @@ _LONGEST_FILTER = 2000
 _OLD_FOR = 3600.0
 """Seconds after which a server that had no ``/v2/search`` is asked for it again."""
 
-_RESTAMPING = 1.0
+_INDEX_TOLERANCE = 1.0
 """Seconds by which the time in a message may differ from the one under which it is found."""
 
 _TIME_TO_CONNECT = 10.0
@@ -447,9 +447,9 @@ def _is_of(window: Window, message: Message) -> bool:
     start, stop = window.start, window.stop
     # No other window has what it has beyond an edge that was asked for as it is.
     if start == window.whole.start:
-        start -= _RESTAMPING
+        start -= _INDEX_TOLERANCE
     if stop == window.whole.stop:
-        stop += _RESTAMPING
+        stop += _INDEX_TOLERANCE
     return start <= message.timestamp < stop
 
 

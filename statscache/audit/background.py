@@ -22,8 +22,8 @@ from statscache.audit.repair import buckets_of, repair
 from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
-from statscache.counting.engine import PERMANENT, Engine
-from statscache.counting.lanes import read_lanes
+from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import PERMANENT, read_lanes
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable

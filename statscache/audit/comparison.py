@@ -14,7 +14,7 @@ from statscache.archive import Archive
 from statscache.audit.recount import Recount, stream
 from statscache.audit.restamping import Flows
 from statscache.audit.verdict import Difference, Verdict
-from statscache.counting.lanes import RESTAMPING
+from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.plugins.collation import ordered_alike
 from statscache.plugins.columns import is_counter
 from statscache.plugins.discovery import Dataset
@@ -69,7 +69,7 @@ class Doubts:
 
     def add(self, start: float, stop: float) -> None:
         """From ``start`` to ``stop``."""
-        self._spans.append((start - RESTAMPING, stop + RESTAMPING))
+        self._spans.append((start - TIMESTAMP_TOLERANCE, stop + TIMESTAMP_TOLERANCE))
 
     def touch(self, start: float, stop: float) -> bool:
         """Whether there is one between two times."""
@@ -168,7 +168,7 @@ class Comparison:
                 self._differ(stored, counted)
         elif when >= self._stop and counted[place] < when:
             self._verdict.rows += 1
-        elif 0 < abs(when - counted[place]) <= RESTAMPING:
+        elif 0 < abs(when - counted[place]) <= TIMESTAMP_TOLERANCE:
             self._verdict.restamped += 1
         else:
             self._differ(stored, counted)

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from statscache.archive import Archive, Window
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import read_lanes
 from statscache.database import tables
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def refetch_gaps(engine: Engine, archive: Archive) -> int:
     """
     gap = tables.gap.c
     with engine.transaction() as connection:
-        lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
+        lanes = {lane.id: lane for lane in read_lanes(connection)}
         gaps = connection.execute(select(tables.gap).order_by(gap.noticed_at).limit(_AT_ONCE)).all()
     messages = 0
     for row in gaps:

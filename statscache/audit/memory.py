@@ -16,20 +16,15 @@ from sqlalchemy import Connection, select
 from statscache.archive import Archive, Window, read
 from statscache.archive.rows import iso
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import (
-    COUNTED_WIDTH,
-    RESTAMPING,
-    Lane,
-    claim_digest,
-    content_digests,
-    counted_window,
-)
+from statscache.counting.lanes.checksums import CHECKSUM_WIDTH, checksum_window, read_checksums
+from statscache.counting.lanes.digests import claim_digest, content_digests
+from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
-from statscache.message import Message
+from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.aggregate import AggregateTable
 
 Sums = dict[int, tuple[int, int]]
-"""By the start of a window of :data:`COUNTED_WIDTH`: how many messages, and their sum."""
+"""By the start of a window of :data:`CHECKSUM_WIDTH`: how many messages, and their sum."""
 
 
 class Given:
@@ -46,8 +41,9 @@ class Given:
             digest = claim_digest(message.identity)
             self.digests[digest] = when = message.timestamp
             self.names |= dict.fromkeys((*content_digests(message), digest), digest)
-            around = {counted_window(when - RESTAMPING), counted_window(when + RESTAMPING)}
-            self.beside.update(around - {counted_window(when)})
+            first, last = when - TIMESTAMP_TOLERANCE, when + TIMESTAMP_TOLERANCE
+            around = {checksum_window(first), checksum_window(last)}
+            self.beside.update(around - {checksum_window(when)})
 
 
 @dataclass
@@ -67,15 +63,13 @@ class Memory:
     differing: list[int]
 
     @classmethod
-    def of(
-        cls, connection: Connection, engine: Engine, lane: Lane, window: Window, given: Given
-    ) -> Memory:
+    def of(cls, connection: Connection, lane: Lane, window: Window, given: Given) -> Memory:
         """Of a lane, of a time behind its horizon; other processes do not count now."""
         claim = tables.claim.c
         mine = select(claim.identity, claim.timestamp).where(
             claim.lane == lane.id,
-            claim.timestamp >= window.start - RESTAMPING,
-            claim.timestamp < window.stop + RESTAMPING,
+            claim.timestamp >= window.start - TIMESTAMP_TOLERANCE,
+            claim.timestamp < window.stop + TIMESTAMP_TOLERANCE,
         )
         claimed = {bytes(digest): when for digest, when in connection.execute(mine)}
         # What is claimed still is not in the sums.
@@ -83,15 +77,15 @@ class Memory:
         archived: Sums = {}
         for digest, when in given.digests.items():
             if digest not in found and when < window.stop:
-                start = counted_window(when)
+                start = checksum_window(when)
                 number, total = archived.get(start, (0, 0))
                 archived[start] = (number + 1, total ^ int.from_bytes(digest))
         lost = Counter(
-            counted_window(when)
+            checksum_window(when)
             for digest, when in claimed.items()
             if digest not in given.names and window.start <= when < window.stop
         )
-        counted = engine.lanes.counted(connection, lane, window.start, window.stop)
+        counted = read_checksums(connection, lane, window.start, window.stop)
         for start, (number, _) in counted.items():
             missing = number - archived.get(start, (0, 0))[0] - given.beside[start]
             if missing > 0:
@@ -111,14 +105,14 @@ class Memory:
     def __str__(self) -> str:
         return (
             f"the archive lacks {self.total_lost} messages that were counted from "
-            f"{iso(min(self.lost))} to {iso(max(self.lost) + COUNTED_WIDTH)}"
+            f"{iso(min(self.lost))} to {iso(max(self.lost) + CHECKSUM_WIDTH)}"
         )
 
     @property
     def unknown(self) -> list[Window]:
         """The times of which, since the archive has lost some of it, it is no judge."""
         starts = self.differing if self.lost else []
-        return _merged(Window(start, start + COUNTED_WIDTH) for start in starts)
+        return _merged(Window(start, start + CHECKSUM_WIDTH) for start in starts)
 
     def kept(self, table: AggregateTable) -> list[Window]:
         """The buckets that are not to be replaced."""
@@ -145,11 +139,11 @@ def survey(
         yield piece.size
     with engine.transaction(alone=True) as connection:
         found = {}
-        for lane in engine.lanes.all(connection):
+        for lane in read_lanes(connection):
             # What is newer the archive may not have yet.
             settled = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
             if settled.start < settled.stop:
-                found[lane.id] = Memory.of(connection, engine, lane, settled, given)
+                found[lane.id] = Memory.of(connection, lane, settled, given)
         return found
 
 

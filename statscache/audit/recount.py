@@ -13,16 +13,15 @@ from statscache.archive.base import Slice
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.guards import Refusals
 from statscache.counting.lane_plugins import Crew, Seat, Written
-from statscache.counting.lanes import RESTAMPING
 from statscache.database.connection import Database
 from statscache.errors import described
 from statscache.isolation.time_limit import TimeLimit
-from statscache.message import Message
+from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
 from statscache.rejection import Rejection
 
-SAME_MESSAGE = 2 * RESTAMPING
+SAME_MESSAGE = 2 * TIMESTAMP_TOLERANCE
 """Seconds within which two copies of one id in consecutive slices are one message."""
 
 

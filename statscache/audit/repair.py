@@ -17,7 +17,8 @@ from statscache.audit.shortfall import objections
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import claimed_among
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import Lane
+from statscache.counting.lanes.checksums import replace_checksums
+from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
@@ -59,7 +60,7 @@ def repair(
     if not bucketed or window is None:
         return others
     with engine.transaction() as connection:
-        lanes = {lane.id: lane for lane in engine.lanes.all(connection)}
+        lanes = {lane.id: lane for lane in read_lanes(connection)}
         lane_of = _lanes_of(connection, bucketed)
     repaired: list[str] = []
     for number in sorted(set(lane_of.values())):
@@ -94,13 +95,13 @@ def _repair_lane(
                     recent += piece.messages
                 yield piece.size
         with engine.transaction(alone=True) as connection:
-            lane = next((each for each in engine.lanes.all(connection) if each.id == lane.id), lane)
+            lane = next((each for each in read_lanes(connection) if each.id == lane.id), lane)
             horizon = _clamped(lane.claims_pruned_until, wide)
             doubts = Doubts()
             if settled < wide.stop:
                 claimed, _ = claimed_among(connection, lane.id, recent, settled, doubts)
                 scratch.count(claimed, settled)
-            memory = Memory.of(connection, engine, lane, Window(wide.start, horizon), given)
+            memory = Memory.of(connection, lane, Window(wide.start, horizon), given)
             lane_of = _lanes_of(connection, bucketed)
             repaired = []
             for ident, table in bucketed.items():
@@ -122,7 +123,7 @@ def _repair_lane(
                     repaired.append(ident)
             if repaired and not memory.lost:
                 stop = min(window.stop, horizon)
-                engine.lanes.set_counted(connection, lane, window.start, stop, memory.archived)
+                replace_checksums(connection, lane, window.start, stop, memory.archived)
             engine.note_changes(connection, repaired)
     return repaired
 

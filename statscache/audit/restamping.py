@@ -7,7 +7,7 @@ from typing import Any
 
 from statscache.archive import Archive, read
 from statscache.audit.verdict import Difference
-from statscache.counting.lanes import RESTAMPING
+from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.plugins.aggregate import AggregateTable
 
 Row = tuple[Any, ...]
@@ -65,7 +65,8 @@ class Flows:
         """How much may have gone over an edge, to the left (negative) and to the right."""
         if edge not in self._near:
             near: dict[Row, tuple[int, int]] = {}
-            window = read(self._archive, edge - RESTAMPING, edge + RESTAMPING, self._plugin.topics)
+            first, last = edge - TIMESTAMP_TOLERANCE, edge + TIMESTAMP_TOLERANCE
+            window = read(self._archive, first, last, self._plugin.topics)
             for message in (message for piece in window for message in piece.messages):
                 for *keys, number in self._plugin.rows(message):
                     left, right = near.get(tuple(keys), (0, 0))

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, select
 from statscache.archive import Archive, Window
 from statscache.archive.rows import iso
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import RESTAMPING, Lane, counted_window, read_counted, read_lanes
+from statscache.counting.lanes.checksums import checksum_window, read_checksums
+from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
+from statscache.message import TIMESTAMP_TOLERANCE
 
 _WIDTH = 7 * 86_400
 """Seconds of history for which the archive is asked at a time how much it has."""
@@ -78,7 +80,9 @@ def measure(
         numbers = _counted(connection, lane, start, stop)
     found = Shortfall()
     for week, counted in sorted(numbers.items()):
-        window = Window(max(week, start) - RESTAMPING, min(week + _WIDTH, stop) + RESTAMPING)
+        window = Window(
+            max(week, start) - TIMESTAMP_TOLERANCE, min(week + _WIDTH, stop) + TIMESTAMP_TOLERANCE
+        )
         lost = max(0, counted - archive.count(Window(max(0.0, window.start), window.stop)))
         found.counted += counted
         found.lost += lost
@@ -90,7 +94,7 @@ def measure(
 def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> Counter[int]:
     """How many messages the lane has counted, by week: what is claimed, and what is in sums."""
     numbers: Counter[int] = Counter()
-    for moment, (number, _) in read_counted(connection, lane, start, stop).items():
+    for moment, (number, _) in read_checksums(connection, lane, start, stop).items():
         numbers[moment // _WIDTH * _WIDTH] += number
     claim = tables.claim.c
     # What is behind the horizon and claimed still the archive has lost, or never had. Of what is
@@ -100,7 +104,7 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
         claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
     )
     for (moment,) in connection.execution_options(yield_per=10_000).execute(query):
-        numbers[counted_window(moment) // _WIDTH * _WIDTH] += 1
+        numbers[checksum_window(moment) // _WIDTH * _WIDTH] += 1
     return numbers
 
 

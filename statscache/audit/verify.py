@@ -19,13 +19,14 @@ from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_
 from statscache.audit.recount import Recount
 from statscache.audit.verdict import Verdict
 from statscache.clock import SYSTEM, Clock
-from statscache.counting.lanes import RESTAMPING, Lane, claim_digest, content_digests, read_lanes
+from statscache.counting.lanes.digests import claim_digest, content_digests
+from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.counting.membership import GONE
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import PluginFault, StatscacheError
 from statscache.isolation.time_limit import TimeLimit
-from statscache.message import Message
+from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.discovery import Dataset, Installed
 
 
@@ -223,10 +224,13 @@ def claimed_among(
     for message in recent:
         digests = (claim_digest(message.identity), *content_digests(message))
         found = [digest for digest in digests if claims.pop(digest, None) is not None]
-        if message.timestamp < horizon - 2 * RESTAMPING or found:
+        if message.timestamp < horizon - 2 * TIMESTAMP_TOLERANCE or found:
             counted.append(message)
             known.update(digests)
-        elif message.timestamp < horizon + 2 * RESTAMPING and lane.claims_pruned_until is not None:
+        elif (
+            message.timestamp < horizon + 2 * TIMESTAMP_TOLERANCE
+            and lane.claims_pruned_until is not None
+        ):
             # Its claim may have been pruned, under another time.
             doubts.add(message.timestamp, message.timestamp)
         elif known.isdisjoint(digests):

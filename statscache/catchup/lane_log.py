@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from statscache.archive.rows import iso
-from statscache.counting.lanes import Lane
+from statscache.counting.lanes.lane import Lane
 
 log = logging.getLogger(__name__)
 

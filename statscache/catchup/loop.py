@@ -22,11 +22,14 @@ from statscache.catchup.lane_log import LaneLog
 from statscache.catchup.workers import Folded, FoldTask
 from statscache.clock import SMALLEST_JUMP
 from statscache.config import Settings
-from statscache.counting import late, leases
+from statscache.counting import late
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import RESTAMPING, Lane
+from statscache.counting.lanes import leases
+from statscache.counting.lanes.lane import Lane, read_lanes
+from statscache.counting.lanes.leases import end_lease, end_leases, take_lease, take_lease_over
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
 from statscache.logs.recurring import Recurring
+from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.topics import EVERYTHING
 
 log = logging.getLogger(__name__)
@@ -304,7 +307,7 @@ class CatchUp:
         """Those that have plugins that want messages, and are to be moved."""
         now = self._clock.time()
         with self._engine.transaction() as connection:
-            lanes = self._engine.lanes.all(connection)
+            lanes = read_lanes(connection)
         for lane in lanes:
             if lane.retry_at is not None and lane.retry_at > now:
                 self._log.rests(lane)
@@ -349,18 +352,15 @@ class CatchUp:
 
     def _acquire(self, lane: Lane) -> bool:
         """Whether the lane is left to this process."""
-        owner = leases.owner()
         with self._engine.transaction() as connection:
-            lanes = self._engine.lanes
-            if lane.leased_by is not None and leases.has_ended(lane.leased_by):
-                lanes.release(connection, lane.leased_by)
+            now = self._clock.time()
             if self._takes_over and not lane.ordered and lane.id not in self._taken:
                 self._taken.add(lane.id)
-                lanes.take_over(connection, lane, owner)
-            elif not lanes.lease(connection, lane, owner):
+                take_lease_over(connection, lane, now)
+            elif not take_lease(connection, lane, now):
                 return False
             crew = self._engine.crew(lane)
-        if lane.leased_by != owner and crew is not None:
+        if lane.leased_by != leases.owner() and crew is not None:
             for runner in crew.runners:
                 # Another process may have written since it looked at its table.
                 runner.renew()
@@ -379,7 +379,7 @@ class CatchUp:
                 ours.append(lane)
             elif leases.is_ours(lane):
                 with self._engine.transaction() as connection:
-                    self._engine.lanes.release(connection, leases.owner(), lane)
+                    end_lease(connection, lane)
         return ours
 
     def _end(self) -> None:
@@ -387,7 +387,7 @@ class CatchUp:
         self._forget_readers()
         try:
             with self._engine.transaction() as connection:
-                self._engine.lanes.release(connection, leases.owner())
+                end_leases(connection)
         except DatabaseUnavailable as error:
             log.info("the leases will run out: %s", error)
 
@@ -420,7 +420,7 @@ class CatchUp:
         return (
             start
             if lane.claims_pruned_until is None
-            else max(start, lane.claims_pruned_until + RESTAMPING)
+            else max(start, lane.claims_pruned_until + TIMESTAMP_TOLERANCE)
         )
 
     def _rewind(self, lanes: list[Lane]) -> None:

@@ -18,7 +18,7 @@ from statscache import __version__, about
 from statscache.archive.base import Archive, Window
 from statscache.counting.fold import Partial
 from statscache.counting.lane_plugins import Crew, Seat
-from statscache.counting.lanes import claim_digest
+from statscache.counting.lanes.digests import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.plugins import discovery

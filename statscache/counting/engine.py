@@ -21,19 +21,24 @@ from sqlalchemy.exc import DBAPIError
 from statscache.archive.base import Slice
 from statscache.clock import SYSTEM, Clock
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
-from statscache.counting import leases, replayed
+from statscache.counting import replayed
 from statscache.counting.classic.live_buffer import Held
 from statscache.counting.lane_plugins import Crew, Written, written_by
-from statscache.counting.lanes import (
+from statscache.counting.lanes import leases
+from statscache.counting.lanes.checkpoints import advance, beat, rewind
+from statscache.counting.lanes.checksums import checksum_window, prune_claims
+from statscache.counting.lanes.claims import Claimed, claim, claim_folded
+from statscache.counting.lanes.digests import claim_digest
+from statscache.counting.lanes.gaps import note_gap
+from statscache.counting.lanes.lane import (
     MAIN,
-    ORDERED,
-    RESTAMPING,
+    PERMANENT,
     Lane,
-    Lanes,
-    claim_digest,
-    counted_window,
-    new_batch,
+    newest_message,
+    read_lane,
+    read_lanes,
 )
+from statscache.counting.lanes.lanes import Lanes
 from statscache.counting.membership import Membership
 from statscache.counting.rejections import RejectionLog, forget
 from statscache.database import migrations, schema, tables
@@ -46,7 +51,7 @@ from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
 from statscache.logs.recurring import Recurring
-from statscache.message import Message, decode
+from statscache.message import TIMESTAMP_TOLERANCE, Message, decode
 from statscache.people import people_of
 from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
@@ -56,9 +61,6 @@ if TYPE_CHECKING:
     from statscache.catchup.workers import Folded
 
 log = logging.getLogger(__name__)
-
-PERMANENT = (MAIN, ORDERED)
-"""The lanes that others join."""
 
 _PRUNING_SLACK = 60.0
 """Seconds by which claims outlive what the archive is asked for: copies are restamped."""
@@ -326,7 +328,7 @@ class Engine:
         # So that it cannot take much of the time of all, whatever it does.
         rest = fault.seconds * _REST
         with self._turn, self._transaction(alone=True) as connection:
-            for lane in self.lanes.all(connection):
+            for lane in read_lanes(connection):
                 crew = self._crews.get(lane.id)
                 idents = [i for i in crew.idents if i in fault.idents] if crew is not None else []
                 if crew is None or not idents:
@@ -379,7 +381,7 @@ class Engine:
         """
         with self.transaction(alone=True) as connection:
             idents: list[str] = []
-            for lane in self.lanes.all(connection):
+            for lane in read_lanes(connection):
                 crew = self._crews.get(lane.id)
                 if crew is not None and not self._rests(lane):
                     idents += crew.served
@@ -405,7 +407,7 @@ class Engine:
         # Alone: another process may be counting a message without id, which the archive has under
         # one, and until that is committed nobody can tell.
         with self.transaction(alone=True) as connection:
-            for lane in self.lanes.all(connection):
+            for lane in read_lanes(connection):
                 crew = self._crews.get(lane.id)
                 if lane.id not in lanes or crew is None or not self._reaches(lane, window.start):
                     continue
@@ -438,29 +440,27 @@ class Engine:
         window = folded.window
         outcome = Outcome()
         with self.transaction(alone=True) as connection:
-            lane = next((x for x in self.lanes.all(connection) if x.id == number), None)
+            lane = read_lane(connection, number)
             crew = self._crews.get(number)
             if lane is None or crew is None or not self._reaches(lane, window.start):
                 return False
             if crew.idents != folded.idents or crew.runners:
                 return False
-            batch = new_batch()
-            if self.lanes.has_anonymous(connection, lane, window.start, window.stop):
-                return False
-            if not self.lanes.claim_partial(connection, lane, folded.digests, batch):
+            claimed = claim_folded(connection, lane, folded.digests, window.start, window.stop)
+            if claimed is None:
                 return False
             written = Written()
             size, rejections = len(folded.digests), folded.rejections
             crew.write(connection, folded.partials, written, size)
             if not self._settle(
-                connection, lane, crew, written, (batch,), rejections, size, outcome
+                connection, lane, crew, written, claimed.batches, rejections, size, outcome
             ):
                 # Counted here, it fails again, and then it is dealt with.
                 connection.rollback()
                 return False
             newest = max((timestamp for _, timestamp, _ in folded.digests), default=None)
-            self.lanes.advance(connection, lane, len(folded.digests), newest, window.stop)
-            self.lanes.note_gap(connection, lane, window.start, window.stop, folded.missing)
+            advance(connection, lane, len(folded.digests), newest, self.clock.time(), window.stop)
+            note_gap(connection, lane, window.start, window.stop, folded.missing, self.clock.time())
             self._finish(connection, outcome)
         return True
 
@@ -484,15 +484,12 @@ class Engine:
         if crew is None:
             return False
         outcome = Outcome(rejections=list(rejections))
-        batches = (new_batch(), new_batch())
         with connection.begin_nested() as savepoint:
-            new = [
-                *self.lanes.claim(connection, lane, fresh, batches[0]),
-                *self.lanes.claim_archived(connection, lane, archived, batches[1]),
-            ]
-            is_settled = self._write(connection, lane, crew, new, None, batches, outcome)
+            claimed = claim(connection, lane, fresh, archived)
+            is_settled = self._write(connection, lane, crew, claimed, None, outcome)
             if is_settled:
-                self.lanes.advance(connection, lane, len(new), _newest(new))
+                new = claimed.messages
+                advance(connection, lane, len(new), _newest(new), self.clock.time())
             else:
                 savepoint.rollback()
         if not is_settled:
@@ -516,7 +513,7 @@ class Engine:
         """
         outcome = Outcome(rejections=list(piece.rejected))
         with self.transaction(alone=True) as connection:
-            lane = next((x for x in self.lanes.all(connection) if x.id == number), None)
+            lane = read_lane(connection, number)
             crew = self._crews.get(number)
             if lane is None or crew is None or self._rests(lane):
                 return False
@@ -577,10 +574,10 @@ class Engine:
         while is_more:
             is_more = False
             with self.transaction(alone=True) as connection:
-                for lane in self.lanes.all(connection):
+                for lane in read_lanes(connection):
                     if lane.watermark is not None and lane.id in self._crews:
                         until = lane.watermark - overlap - _PRUNING_SLACK
-                        is_more |= self.lanes.prune(connection, lane, until)
+                        is_more |= prune_claims(connection, lane, until)
 
     def flow(self) -> None:
         """Let live messages through to classic plugins, though their history is not there.
@@ -600,7 +597,7 @@ class Engine:
     def rewind(self, number: int) -> None:
         """Take back what classic plugins of a lane wrote without their history."""
         with self.transaction(alone=True) as connection:
-            lane = next(lane for lane in self.lanes.all(connection) if lane.id == number)
+            lane = next(lane for lane in read_lanes(connection) if lane.id == number)
             crew = self._crews[number]
             start = _rewound(lane, crew)
             for runner, since in zip(crew.runners, crew.sinces_of_runners, strict=True):
@@ -620,7 +617,7 @@ class Engine:
                 else:
                     forget(connection, runner.ident, first)
             self.note_changes(connection, [runner.ident for runner in crew.runners])
-            self.lanes.forget(connection, lane, start)
+            rewind(connection, lane, start)
             replayed.forget(connection, crew.idents, start)
         self._flowing.discard(number)
 
@@ -634,14 +631,14 @@ class Engine:
         """
         with self.transaction() as connection:
             beating = set()
-            for lane in self.lanes.all(connection):
+            for lane in read_lanes(connection):
                 crew = self._crews.get(lane.id)
                 if crew is None or lane.retry_at is not None:
                     continue
                 if lane.ordered and self._waits(lane):
                     continue
                 is_first = lane.id not in self._beating
-                self.lanes.beat(connection, lane, crew.idents, now, is_first=is_first)
+                beat(connection, lane, crew.idents, now, is_first=is_first)
                 beating.add(lane.id)
             if not self._is_ending:
                 connection.execute(delete(tables.hub_failure))
@@ -676,7 +673,7 @@ class Engine:
         """
         self._retry_held(number)
         with self.transaction(alone=True) as connection:
-            lanes = {lane.id: lane for lane in self.lanes.all(connection)}
+            lanes = {lane.id: lane for lane in read_lanes(connection)}
             lane = lanes.get(number)
             if lane is None or lane.joins is None or lane.retry_at is not None:
                 return []
@@ -720,7 +717,7 @@ class Engine:
         Gives the idents that joined. Where there is an archive, :class:`CatchUp` sees to it.
         """
         with self.transaction() as connection:
-            lanes = self.lanes.all(connection)
+            lanes = read_lanes(connection)
         apart = [lane.id for lane in lanes if lane.joins is not None and lane.watermark is None]
         return [ident for number in apart for ident in self.join(number)]
 
@@ -756,7 +753,7 @@ class Engine:
                 is filled in, that is long after the newest one that was counted.
         """
         with self.transaction(alone=True) as connection:
-            newest = max(self.lanes.newest(connection) or 0.0, shown)
+            newest = max(newest_message(connection) or 0.0, shown)
             if not newest:
                 return {}
             now = min(self.clock.time(), newest)
@@ -821,7 +818,7 @@ class Engine:
         rejections: Iterable[Rejection] = (),
     ) -> Outcome:
         outcome = Outcome(rejections=list(rejections))
-        for lane in self.lanes.all(connection):
+        for lane in read_lanes(connection):
             crew = self._crews.get(lane.id)
             if crew is None:
                 continue
@@ -853,12 +850,12 @@ class Engine:
                 self.put_aside(connection, lane, late)
                 if lane.name in PERMANENT:
                     outcome.late = max(outcome.late, len(late))
-        batch = new_batch()
         with connection.begin_nested() as savepoint:
-            new = self.lanes.claim(connection, lane, timely, batch)
-            is_settled = self._write(connection, lane, crew, new, None, (batch,), outcome)
+            claimed = claim(connection, lane, timely)
+            new = claimed.messages
+            is_settled = self._write(connection, lane, crew, claimed, None, outcome)
             if is_settled:
-                self.lanes.advance(connection, lane, len(new), _newest(new))
+                advance(connection, lane, len(new), _newest(new), self.clock.time())
             else:
                 savepoint.rollback()
         if not is_settled:
@@ -879,21 +876,18 @@ class Engine:
     ) -> bool:
         """Count a slice and what was held; False if nobody in the lane could write it."""
         window = piece.window
-        # What was held comes first: the archive may have it under an id of its own invention.
-        # Two numbers, because each claim gives all that bears its own.
-        batches = (new_batch(), new_batch())
+        now = self.clock.time()
         with connection.begin_nested() as savepoint:
-            held = self.lanes.claim(connection, lane, live, batches[0])
-            archived = self.lanes.claim_archived(connection, lane, piece.messages, batches[1])
-            new = [*archived, *held]
-            is_settled = self._write(connection, lane, crew, new, window.start, batches, outcome)
+            claimed = claim(connection, lane, live, piece.messages)
+            new = claimed.messages
+            is_settled = self._write(connection, lane, crew, claimed, window.start, outcome)
             if is_settled:
-                self.lanes.advance(connection, lane, len(new), _newest(new), window.stop)
-                self.lanes.note_gap(connection, lane, window.start, window.stop, piece.missing)
+                advance(connection, lane, len(new), _newest(new), now, window.stop)
+                note_gap(connection, lane, window.start, window.stop, piece.missing, now)
             else:
                 savepoint.rollback()
         if is_settled:
-            self._note(outcome, len(piece.messages), len(archived))
+            self._note(outcome, len(piece.messages), claimed.archived)
         else:
             self._rest(connection, lane)
         return is_settled
@@ -936,16 +930,18 @@ class Engine:
         connection: Connection,
         lane: Lane,
         crew: Crew,
-        new: Sequence[Message],
+        claimed: Claimed,
         start: float | None,
-        batches: Sequence[int],
         outcome: Outcome,
     ) -> bool:
-        """Write what ``new`` adds; False if nobody in the lane could."""
+        """Write what was claimed; False if nobody in the lane could."""
         written = Written()
         rejections: list[Rejection] = []
+        new = claimed.messages
         crew.count(connection, new, written, rejections, start)
-        return self._settle(connection, lane, crew, written, batches, rejections, len(new), outcome)
+        return self._settle(
+            connection, lane, crew, written, claimed.batches, rejections, len(new), outcome
+        )
 
     def _note(self, outcome: Outcome, given: int, new: int) -> None:
         """Several lanes count the same messages: what is told is of the one that counted most."""
@@ -1018,7 +1014,7 @@ class Engine:
         if lane.watermark is None or lane.watermark < start:
             return False
         pruned_until = lane.claims_pruned_until
-        if pruned_until is not None and start < pruned_until + RESTAMPING:
+        if pruned_until is not None and start < pruned_until + TIMESTAMP_TOLERANCE:
             return False
         return not lane.rests(self.clock.time())
 
@@ -1051,8 +1047,8 @@ def _rewound(lane: Lane, crew: Crew) -> float:
         # Until all of them agree: a window of one may begin inside that of another.
         earlier = min(runner.window_start(start) for runner in crew.runners)
         pruned_until = lane.claims_pruned_until
-        if pruned_until is not None and earlier < pruned_until + RESTAMPING:
-            earlier = counted_window(earlier)
+        if pruned_until is not None and earlier < pruned_until + TIMESTAMP_TOLERANCE:
+            earlier = checksum_window(earlier)
         if earlier == start:
             return start
         start = earlier

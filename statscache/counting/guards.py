@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from statscache.counting.lanes import claim_digest, content_digests
+from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.database import tables
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode

@@ -17,23 +17,20 @@ from sqlalchemy import Connection, delete, select
 
 from statscache.archive import Archive, read
 from statscache.archive.base import distinct
-from statscache.counting.engine import PERMANENT, Engine
-from statscache.counting.lanes import (
-    COUNTED_WIDTH,
-    RESTAMPING,
-    Lane,
-    claim_digest,
-    counted_window,
-    match_contents,
-)
+from statscache.counting.engine import Engine
+from statscache.counting.lanes.checksums import CHECKSUM_WIDTH, checksum_window, read_checksums
+from statscache.counting.lanes.claims import read_anonymous, read_claimed
+from statscache.counting.lanes.digests import claim_digest, match_contents
+from statscache.counting.lanes.gaps import read_gaps
+from statscache.counting.lanes.lane import PERMANENT, Lane, read_lane, read_lanes
 from statscache.database import tables
 from statscache.errors import InvalidMessage
-from statscache.message import Message, decode
+from statscache.message import TIMESTAMP_TOLERANCE, Message, decode
 from statscache.rejection import Rejection
 
 log = logging.getLogger(__name__)
 
-_MARGIN = 2 * RESTAMPING
+_MARGIN = 2 * TIMESTAMP_TOLERANCE
 _AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
 """Unknowns that a sum of 128 bits decides beyond doubt."""
@@ -52,7 +49,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
     with engine.transaction() as connection:
         lanes = {
             lane.id: lane
-            for lane in engine.lanes.all(connection)
+            for lane in read_lanes(connection)
             if engine.crew(lane) is not None and lane.retry_at is None
         }
         rows = connection.execute(
@@ -73,7 +70,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
                 mine = (late.c.lane == row.lane, late.c.identity == row.identity)
                 connection.execute(delete(late).where(*mine))
         else:
-            waiting.append((counted_window(message.timestamp), row.lane, message))
+            waiting.append((checksum_window(message.timestamp), row.lane, message))
     waiting.sort(key=lambda item: item[:2])
     for start, items in itertools.groupby(waiting, key=lambda item: item[0]):
         group = list(items)
@@ -101,8 +98,8 @@ class _Span:
         """Around messages of one window: copies of them may have been counted beside it."""
         times = [message.timestamp for message in messages]
         return cls(
-            min(window, counted_window(min(times) - RESTAMPING)),
-            max(window, counted_window(max(times) + RESTAMPING)) + COUNTED_WIDTH,
+            min(window, checksum_window(min(times) - TIMESTAMP_TOLERANCE)),
+            max(window, checksum_window(max(times) + TIMESTAMP_TOLERANCE)) + CHECKSUM_WIDTH,
         )
 
 
@@ -111,7 +108,7 @@ def _resolve(
 ) -> None:
     """Decide for one lane, in a transaction of its own."""
     with engine.transaction(alone=True) as connection:
-        current = next((x for x in engine.lanes.all(connection) if x.id == lane.id), None)
+        current = read_lane(connection, lane.id)
         if current is None:
             return  # it has joined another one meanwhile
         lane = current
@@ -124,19 +121,19 @@ def _resolve(
         copies = _copies(messages, archived)
         digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
         names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
-        claimed = engine.lanes.claimed(connection, lane, sorted(names))
+        claimed = read_claimed(connection, lane, sorted(names))
         unknown = [
             m
             for m in messages
             if digests[m] not in claimed and claim_digest(m.identity) not in claimed
         ]
         pruned_until = lane.claims_pruned_until
-        until = 0.0 if pruned_until is None else pruned_until + RESTAMPING
+        until = 0.0 if pruned_until is None else pruned_until + TIMESTAMP_TOLERANCE
         pruned = [m for m in unknown if m.timestamp < until]
         counted: list[Message] = []
         lost: list[Message] = []
         if lane.name in PERMANENT:
-            verdicts = _decide(connection, engine, lane, span, archived, pruned, digests)
+            verdicts = _decide(connection, lane, span, archived, pruned, digests)
             if verdicts is None:
                 lost = [m for m in pruned if m not in copies]
                 counted = [m for m in pruned if m in copies]
@@ -188,7 +185,6 @@ def _copies(messages: Sequence[Message], archived: Sequence[Message]) -> dict[Me
 
 def _decide(
     connection: Connection,
-    engine: Engine,
     lane: Lane,
     span: _Span,
     archived: Sequence[Message],
@@ -198,18 +194,17 @@ def _decide(
     """Which of the digests of ``pruned`` are in the sums; None if that cannot be told."""
     if not pruned:
         return {}
-    lanes = engine.lanes
-    sums = lanes.counted(connection, lane, span.start, span.stop).values()
+    sums = read_checksums(connection, lane, span.start, span.stop).values()
     number, total = sum(n for n, _ in sums), _xor(digest for _, digest in sums)
     times = {claim_digest(message.identity): message.timestamp for message in archived}
     # What is claimed has been counted, and is not in the sums.
-    known = lanes.claimed(connection, lane, list(times))
-    anonymous = lanes.anonymous(connection, lane, span.start, span.stop)
+    known = read_claimed(connection, lane, list(times))
+    anonymous = read_anonymous(connection, lane, span.start, span.stop)
     unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in known]
     known.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
     first, pruned_until = lane.history_start or 0.0, lane.claims_pruned_until or 0.0
     edges = {float(span.start), float(span.stop), first, pruned_until}
-    for start, stop in lanes.gaps(connection, lane):
+    for start, stop in read_gaps(connection, lane):
         known.update(digest for digest, time in times.items() if start <= time < stop)
         edges |= {start, stop}
     inside: set[bytes] = set()
@@ -217,7 +212,7 @@ def _decide(
     for digest, time in times.items():
         if digest in known:
             continue
-        if min(abs(time - edge) for edge in edges) <= RESTAMPING:
+        if min(abs(time - edge) for edge in edges) <= TIMESTAMP_TOLERANCE:
             # A copy of it may have been counted with a time on the other side.
             doubtful.add(digest)
         elif max(span.start, first) <= time < min(span.stop, pruned_until):

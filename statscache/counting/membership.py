@@ -19,7 +19,9 @@ from statscache.clock import SYSTEM, Clock
 from statscache.counting import guards, replayed
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.lane_plugins import Crew, Seat
-from statscache.counting.lanes import MAIN, ORDERED, Lane, Lanes, counted_window
+from statscache.counting.lanes.checksums import checksum_window
+from statscache.counting.lanes.lane import MAIN, ORDERED, Lane
+from statscache.counting.lanes.lanes import Lanes
 from statscache.counting.rejections import forget
 from statscache.database import tables
 from statscache.database.definitions import (
@@ -326,7 +328,7 @@ class Membership:
             for dataset in datasets
         }
         # What is remembered by sums begins with a whole one.
-        start = float(counted_window(min(sinces.values())))
+        start = float(checksum_window(min(sinces.values())))
         lane = self._lanes.open(
             connection,
             self._vacant_name(connection, f"new {datasets[0].ident}"),

@@ -13,6 +13,7 @@ from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.catchup.loop import CatchUp, Pace
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
@@ -172,7 +173,7 @@ def test_a_plugin_whose_history_is_being_filled_in(hub_fixture: HubFixture, now:
     engine.count(found[-3:])
     catch_up = CatchUp(engine, archive, Pace(lag=60))
     with engine.transaction() as connection:
-        lane = next(lane for lane in engine.lanes.all(connection) if lane.name.startswith("new"))
+        lane = next(lane for lane in read_lanes(connection) if lane.name.startswith("new"))
     engine.count_slice({lane.id}, archive.fetch(Window(lane.watermark or 0, now - 50_000)))
     verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []

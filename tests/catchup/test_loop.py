@@ -14,6 +14,7 @@ from statscache.archive import Archive, Slice, Window
 from statscache.catchup.loop import CatchUp, Pace
 from statscache.counting import late
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import read_lanes
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
 from tests.support.databases import execute
@@ -317,7 +318,7 @@ def test_what_was_held_for_classic_plugins_is_not_given_again_by_the_archive(
     engine = hub_fixture.open(Hits, Log)
     engine.count([*held, *bare])
     with engine.transaction() as connection:
-        lanes = engine.lanes.all(connection)
+        lanes = read_lanes(connection)
     window = Window(float(TODAY - 2 * 86_400), NOW - 60.0)
     piece = Slice(window, [*held, *invented])
     engine.count_slice([lane.id for lane in lanes], piece, is_last=True)

@@ -9,7 +9,9 @@ from sqlalchemy import func, select
 
 from statscache.archive import Archive, Slice, Window
 from statscache.counting import late
-from statscache.counting.lanes import COUNTED_WIDTH
+from statscache.counting.lanes.checksums import CHECKSUM_WIDTH
+from statscache.counting.lanes.gaps import note_gap
+from statscache.counting.lanes.lane import read_lanes
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
@@ -20,7 +22,7 @@ from tests.support.hub_steps import OVERLAP, lane, lanes_of, reconcile, settle
 from tests.support.messages import message
 
 NOON = TODAY - 43_200.0
-QUARTER = COUNTED_WIDTH
+QUARTER = CHECKSUM_WIDTH
 
 
 def hit(timestamp: float, place: str = "z", **more: Any) -> Message:
@@ -243,7 +245,7 @@ def test_any_number_of_gaps(hub_fixture: HubFixture) -> None:
     engine = hub_fixture.open(Hits)
     reconcile(engine, archive, NOON + 7_200)
     with engine.transaction() as connection:
-        (main,) = engine.lanes.all(connection)
+        (main,) = read_lanes(connection)
         rows = [
             {"lane": 1, "start": start, "stop": start + 0.5, "missing": 1, "noticed_at": 0.0}
             for start in (NOON + 5 * number for number in range(1_100))
@@ -255,7 +257,7 @@ def test_any_number_of_gaps(hub_fixture: HubFixture) -> None:
     settle(engine, archive, NOON + 7_200)
     assert hub_fixture.total() == 600
     with engine.transaction() as connection:
-        engine.lanes.note_gap(connection, main, NOON, NOON + 6_000, missing=0)
+        note_gap(connection, main, NOON, NOON + 6_000, 0, NOON)
     assert hub_fixture.rows("statscache_gap") == []
     settle(engine, archive, NOON + 7_260)
     assert (claims(hub_fixture), hub_fixture.total()) == (0, 600)
@@ -328,7 +330,7 @@ def test_those_that_must_wait_hold_nobody_up(
         "VALUES (77, 'gone x', 0, 0, 0)",
     )
     with engine.transaction() as connection:
-        stuck = next(each for each in engine.lanes.all(connection) if each.id == 77)
+        stuck = next(each for each in read_lanes(connection) if each.id == 77)
         engine.put_aside(connection, stuck, [hit(NOON - 1000 + second) for second in range(9)])
     engine.count([hit(NOON + second) for second in range(9)])
     settle(engine, archive, NOON + 7_200)

@@ -26,11 +26,11 @@ from statscache.archive import FileArchive, read
 from statscache.catchup.workers import FoldTask
 from statscache.counting import late
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import RESTAMPING, Lane
+from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database.connection import Database
 from statscache.database.schema import create_missing
 from statscache.errors import DatabaseUnavailable
-from statscache.message import Message
+from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
 from statscache.topics import EVERYTHING
@@ -235,7 +235,7 @@ def _start(lane: Lane) -> float:
     return (
         start
         if lane.claims_pruned_until is None
-        else max(start, lane.claims_pruned_until + RESTAMPING)
+        else max(start, lane.claims_pruned_until + TIMESTAMP_TOLERANCE)
     )
 
 
@@ -410,7 +410,7 @@ class Run:
 
     def _lanes(self) -> list[Any]:
         with self.engine.transaction() as connection:
-            lanes = self.engine.lanes.all(connection)
+            lanes = read_lanes(connection)
         for lane in lanes:
             # It never goes back.
             assert lane.watermark >= self._watermarks.get(lane.id, 0.0)

@@ -11,8 +11,8 @@ import pytest
 from statscache.archive import Slice, Window
 from statscache.catchup import loop as catchup
 from statscache.catchup.loop import CatchUp
-from statscache.counting import leases
-from statscache.counting.lanes import Lane
+from statscache.counting.lanes import leases
+from statscache.counting.lanes.lane import Lane, read_lanes
 from tests.catchup.test_loop import complete
 from tests.support.databases import execute
 from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, messages
@@ -35,7 +35,7 @@ def owners(hub_fixture: HubFixture) -> set[str | None]:
 def lanes(hub_fixture: HubFixture) -> list[Lane]:
     engine = hub_fixture.engines[-1]
     with engine.transaction() as connection:
-        return engine.lanes.all(connection)
+        return read_lanes(connection)
 
 
 def test_the_leases_of_a_process_that_was_killed_are_free_on_its_machine() -> None:

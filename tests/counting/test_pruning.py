@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from statscache.archive import FileArchive
 from statscache.counting import late
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import COUNTED_WIDTH
+from statscache.counting.lanes.checksums import CHECKSUM_WIDTH
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
@@ -201,13 +201,13 @@ def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
     assert sum(row[-1] for row in steady.rows("hits_1d")) == len(found)
     # What is newer than the horizon, at one message in two minutes.
     assert most <= (OVERLAP + 60) / 120 + 2
-    assert steady.number_of("claim_checksum") <= 2 * DAY / COUNTED_WIDTH
+    assert steady.number_of("claim_checksum") <= 2 * DAY / CHECKSUM_WIDTH
     assert steady.number_of("late") == 0
     assert steady.rows("statscache_rejected") == []
 
 
 def test_claims_are_pruned_in_portions(steady: Steady, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("statscache.counting.lanes._PRUNED_AT_ONCE", 7)
+    monkeypatch.setattr("statscache.counting.lanes.checksums._PRUNED_AT_ONCE", 7)
     found = [hit(NOON + second // 3) for second in range(300)]
     archive = steady.archive(found)
     engine = steady.open(Hits)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from statscache.app import create_app
-from statscache.counting.lanes import read_lanes
+from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
 from tests.hub.test_outages import Live, assert_complete, quick
 from tests.support.databases import table

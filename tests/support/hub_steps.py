@@ -7,7 +7,8 @@ from collections.abc import Collection
 from statscache.archive import Archive, read
 from statscache.counting import late
 from statscache.counting.engine import Engine
-from statscache.counting.lanes import RESTAMPING, Lane
+from statscache.counting.lanes.lane import Lane, read_lanes
+from statscache.message import TIMESTAMP_TOLERANCE
 
 OVERLAP = 600.0
 
@@ -15,7 +16,7 @@ OVERLAP = 600.0
 def lanes_of(engine: Engine) -> list[Lane]:
     """All the lanes, as they are now."""
     with engine.transaction() as connection:
-        return engine.lanes.all(connection)
+        return read_lanes(connection)
 
 
 def lane(engine: Engine, name: str = "main") -> Lane:
@@ -39,7 +40,7 @@ def reconcile(
             continue
         start = max(each.watermark - overlap, each.history_start or 0.0)
         if each.claims_pruned_until is not None:
-            start = max(start, each.claims_pruned_until + RESTAMPING)
+            start = max(start, each.claims_pruned_until + TIMESTAMP_TOLERANCE)
         for piece in read(archive, start, until):
             is_last = piece.window.stop >= until
             counted += engine.count_slice({each.id}, piece, is_last=is_last).counted

@@ -18,7 +18,7 @@ from statscache.cli.catchup import CatchUpOptions, finish_rebuild
 from statscache.cli.context import Context
 from statscache.cli.parameters import TIME
 from statscache.cli.terminal import echo, redraw
-from statscache.counting.engine import PERMANENT
+from statscache.counting.lanes.lane import PERMANENT
 from statscache.database import schema
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError

@@ -1,0 +1,152 @@
+"""Checksums: what is kept of claims that were pruned, sixteen bytes for a quarter of an hour.
+
+It is the exclusive or of the digests of what was counted, and their number. The archive has all of
+those messages, so that it can be asked for them: if the checksum of what it has is the same, all of
+that was counted and nothing else. If it is not, what makes the difference is found among the few
+messages that are in doubt: an exclusive or can be taken apart, when there are fewer unknowns than
+bits. Which messages they were need not be remembered for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from statscache.counting.lanes.gaps import read_gaps
+from statscache.counting.lanes.lane import Lane
+from statscache.database import tables
+from statscache.database.upsert import Upsert
+from statscache.message import TIMESTAMP_TOLERANCE
+
+CHECKSUM_WIDTH = 15 * 60
+"""Seconds of history for which one checksum of pruned claims is kept."""
+
+Checksums = Mapping[int, tuple[int, int]]
+"""By the start of a window of :data:`CHECKSUM_WIDTH`: how many messages, and their checksum."""
+
+_PRUNED_AT_ONCE = 50_000
+_MOST_SPANS = 200
+
+
+def checksum_window(timestamp: float) -> int:
+    """The start of the window of whose checksum claims of this time become a part."""
+    return int(timestamp) // CHECKSUM_WIDTH * CHECKSUM_WIDTH
+
+
+def read_checksums(
+    connection: Connection, lane: Lane, start: float, stop: float
+) -> dict[int, tuple[int, int]]:
+    """The number and the checksum of the pruned claims of each window from start to stop.
+
+    A connection that only reads will do.
+    """
+    table = tables.claim_checksum
+    query = select(table.c.start, table.c.messages, table.c.checksum).where(
+        table.c.lane == lane.id, table.c.start >= checksum_window(start), table.c.start < stop
+    )
+    return {
+        row.start: (row.messages, int.from_bytes(bytes(row.checksum)))
+        for row in connection.execute(query)
+    }
+
+
+def replace_checksums(
+    connection: Connection, lane: Lane, start: float, stop: float, checksums: Checksums
+) -> None:
+    """Replace what is kept of the pruned claims from start to stop.
+
+    Both are edges of windows of :data:`CHECKSUM_WIDTH`; what lies elsewhere is left alone.
+    """
+    table = tables.claim_checksum.c
+    connection.execute(
+        delete(tables.claim_checksum).where(
+            table.lane == lane.id, table.start >= start, table.start < stop
+        )
+    )
+    inside = {window: checksums[window] for window in checksums if start <= window < stop}
+    _add_checksums(connection, lane, inside)
+
+
+def prune_claims(connection: Connection, lane: Lane, until: float) -> bool:
+    """Replace claims from ``lane.history_start`` to before ``until`` by their checksums.
+
+    Returns whether there is more to do: at most 50,000 are pruned at a time.
+    """
+    start = lane.history_start
+    if start is None or until <= (lane.claims_pruned_until or start):
+        return False
+    claim = tables.claim
+    # Claims of what the archive does not have stay, and so do those from before the history of the
+    # lane, for which it was never asked: nothing else could tell that they were counted.
+    mine = [claim.c.lane == lane.id, claim.c.timestamp >= start, claim.c.archived == 1]
+    # So do those in a gap, until it is closed: the archive has messages there that it has not given
+    # yet, too many to be told apart by a checksum.
+    for first, last in _merged(read_gaps(connection, lane)):
+        mine.append(
+            ~claim.c.timestamp.between(first - TIMESTAMP_TOLERANCE, last + TIMESTAMP_TOLERANCE)
+        )
+    old = select(claim.c.timestamp).where(*mine, claim.c.timestamp < until)
+    oldest = connection.scalar(old.order_by(claim.c.timestamp).limit(1))
+    bound = connection.scalar(old.order_by(claim.c.timestamp).offset(_PRUNED_AT_ONCE).limit(1))
+    is_more = False
+    if oldest is not None and bound is not None and bound > oldest:
+        until, is_more = bound, True
+    rows = connection.execute(
+        select(claim.c.identity, claim.c.timestamp).where(*mine, claim.c.timestamp < until)
+    ).all()
+    _add_checksums(connection, lane, _summed((bytes(digest), time) for digest, time in rows))
+    connection.execute(delete(claim).where(*mine, claim.c.timestamp < until))
+    connection.execute(
+        update(tables.lane).where(tables.lane.c.id == lane.id).values(claims_pruned_until=until)
+    )
+    return is_more
+
+
+def _summed(claims: Iterable[tuple[bytes, float]]) -> dict[int, tuple[int, int]]:
+    checksums: dict[int, tuple[int, int]] = {}
+    for digest, timestamp in claims:
+        start = checksum_window(timestamp)
+        messages, total = checksums.get(start, (0, 0))
+        checksums[start] = (messages + 1, total ^ int.from_bytes(digest))
+    return checksums
+
+
+def _add_checksums(connection: Connection, lane: Lane, checksums: Checksums) -> None:
+    if not checksums:
+        return
+    known = read_checksums(connection, lane, min(checksums), max(checksums) + 1)
+    rows: list[tuple[Any, ...]] = []
+    for start, (messages, total) in sorted(checksums.items()):
+        before, before_total = known.get(start, (0, 0))
+        rows.append((lane.id, start, before + messages, (before_total ^ total).to_bytes(16)))
+    _upsert(connection.dialect.name).run(connection, rows)
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Few spans, in order, that cover all of ``spans``: a query cannot have any number of them."""
+    merged: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    while len(merged) > _MOST_SPANS:
+        # What lies between two is kept for longer than it must be.
+        pairs = [merged[number : number + 2] for number in range(0, len(merged), 2)]
+        merged = [(pair[0][0], pair[-1][1]) for pair in pairs]
+    return merged
+
+
+@cache
+def _upsert(backend: str) -> Upsert:
+    return Upsert(
+        tables.claim_checksum,
+        backend,
+        {
+            "messages": lambda old, new: new["messages"],
+            "checksum": lambda old, new: new["checksum"],
+        },
+    )

@@ -1,0 +1,68 @@
+"""Gaps: times of which a lane was not given all that there is."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy import Connection, case, delete, select, update
+
+from statscache.counting.lanes.lane import Lane
+from statscache.database import tables
+from statscache.database.upsert import Upsert
+
+
+def note_gap(
+    connection: Connection, lane: Lane, start: float, stop: float, missing: int, now: float
+) -> None:
+    """Remember that the archive lacks ``missing`` messages of a time, or, with 0, that it has all.
+
+    Args:
+        missing: messages that it says it has, and did not give.
+        now: UNIX seconds.
+    """
+    gap = tables.gap.c
+    mine = (gap.lane == lane.id, gap.start >= start, gap.start < stop)
+    query = select(gap.stop, gap.missing).where(*mine, gap.stop > stop)
+    rests = connection.execute(query.order_by(gap.stop.desc())).all()
+    connection.execute(delete(tables.gap).where(*mine))
+    rows = [(lane.id, start, stop, missing, now)] if missing else []
+    if rests:
+        # Of a gap that reaches further, this was the beginning.
+        rows.append((lane.id, stop, rests[0].stop, rests[0].missing, now))
+    _upsert(connection.dialect.name).run(connection, rows)
+
+
+def note_silence(connection: Connection, lane: Lane, start: float, stop: float) -> None:
+    """Remember that nobody listened, where no archive will ever give what was sent meanwhile."""
+    _upsert(connection.dialect.name).run(connection, [(lane.id, start, stop, 0, stop)])
+
+
+def read_gaps(connection: Connection, lane: Lane) -> list[tuple[float, float]]:
+    """The times of which the lane was not given all."""
+    gap = tables.gap.c
+    query = select(gap.start, gap.stop).where(gap.lane == lane.id).order_by(gap.start)
+    return [(row.start, row.stop) for row in connection.execute(query)]
+
+
+def end_gaps(connection: Connection, lane: Lane, now: float) -> None:
+    """See that none reaches into the time to come, as where the clock has been put back."""
+    gap = tables.gap.c
+    mine = (gap.lane == lane.id, gap.stop > now)
+    if connection.execute(select(gap.start).where(*mine).limit(1)).first() is not None:
+        connection.execute(delete(tables.gap).where(*mine, gap.start >= now))
+        connection.execute(update(tables.gap).where(*mine).values(stop=now))
+
+
+@cache
+def _upsert(backend: str) -> Upsert:
+    return Upsert(
+        tables.gap,
+        backend,
+        {
+            "stop": lambda old, new: case(
+                (new["stop"] > old["stop"], new["stop"]), else_=old["stop"]
+            ),
+            "missing": lambda old, new: new["missing"],
+            "noticed_at": lambda old, new: new["noticed_at"],
+        },
+    )

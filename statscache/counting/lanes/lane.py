@@ -1,0 +1,99 @@
+"""A lane as it was when it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from statscache.database import tables
+from statscache.message import TIMESTAMP_TOLERANCE, Message
+
+MAIN = "main"
+"""The lane of all the aggregates that have seen everything that the others have."""
+
+ORDERED = "ordered"
+"""The same for classic plugins, which want messages in the order of time."""
+
+PERMANENT = (MAIN, ORDERED)
+"""The lanes that others join."""
+
+LONGEST_BACKOFF = 600.0
+"""Seconds between two tries of a lane that fails."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A lane as it was when it was read; times are UNIX seconds.
+
+    Attributes:
+        joins: the name of the lane that it joins when it has caught up.
+        ordered: whether its plugins want history before live messages.
+        history_start: where its history begins; None where there is no archive.
+        watermark: everything from ``history_start`` to here has been reconciled with the archive.
+        claims_pruned_until: claims of messages from ``history_start`` to here have been pruned.
+        retry_at: nothing is counted before this time, because the last try failed.
+        leased_by: the process that fills in its history; see
+            :mod:`statscache.counting.lanes.leases`.
+    """
+
+    id: int
+    name: str
+    joins: str | None = None
+    ordered: bool = False
+    history_start: float | None = None
+    watermark: float | None = None
+    claims_pruned_until: float | None = None
+    retry_at: float | None = None
+    failures: int = 0
+    leased_by: str | None = None
+
+    def rests(self, now: float) -> bool:
+        """Whether the last try failed, and the next one is not due.
+
+        What is due later than any pause lasts was noted by a clock that has been put back.
+        """
+        return self.retry_at is not None and now < self.retry_at <= now + LONGEST_BACKOFF
+
+    def is_late(self, message: Message) -> bool:
+        """Whether claims no longer tell if ``message``, from the bus, was counted.
+
+        Either the claims of its time are pruned, or it has no id, and the archive, which has been
+        asked for its time, would have given it an id of its own.
+        """
+        start, watermark = self.history_start, self.watermark
+        pruned_until = self.claims_pruned_until
+        # What is older than the history was never asked for: its claims stay.
+        if start is None or watermark is None or message.timestamp < start - TIMESTAMP_TOLERANCE:
+            return False
+        # The copy that was counted may have been stamped on the other side of the edge.
+        if pruned_until is not None and message.timestamp < pruned_until + TIMESTAMP_TOLERANCE:
+            return True
+        return not message.has_own_id and message.timestamp < watermark + TIMESTAMP_TOLERANCE
+
+
+_COLUMNS = [tables.lane.c[name] for name in Lane.__dataclass_fields__]
+
+
+def read_lanes(connection: Connection) -> list[Lane]:
+    """All lanes, oldest first; a connection that only reads will do."""
+    query = select(*_COLUMNS).order_by(tables.lane.c.id)
+    return [_lane(row) for row in connection.execute(query)]
+
+
+def read_lane(connection: Connection, number: int) -> Lane | None:
+    """The lane of this number; None: there is none, or no more."""
+    row = connection.execute(select(*_COLUMNS).where(tables.lane.c.id == number)).one_or_none()
+    return None if row is None else _lane(row)
+
+
+def newest_message(connection: Connection) -> float | None:
+    """The time of the newest message that any lane has counted; None: there is none."""
+    found: float | None = connection.scalar(select(func.max(tables.lane.c.newest)))
+    return found
+
+
+def _lane(row: Any) -> Lane:
+    values = dict(row._mapping)
+    return Lane(**values | {"ordered": bool(values["ordered"])})
