@@ -96,14 +96,14 @@ def requests(datasets: Iterable[Dataset], pages: Iterable[str]) -> list[Request]
     every = list(datasets)
     found = [*_of_all([each.ident for each in every], pages)]
     siblings: Counter[str] = Counter()
-    for each in every:
+    for turn, each in enumerate(every):
         asked: list[Request] = []
         for path in _addresses(each):
             asked += path if isinstance(path, list) else [_ask(path)]
-        # All of one ident of a statistic; of its other resolutions a part, each another one.
+        # Of one ident of a statistic a half, each ident the other one; of further resolutions less.
         number = siblings[each.name]
         siblings[each.name] += 1
-        found += asked[number::8] if number else asked
+        found += asked[number::12] if number else asked[turn % 2 :: 2]
     # What was counted meanwhile, and kept.
     found.append(_ask("/metrics"))
     private = [request | {"app": "private"} for request in found[::5]]
