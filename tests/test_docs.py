@@ -173,9 +173,9 @@ def test_bounds_that_are_documented_are_those_of_the_code() -> None:
         f"those of the first {row_reader.MOST_NUMBERED_ROWS:,} rows",
         f"Up to {batch.MOST_QUERIES} answers",
         f"{long_poll.LONGEST} at most",
-        f"how many keys, {top.DEFAULT_LIMIT} where it is not said, {top.MOST_KEYS:,} at most",
-        f"how many, {values.DEFAULT_LIMIT} where it is not said, {values.MOST_VALUES:,} at most",
-        f"{badge.CACHE_SECONDS}, the least",
+        f"how many keys; default: {top.DEFAULT_LIMIT}, at most {top.MOST_KEYS:,}",
+        f"how many; default: {values.DEFAULT_LIMIT}, at most {values.MOST_VALUES:,}",
+        f"{badge.CACHE_SECONDS}, the minimum",
     ):
         assert phrase in text, phrase
     assert (filters.MOST_VALUES, series.MOST_SERIES, series.DEFAULT_BUCKETS) == (100, 100, 100)
