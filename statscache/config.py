@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from statscache.errors import ConfigurationError
 from statscache.people import People
+from statscache.times import aware
 
 log = logging.getLogger(__name__)
 
@@ -333,7 +334,7 @@ def _moment(config: Mapping[str, Any], key: str) -> datetime | None:
         return None
     if not isinstance(value, datetime):
         raise ConfigurationError(f"{key} must be a datetime.datetime in UTC, not {value!r}")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return aware(value)
 
 
 def _retention(config: Mapping[str, Any]) -> Mapping[str, timedelta | None]:

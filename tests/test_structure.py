@@ -37,6 +37,7 @@ class Floor(NamedTuple):
 FLOORS: Mapping[str, Floor] = {
     "statscache": Floor("the version"),
     "errors": Floor("all exceptions, so that who catches one needs no part that raises it"),
+    "times": Floor("how times become datetimes and text, and back"),
     "clock": Floor("the present, which is given to whatever depends on it"),
     "logs": Floor("how records are written: printable, and once where they recur"),
     "topics": Floor("patterns of topics", "errors"),
@@ -46,17 +47,17 @@ FLOORS: Mapping[str, Floor] = {
     "plugins": Floor(
         "the contract: all that the author of a plugin imports, and how plugins are found; neither "
         "sessions nor dialects, nor what runs them",
-        "about errors message topics",
+        "times about errors message topics",
     ),
     "people": Floor("who is hidden, who is a bot, who is listed", "errors plugins"),
-    "config": Floor("the keys of the configuration, read and checked", "errors people"),
+    "config": Floor("the keys of the configuration, read and checked", "errors times people"),
     "database": Floor(
         "connections, tables, migrations and upserts; knows columns of plugins, not messages",
-        "errors people plugins",
+        "errors times people plugins",
     ),
     "archive": Floor(
         "what happened: messages read from datagrepper or files; knows messages, not who counts",
-        "statscache errors logs topics message rejection config",
+        "times statscache errors logs topics message rejection config",
     ),
     "isolation": Floor(
         "keeps plugins from harming others: limits of time, blame for lost connections",
@@ -64,7 +65,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "counting.classic": Floor(
         "what exists for classic plugins alone",
-        "errors message rejection plugins database isolation",
+        "errors times message rejection plugins database isolation",
     ),
     "counting.lanes": Floor(
         "what a lane remembers: claims, checksums, checkpoints, gaps, leases",
@@ -73,27 +74,27 @@ FLOORS: Mapping[str, Floor] = {
     "counting": Floor(
         "each message exactly once: claims, folds, writes, advances; knows slices of an archive, "
         "not where they are read from nor when",
-        "errors clock logs topics message rejection plugins people config database archive "
+        "errors times clock logs topics message rejection plugins people config database archive "
         "isolation counting.classic counting.lanes",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
-        "errors clock message rejection isolation plugins database archive counting "
+        "errors times clock message rejection isolation plugins database archive counting "
         "counting.classic counting.lanes",
     ),
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
-        "statscache errors clock logs topics about message rejection plugins config database "
+        "times statscache errors clock logs topics about message rejection plugins config database "
         "archive counting counting.lanes audit",
     ),
     "hub": Floor(
         "the process that counts: fedmsg's consumer, and what it hands on",
-        "statscache errors clock logs about message rejection plugins config database archive "
-        "counting audit catchup",
+        "times statscache errors clock logs about message rejection plugins config database "
+        "archive counting audit catchup",
     ),
     "app.state": Floor(
         "what the hub has committed: revisions, coverage, rows",
-        "errors people plugins database",
+        "errors times people plugins database",
     ),
     "app.http": Floor(
         "what is asked and answered: requests, parameters, times, formats",
@@ -113,12 +114,12 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "app.routes": Floor(
         "one module a route",
-        "statscache errors logs people plugins config database app.state app.http app.dispatch "
-        "app.charts app.live",
+        "times statscache errors logs people plugins config database app.state app.http "
+        "app.dispatch app.charts app.live",
     ),
     "app.pages": Floor(
         "the pages for people",
-        "statscache people plugins app.state app.http app.dispatch app.routes",
+        "times statscache people plugins app.state app.http app.dispatch app.routes",
     ),
     "app": Floor(
         "assembles the API, which reads what the hub has committed, and never knows the engine, "
@@ -127,18 +128,18 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "cli": Floor(
         "what the commands share: configuration, terminal, progress",
-        "statscache errors logs about plugins config database archive counting catchup hub",
+        "times statscache errors logs about plugins config database archive counting catchup hub",
     ),
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(
         "the commands, a module each, imported when asked for",
-        "errors logs about plugins database archive counting counting.lanes audit hub app app.http "
-        "app.live app.state cli demo",
+        "errors times logs about plugins database archive counting counting.lanes audit hub "
+        "app app.http app.live app.state cli demo",
     ),
     "__main__": Floor("python -m statscache", "cli"),
     "testing": Floor("all that the author of a plugin needs for tests", "message plugins counting"),
     "utils": Floor(
-        "what plugins of 2015 imported from here, and nothing else", "plugins config archive"
+        "what plugins of 2015 imported from here, and nothing else", "times plugins config archive"
     ),
     "consumer": Floor("where installed configurations look for the consumer", "hub"),
     "wsgi": Floor("the application, for servers of WSGI", "logs app"),

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -30,12 +29,13 @@ import urllib3
 
 from statscache import __version__
 from statscache.archive.base import Archive, Slice, Window, distinct
-from statscache.archive.rows import iso, key_of, message_of
+from statscache.archive.rows import key_of, message_of
 from statscache.config import root_of_datagrepper
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.logs.recurring import Recurring
 from statscache.message import Message
 from statscache.rejection import Rejection
+from statscache.times import iso, unix_seconds
 from statscache.topics import EVERYTHING, matcher
 
 log = logging.getLogger(__name__)
@@ -515,6 +515,4 @@ def _seconds(retry_after: str) -> float:
         moment = parsedate_to_datetime(retry_after)
     except (TypeError, ValueError):
         return 0.0
-    return max(
-        0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
-    )
+    return max(0.0, unix_seconds(moment) - time.time())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from typing import Any
 
 from dateutil import parser
 
 from statscache.errors import InvalidMessage
 from statscache.message import Message
+from statscache.times import unix_seconds
 
 
 def message_of(row: Any) -> Message:
@@ -67,9 +67,4 @@ def _timestamp(row: dict[str, Any]) -> Any:
         moment = parser.isoparse(str(sent))
     except (ValueError, OverflowError):
         raise InvalidMessage(f"sent_at is not a time: {sent!r:.80}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def iso(seconds: float) -> str:
-    """A time in UNIX seconds as ISO 8601, for people."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return unix_seconds(moment)

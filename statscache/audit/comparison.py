@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Select, select
@@ -19,6 +18,7 @@ from statscache.plugins.collation import ordered_alike
 from statscache.plugins.columns import is_counter
 from statscache.plugins.discovery import Dataset
 from statscache.plugins.merges import NEWEST_AT
+from statscache.times import naive
 
 MOST_DIFFERENCES = 1_000
 """Differences of one ident that are kept."""
@@ -138,7 +138,7 @@ class Comparison:
             if self._stop != math.inf:
                 statement = statement.where(time_of < math.ceil(self._stop))
         elif isinstance(time_of.type, DateTime):
-            since = datetime.fromtimestamp(self._subject.since, UTC).replace(tzinfo=None)
+            since = naive(self._subject.since)
             statement = statement.where(time_of >= since)
         return statement
 

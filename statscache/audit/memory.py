@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from statscache.archive import Archive, Window, read
-from statscache.archive.rows import iso
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.checksums import CHECKSUM_WIDTH, checksum_window, read_checksums
 from statscache.counting.lanes.digests import claim_digest, content_digests
@@ -22,6 +21,7 @@ from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.aggregate import AggregateTable
+from statscache.times import iso
 
 Sums = dict[int, tuple[int, int]]
 """By the start of a window of :data:`CHECKSUM_WIDTH`: how many messages, and their sum."""

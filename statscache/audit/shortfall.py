@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from statscache.archive import Archive, Window
-from statscache.archive.rows import iso
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.checksums import checksum_window, read_checksums
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE
+from statscache.times import iso
 
 _WIDTH = 7 * 86_400
 """Seconds of history for which the archive is asked at a time how much it has."""

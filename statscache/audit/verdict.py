@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from statscache.times import to_the_second
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Verdict:
 
 def _text(name: str, value: Any) -> str:
     if name == "timestamp" and not isinstance(value, datetime):
-        return iso(value)
+        return to_the_second(value)
     return str(value)
 
 
@@ -76,8 +78,3 @@ def _values(values: Mapping[str, Any] | None) -> str:
     if values is None:
         return "no row"
     return ", ".join(f"{name}={_text(name, value)}" for name, value in values.items()) or "the row"
-
-
-def iso(moment: float) -> str:
-    """A time in UNIX seconds, as a person reads it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

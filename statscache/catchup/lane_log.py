@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from statscache.archive.rows import iso
 from statscache.counting.lanes.lane import Lane
+from statscache.times import iso
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from statscache.archive import Archive, Slice, Window, read
 from statscache.archive.reading import fetch
-from statscache.archive.rows import iso
 from statscache.audit import shortfall
 from statscache.audit.background import Audit
 from statscache.catchup.lane_log import LaneLog
@@ -30,6 +29,7 @@ from statscache.counting.lanes.leases import end_lease, end_leases, take_lease, 
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
 from statscache.logs.recurring import Recurring
 from statscache.message import TIMESTAMP_TOLERANCE
+from statscache.times import iso
 from statscache.topics import EVERYTHING
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -29,6 +28,7 @@ from statscache.counting.engine import Engine
 from statscache.counting.membership import FAILING, STAYS
 from statscache.database import tables
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, StatscacheError
+from statscache.times import to_the_minute
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -323,7 +323,7 @@ def _progress_text(progress: Progress, seconds: float) -> str:
     for name, until in progress.until.items():
         since = progress.since.get(name, until)
         share = min((until - since) / (end - since), 1.0) if end > since else 1.0
-        when = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M")
+        when = to_the_minute(until).removesuffix(" UTC")
         lanes.append(f"{name} {when} {share:.1%}")
     rate = progress.messages / seconds if seconds > 0 else 0.0
     return f"{', '.join(lanes)}; {progress.messages:,} messages, {rate:,.0f}/s"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC
 from typing import Any
 
 import click
 from dateutil import parser
+
+from statscache.times import unix_seconds
 
 
 class Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -33,7 +34,7 @@ class Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
                     param,
                     ctx,
                 )
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            seconds = unix_seconds(moment)
         if not math.isfinite(seconds) or seconds < 0:
             self.fail(f"{value!r} is not a time from 1970 on", param, ctx)
         return seconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -36,6 +36,7 @@ from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
 from statscache.plugins.discovery import Dataset, Installed
+from statscache.times import to_the_minute
 
 log = logging.getLogger(__name__)
 
@@ -261,8 +262,8 @@ class Membership:
                 "the history of %s begins %s, and is configured now to begin %s: "
                 "'statscache rebuild %s' counts all of it anew",
                 dataset.ident,
-                _iso(row.since),
-                _iso(since),
+                to_the_minute(row.since),
+                to_the_minute(since),
                 dataset.ident,
             )
 
@@ -346,7 +347,7 @@ class Membership:
         log.info(
             "filling in the history of %s since %s",
             ", ".join(dataset.ident for dataset in datasets),
-            _iso(start),
+            to_the_minute(start),
         )
         return lane
 
@@ -764,7 +765,3 @@ def _reason_to_hold(connection: Connection, row: Any, objection: str) -> str:
 
 def _home_name(dataset: Dataset) -> str:
     return ORDERED if dataset.declaration is None else MAIN
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -33,6 +33,7 @@ from statscache.errors import StatscacheError
 from statscache.people import People, people_of
 from statscache.plugins.collation import ordered_alike
 from statscache.plugins.discovery import Dataset
+from statscache.times import aware
 
 CSV = "csv"
 NDJSON = "ndjson"
@@ -407,7 +408,7 @@ def _number(value: float) -> Any:
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return aware(value)
     return _EPOCH + timedelta(seconds=value)
 
 

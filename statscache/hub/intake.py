@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from statscache.hub.supervision import StartThread, daemon
 from statscache.logs.recurring import Recurring
 from statscache.message import Message, decode
 from statscache.rejection import Rejection
+from statscache.times import to_the_second
 
 log = logging.getLogger(__name__)
 
@@ -306,9 +306,9 @@ class Intake:
         return count
 
     def _gap(self, dropped: int) -> Rejection:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._dropped_since))
+        since = to_the_second(self._dropped_since)
         return Rejection.of_frame(
-            f"{dropped} messages that arrived from {since} UTC on",
+            f"{dropped} messages that arrived from {since} on",
             "dropped: the buffer was full, because the database was away or too slow",
             times=dropped,
         )

@@ -8,10 +8,10 @@ from typing import Any
 
 from statscache import __version__
 from statscache.archive import Archive
-from statscache.archive.rows import iso
 from statscache.config import Settings
 from statscache.database.connection import Database
 from statscache.plugins.discovery import Installed
+from statscache.times import iso
 
 log = logging.getLogger(__name__)
 

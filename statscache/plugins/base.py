@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from sqlalchemy import delete, select
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from statscache.errors import InvalidPlugin
 from statscache.plugins.schedule import Schedule
+from statscache.times import naive_now
 
 _DROPPED_FROM_IDENTS = str.maketrans({" ": "-"} | dict.fromkeys("\"'()*&?,"))
 
@@ -90,7 +91,7 @@ class BasePlugin:
         )
         if self.backlog_delta is None:
             return newest
-        limit = datetime.now(UTC).replace(tzinfo=None) - self.backlog_delta
+        limit = naive_now() - self.backlog_delta
         return limit if newest is None else max(newest, limit)
 
     def revert(self, when: datetime, session: Session) -> None:

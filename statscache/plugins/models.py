@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ from sqlalchemy import DateTime, Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, mapped_column
 
 from statscache.plugins.collation import PLAIN_TEXT
+from statscache.times import unix_seconds
 
 
 class Serializable:
@@ -56,8 +57,7 @@ class Serializable:
 def plain(value: Any) -> Any:
     """``value`` as JSON and CSV have it: a time is a number of UNIX seconds."""
     if isinstance(value, datetime):
-        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
-        value = aware.timestamp()
+        value = unix_seconds(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

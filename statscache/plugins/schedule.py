@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from statscache.plugins.buckets import UNIX_EPOCH, floored
+from statscache.times import naive_now
 
 
 class Schedule:
@@ -33,7 +34,7 @@ class Schedule:
 
     def last(self, now: datetime | None = None) -> datetime:
         """The latest point of the schedule at or before ``now`` (the present when absent)."""
-        moment = _naive(now) if now is not None else _utc_now()
+        moment = _naive(now) if now is not None else naive_now()
         point: datetime = floored(moment, self.interval, self.epoch)
         return point.replace(tzinfo=UTC) if now is not None and now.tzinfo else point
 
@@ -43,7 +44,7 @@ class Schedule:
 
     def time_to_fire(self, now: datetime | None = None) -> timedelta:
         """How long it is from ``now`` (the present when absent) to the next point."""
-        moment = _utc_now() if now is None else now
+        moment = naive_now() if now is None else now
         return self.next(moment) - moment
 
     @property
@@ -92,10 +93,6 @@ def format_interval(interval: timedelta) -> str:
     if interval.microseconds:
         return f"{text}{seconds}.{interval.microseconds:06d}".rstrip("0") + "s"
     return f"{text}{seconds}s" if seconds or not text else text
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _naive(moment: datetime) -> datetime:

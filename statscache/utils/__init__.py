@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import create_engine
@@ -14,6 +14,7 @@ from statscache import config
 from statscache.archive import DatagrepperArchive, read
 from statscache.config import Settings
 from statscache.plugins import BaseModel, BasePlugin, discovery
+from statscache.times import unix_seconds
 
 __all__ = ["create_tables", "datagrep", "find_stats_consumer", "init_model", "init_plugins"]
 
@@ -56,9 +57,9 @@ def datagrep(
     """
     endpoint = Settings.from_config(config.load()).datagrepper_endpoint
     archive = DatagrepperArchive(endpoint or _DATAGREPPER)
-    until = time.time() if stop is None else _seconds(stop)
+    until = time.time() if stop is None else unix_seconds(stop)
     try:
-        for piece in read(archive, _seconds(start), until, concurrency=workers):
+        for piece in read(archive, unix_seconds(start), until, concurrency=workers):
             raws = [message.raw for message in piece.messages]
             yield from (raws[first : first + quantum] for first in range(0, len(raws), quantum))
     finally:
@@ -80,7 +81,3 @@ def create_tables(db_url: str) -> None:
     engine = create_engine(db_url)
     BaseModel.metadata.create_all(engine)
     engine.dispose()
-
-
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

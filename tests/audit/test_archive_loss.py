@@ -13,11 +13,11 @@ import pytest
 from statscache.archive import FileArchive, Window
 from statscache.audit.background import Audit
 from statscache.audit.repair import repair
-from statscache.audit.verdict import iso
 from statscache.catchup.loop import CatchUp
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
+from statscache.times import to_the_second
 from tests.audit.test_background import audited as compared
 from tests.audit.test_background import state, sweep
 from tests.support.commands import call
@@ -294,7 +294,7 @@ def test_what_is_not_filled_in_yet_is_not_well(tmp_path: Path, migrated_uri: str
     assert (code, "DIFFER" in said) == (3, False), said
     for ident in IDENTS:
         (line,) = [line for line in said.splitlines() if line.startswith(f"{ident}: ")]
-        assert f"not filled in yet from {iso(HISTORY[300].timestamp)} on" in line
+        assert f"not filled in yet from {to_the_second(HISTORY[300].timestamp)} on" in line
     # Of what is earlier nothing is missing.
     code, said = place.call("verify", "volume-1d", "--stop", str(TODAY - 3 * DAY))
     assert (code, "not filled in" in said) == (0, False), said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +15,7 @@ from statscache.app.dispatch.route import Answer, Call, Lifetime
 from statscache.app.http import formats
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
+from statscache.times import to_the_second
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -62,7 +62,7 @@ def _root_and_host(request: Request) -> tuple[str, str]:
 def _time(moment: float | None) -> str:
     if moment is None:
         return "never"
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return to_the_second(moment)
 
 
 def _covers(coverage: Mapping[str, Any]) -> str:

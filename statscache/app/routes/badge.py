@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from statscache import people
@@ -19,6 +18,7 @@ from statscache.app.routes import known_names, summary
 from statscache.app.state.row_reader import Span
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
+from statscache.times import to_the_day
 
 CACHE_SECONDS = 300
 """The least that shields.io keeps a badge for."""
@@ -65,8 +65,7 @@ def _newest(call: Call) -> tuple[str | None, Lifetime]:
     if not rows:
         return None, Lifetime.OPEN
     if not sources.measures(call.dataset):
-        moment = datetime.fromtimestamp(plain(rows[0].timestamp), UTC)
-        return moment.strftime("%Y-%m-%d"), Lifetime.OPEN
+        return to_the_day(plain(rows[0].timestamp)), Lifetime.OPEN
     return short(getattr(rows[0], ranges.measures(call)[0].name)), Lifetime.OPEN
 
 

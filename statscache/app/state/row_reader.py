@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, DateTime, Integer, Select, func, inspect, literal, select, tuple_
@@ -18,6 +17,7 @@ from statscache.app.state import filters
 from statscache.database.deadline import extend_deadline
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.plugins.models import Serializable
+from statscache.times import naive
 
 MOST_NUMBERED_ROWS = 10_000
 """Rows that are counted, and that pages are numbered for: neither costs more with a larger table.
@@ -208,7 +208,7 @@ class RowReader:
     def _stored(self, moment: float) -> Any:
         """A time as the table holds it: classic models have naive datetimes in UTC."""
         if isinstance(self._timestamp.type, DateTime):
-            return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+            return naive(moment)
         if isinstance(self._timestamp.type, Integer):
             # PostgreSQL does not search an index of integers for a float.
             return math.ceil(moment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 from sqlalchemy import Connection, func, or_, select
@@ -15,6 +14,7 @@ from statscache.errors import StatscacheError
 from statscache.hub.signatures import refusal
 from statscache.logs.printable import printable
 from statscache.plugins.base import make_ident
+from statscache.times import to_the_second
 
 SHOWN_DIGITS = 12
 """Digits of a digest, enough to identify a rejection."""
@@ -51,10 +51,10 @@ def list_(context: Context, limit: int) -> None:
         totals = connection.execute(select(counts).order_by(counts.c.messages.desc())).all()
     database.dispose()
     for row in rows:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.last_seen))
+        when = to_the_second(row.last_seen)
         who = row.plugin or NO_MESSAGE
         why = printable(row.reason)
-        echo(f"{row.digest[:SHOWN_DIGITS]}  {when} UTC  {row.times}x  {who}: {why}")
+        echo(f"{row.digest[:SHOWN_DIGITS]}  {when}  {row.times}x  {who}: {why}")
         echo(f"    {printable(row.content[:SHOWN_CONTENT])}")
     echo(f"{total} kept, {len(rows)} shown.")
     if totals:

@@ -17,6 +17,7 @@ from statscache.app.state.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.database import schema, tables
+from statscache.times import to_the_second
 
 # Users copy idents from here, so they are never split over lines.
 _IDENTS = textwrap.TextWrapper(
@@ -81,9 +82,9 @@ def _show_lane(
         echo("  no archive is configured")
     else:
         behind = time.time() - lane.watermark
-        echo(f"  watermark {_moment(lane.watermark)}, {_duration(behind)} behind the clock")
+        echo(f"  watermark {to_the_second(lane.watermark)}, {_duration(behind)} behind the clock")
     if lane.retry_at is not None:
-        echo(f"  failed {lane.failures} times, next try {_moment(lane.retry_at)}")
+        echo(f"  failed {lane.failures} times, next try {to_the_second(lane.retry_at)}")
     if waiting:
         echo(f"  {waiting} late messages wait for the archive")
     if missing:
@@ -125,15 +126,15 @@ def _covered(found: Coverage) -> str:
     # An empty span is where history begins and nothing has been read yet.
     spans = [(a, b) for a, b in zip(starts, stops, strict=True) if b > a]
     if not spans:
-        return f"complete for no time yet, from {_moment(found.since)} on"
-    text = f"complete from {_moment(spans[0][0])} to {_moment(spans[-1][1])}"
+        return f"complete for no time yet, from {to_the_second(found.since)} on"
+    text = f"complete from {to_the_second(spans[0][0])} to {to_the_second(spans[-1][1])}"
     holes = [(before[1], after[0]) for before, after in pairwise(spans)]
     if holes:
         start, stop = max(holes, key=lambda hole: hole[1] - hole[0])
         what = "a hole" if len(holes) == 1 else f"{len(holes)} holes, the longest"
-        text += f", but for {what} from {_moment(start)} to {_moment(stop)}"
+        text += f", but for {what} from {to_the_second(start)} to {to_the_second(stop)}"
     if found.since < spans[0][0]:
-        text += f"; wanted since {_moment(found.since)}"
+        text += f"; wanted since {to_the_second(found.since)}"
     return text
 
 
@@ -151,7 +152,7 @@ def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
         echo(f"  the archive lacks {lost} messages that were counted: their rows are kept")
     untils = [plugin.audited_until for plugin in plugins if plugin.audited_until]
     if untils:
-        echo(f"  every audited plugin: at least until {_moment(min(untils))}")
+        echo(f"  every audited plugin: at least until {to_the_second(min(untils))}")
     for plugin in plugins:
         if plugin.mismatches:
             echo(f"  {plugin.ident}: {plugin.mismatches} rows differed")
@@ -159,14 +160,10 @@ def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
         echo(f"  the newest: {audit.last_mismatch}")
 
 
-def _moment(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
-
-
 def _age(moment: float | None) -> str:
     if moment is None:
         return "never"
-    return f"{_moment(moment)} ({_duration(time.time() - moment)} ago)"
+    return f"{to_the_second(moment)} ({_duration(time.time() - moment)} ago)"
 
 
 def _duration(seconds: float) -> str:

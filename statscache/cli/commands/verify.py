@@ -12,7 +12,7 @@ from statscache import about
 from statscache.archive import Archive, open_archive
 from statscache.audit.repair import mend
 from statscache.audit.shortfall import measure
-from statscache.audit.verdict import Verdict, iso
+from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification, check_idents
 from statscache.cli.catchup import CatchUpOptions, finish_rebuild
 from statscache.cli.context import Context
@@ -22,6 +22,7 @@ from statscache.counting.lanes.lane import PERMANENT
 from statscache.database import schema
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError
+from statscache.times import to_the_second
 
 WAITS = 3
 """The exit status when nothing differs, but not everything could be compared."""
@@ -142,7 +143,7 @@ def _run(verification: Verification) -> None:
         first = position if first is None else min(first, position)
         if sys.stderr.isatty() and time.monotonic() - drawn > 0.2:
             share = (position - first) / (stop - first) if stop > first else 1.0
-            redraw(f"Read up to {iso(position)} ({share:.0%})")
+            redraw(f"Read up to {to_the_second(position)} ({share:.0%})")
             drawn = time.monotonic()
     if drawn:
         echo("", err=True)
@@ -152,7 +153,7 @@ def _show(verdict: Verdict, *, show_all: bool) -> int:
     """Print a verdict; returns the number of differences."""
     unfilled = ""
     if verdict.unfilled is not None:
-        unfilled = f"not filled in yet from {iso(verdict.unfilled)} on"
+        unfilled = f"not filled in yet from {to_the_second(verdict.unfilled)} on"
     if verdict.skipped or verdict.refused:
         reasons = filter(None, [verdict.skipped or verdict.refused, unfilled])
         echo(f"{verdict.ident}: not compared: {'; '.join(reasons)}")
@@ -167,7 +168,7 @@ def _show(verdict: Verdict, *, show_all: bool) -> int:
     count = len(verdict.differences) + verdict.more
     if count:
         remarks.append(f"{count} DIFFER")
-    span = f"{iso(verdict.start)} to {iso(verdict.stop)}"
+    span = f"{to_the_second(verdict.start)} to {to_the_second(verdict.stop)}"
     echo(f"{verdict.ident}: {', '.join(remarks)} ({span})")
     shown = verdict.differences if show_all else verdict.differences[:SHOWN]
     for difference in shown:

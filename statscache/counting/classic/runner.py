@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Table, event
@@ -21,6 +21,7 @@ from statscache.isolation.time_limit import TimeLimit, Turn
 from statscache.message import Message
 from statscache.plugins.base import BasePlugin
 from statscache.rejection import Rejection
+from statscache.times import naive, unix_seconds
 
 log = logging.getLogger(__name__)
 
@@ -112,16 +113,16 @@ class ClassicRunner:
             when = start + _MOMENT
         else:
             start = when = latest
-        if _seconds(start) <= since:
-            start, when = _naive(since), _naive(since) + _MOMENT
+        if unix_seconds(start) <= since:
+            start, when = naive(since), naive(since) + _MOMENT
         plugin.revert(when, session)
-        return max(since, _seconds(start))
+        return max(since, unix_seconds(start))
 
     def window_start(self, moment: float) -> float:
         """The start of the window of the plugin in which a time (UNIX seconds) lies."""
         if self.plugin.schedule is None:
             return moment
-        return _seconds(self.plugin.schedule.last(_naive(moment)))
+        return unix_seconds(self.plugin.schedule.last(naive(moment)))
 
     def revert(self, connection: Connection, start: float) -> None:
         """Let it take back all rows of messages from ``start`` (UNIX seconds) on.
@@ -129,7 +130,7 @@ class ClassicRunner:
         Raises:
             Exception: whatever the plugin's code raises.
         """
-        when = _naive(start) if self.plugin.schedule is None else _naive(start) + _MOMENT
+        when = naive(start) if self.plugin.schedule is None else naive(start) + _MOMENT
         self._call(connection, lambda session: self.plugin.revert(when, session))
         self.renew()
 
@@ -296,11 +297,3 @@ class ClassicRunner:
 
 def _is_of_database(problem: BaseException | None) -> bool:
     return isinstance(problem, OperationalError) and is_unavailable(problem)
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()
-
-
-def _naive(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
