@@ -773,13 +773,13 @@ class Engine:
             for message in late
             for digest in [claim_digest(message.identity)]
         }
-        self._late.run(connection, [rows[digest] for digest in sorted(rows)])
+        self._late.write(connection, [rows[digest] for digest in sorted(rows)])
 
     def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
         """Let readers know that the rows of ``idents`` have changed."""
         now = self.clock.time()
         changed = sorted(idents)
-        self._revisions.run(connection, [(ident, 1, now) for ident in changed])
+        self._revisions.write(connection, [(ident, 1, now) for ident in changed])
         self._revised.update(changed)
 
     def _forget_hidden(self, connection: Connection) -> None:

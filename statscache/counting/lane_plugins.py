@@ -224,7 +224,7 @@ class Crew:
                 ):
                     for table, rows in folder.tables(partial):
                         kept = self._unpruned(table, rows)
-                        if self._upserts[table.ident].run(connection, kept):
+                        if self._upserts[table.ident].write(connection, kept):
                             changed.append(table.ident)
             except BaseException as error:
                 _blame(written, folder.idents, error)
@@ -281,7 +281,7 @@ class Crew:
             partial: Partial = {}
             folder.fold(message, partial)
             for table, rows in folder.tables(partial):
-                self._upserts[ident].run(connection, self._unpruned(table, rows))
+                self._upserts[ident].write(connection, self._unpruned(table, rows))
         return None
 
     def _first(self, start: float | None) -> float:

@@ -103,9 +103,9 @@ class RejectionLog:
         room = _Room(self._most_bytes, _used(connection))
         kept = [e for e in entries.values() if e.digest in known or room.take(e.kind, e.size)]
         now = self._clock.time()
-        self._upsert.run(connection, [e.row(now) for e in sorted(kept, key=lambda e: e.digest)])
+        self._upsert.write(connection, [e.row(now) for e in sorted(kept, key=lambda e: e.digest)])
         counted = [(_digest(*kind), *kind, total) for kind, total in totals.items()]
-        self._totals.run(connection, sorted(counted))
+        self._totals.write(connection, sorted(counted))
 
     def find(self, connection: Connection, digest: str) -> Any:
         """The row of a rejection, or None."""

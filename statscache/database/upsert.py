@@ -35,9 +35,9 @@ class Upsert:
 
     Args:
         table: whose primary key says which rows are the same.
-        merges: column name to a function of the stored and the new column that gives the merged
-            one; the columns that are not named keep what is stored. None at all: rows that are
-            there already stay as they are.
+        merges: column name to a function of the stored and the new columns that returns the
+            merged one; columns that are not named keep what is stored. Empty: rows that exist
+            already stay as they are.
     """
 
     def __init__(self, table: Table, backend: str, merges: dict[str, Any]) -> None:
@@ -68,10 +68,10 @@ class Upsert:
         # SQLAlchemy's own handling of parameters would cost more than SQLite's work.
         self._sql = str(insert.compile(dialect=dialect)) if dialect else ""
 
-    def run(self, connection: Connection, rows: Rows) -> int:
+    def write(self, connection: Connection, rows: Rows) -> int:
         """Upsert ``rows``, tuples in the order of the columns and sorted by key.
 
-        Sorted, so that two writers cannot dead-lock. Gives the number of rows written.
+        Sorted, so that two writers cannot deadlock. Returns the number of rows written.
         """
         if not rows:
             return 0

@@ -91,7 +91,7 @@ def test_a_new_rule_is_upserted_and_read(plugin: Flags, database_uri: str) -> No
     with database.begin() as connection:
         create_missing(connection, [declaration.table])
         for moment, value in ((0, 1), (0, 4), (0, 4), (60, 8)):
-            upsert.run(connection, [(moment, "a", value)])
+            upsert.write(connection, [(moment, "a", value)])
         values = connection.scalars(select(declaration.table.c.flags))
         assert sorted(values) == [5, 8]
         aggregation = Aggregation(connection, (), [Measure("flags", "bits")])

@@ -122,7 +122,7 @@ def _add_checksums(connection: Connection, lane: Lane, checksums: Checksums) -> 
     for start, (messages, total) in sorted(checksums.items()):
         before, before_total = known.get(start, (0, 0))
         rows.append((lane.id, start, before + messages, (before_total ^ total).to_bytes(16)))
-    _upsert(connection.dialect.name).run(connection, rows)
+    _upsert(connection.dialect.name).write(connection, rows)
 
 
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:

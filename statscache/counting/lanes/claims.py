@@ -92,7 +92,7 @@ def claim_folded(
         for digest, timestamp, has_own_id in sorted(digests)
     ]
     with connection.begin_nested() as savepoint:
-        if _insertion(connection.dialect.name).run(connection, rows) == len(rows):
+        if _insertion(connection.dialect.name).write(connection, rows) == len(rows):
             return Claimed(batches=(batch,))
         savepoint.rollback()
     return None
@@ -125,7 +125,7 @@ def _claim(
         (lane.id, digest, message.timestamp, batch, 0 if message.has_own_id else 1, archived)
         for digest, message in sorted(first_copies.items())
     ]
-    if _insertion(connection.dialect.name).run(connection, rows) == len(rows):
+    if _insertion(connection.dialect.name).write(connection, rows) == len(rows):
         return list(first_copies.values())
     # Some were claimed before, by whomever: those of this call bear its number.
     mine = _claimed_by(connection, lane, batch, list(first_copies))

@@ -29,12 +29,12 @@ def note_gap(
     if rests:
         # Of a gap that reaches further, this was the beginning.
         rows.append((lane.id, stop, rests[0].stop, rests[0].missing, now))
-    _upsert(connection.dialect.name).run(connection, rows)
+    _upsert(connection.dialect.name).write(connection, rows)
 
 
 def note_silence(connection: Connection, lane: Lane, start: float, stop: float) -> None:
     """Remember that nobody listened, where no archive will ever give what was sent meanwhile."""
-    _upsert(connection.dialect.name).run(connection, [(lane.id, start, stop, 0, stop)])
+    _upsert(connection.dialect.name).write(connection, [(lane.id, start, stop, 0, stop)])
 
 
 def read_gaps(connection: Connection, lane: Lane) -> list[tuple[float, float]]:

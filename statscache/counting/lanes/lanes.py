@@ -62,7 +62,7 @@ class Lanes:
 
     def touch(self, connection: Connection) -> None:
         """Let all processes notice that lanes, or their plugins, have changed."""
-        self._membership.run(connection, [(1, 1)])
+        self._membership.write(connection, [(1, 1)])
 
     def all(self, connection: Connection) -> list[Lane]:
         """The lanes, oldest first."""
