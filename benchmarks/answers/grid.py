@@ -96,14 +96,21 @@ def requests(datasets: Iterable[Dataset], pages: Iterable[str]) -> list[Request]
     every = list(datasets)
     found = [*_of_all([each.ident for each in every], pages)]
     siblings: Counter[str] = Counter()
+    known: set[tuple[str, str]] = set()
     for turn, each in enumerate(every):
         asked: list[Request] = []
         for path in _addresses(each):
             asked += path if isinstance(path, list) else [_ask(path)]
-        # Of one ident of a statistic a half, each ident the other one; of further resolutions less.
+        # Of one ident of a statistic a half, each ident the other one; of further resolutions less;
+        # and whatever no request before has a parameter of.
         number = siblings[each.name]
         siblings[each.name] += 1
-        found += asked[number::12] if number else asked[turn % 2 :: 2]
+        step, first = (12, number) if number else (2, turn % 2)
+        for place, request in enumerate(asked):
+            parameters = _parameters(request, {each.ident})
+            if place % step == first or not parameters <= known:
+                found.append(request)
+                known |= parameters
     # What was counted meanwhile, and kept.
     found.append(_ask("/metrics"))
     private = [request | {"app": "private"} for request in found[::5]]
@@ -115,11 +122,7 @@ def not_asked(
 ) -> list[str]:
     """The routes and the parameters of an OpenAPI document that are asked of no ident."""
     idents = {dataset.ident for dataset in datasets}
-    have = set()
-    for request in asked:
-        path, _, query = request["path"].partition("?")
-        route = _route(path, idents)
-        have |= {(route, ""), *((route, pair.partition("=")[0]) for pair in query.split("&"))}
+    have = set().union(*(_parameters(request, idents) for request in asked))
     want = set()
     for path, item in document["paths"].items():
         route = _route(path, idents)
@@ -127,6 +130,13 @@ def not_asked(
         names = (each["name"] for each in parameters if each.get("in") == "query")
         want |= {(route, ""), *((route, name) for name in names)}
     return sorted(f"{route}?{name}" for route, name in want - have)
+
+
+def _parameters(request: Request, idents: Container[str]) -> set[tuple[str, str]]:
+    """The route of a request with each of its parameters, and alone."""
+    path, _, query = request["path"].partition("?")
+    route = _route(path, idents)
+    return {(route, ""), *((route, pair.partition("=")[0]) for pair in query.split("&"))}
 
 
 def _route(path: str, idents: Container[str]) -> str:
