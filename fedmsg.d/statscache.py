@@ -27,12 +27,12 @@ config = {
     "statscache.archive.overlap": datetime.timedelta(minutes=15),
     # Questions to the archive at a time.
     "statscache.archive.concurrency": 1,
-    # How much of the archive the background audit reads (0: none), and whether it counts anew
+    # How much of the archive the background audit reads (0: none), and whether it repairs
     # what it finds to be wrong.
     "statscache.audit.messages_per_hour": 50_000,
     "statscache.audit.repair": False,
-    # The share of the messages that were counted which the archive may lack when a table is counted
-    # anew: where it lacks more, the old rows stay.
+    # The share of the messages that were counted which the archive may lack when a table is
+    # rebuilt: where it lacks more, the old rows stay.
     "statscache.rebuild.tolerated_loss": 0.0001,
     # How long a plugin may take for a batch, before it is ended and quarantined.
     "statscache.plugins.time_limit": datetime.timedelta(minutes=1),

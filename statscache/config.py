@@ -106,10 +106,10 @@ class Settings:
     """``statscache.audit.messages_per_hour``: how much of the archive the background audit may
     read; 0 switches it off."""
     audit_repairs: bool
-    """``statscache.audit.repair``: whether the audit counts anew what it finds to be wrong."""
+    """``statscache.audit.repair``: whether the audit repairs what it finds to be wrong."""
     tolerated_loss: float
     """``statscache.rebuild.tolerated_loss``: the share of what was counted, 0 to 1, that the
-    archive may lack when a table is counted anew."""
+    archive may lack when a table is rebuilt."""
     default_rows_per_page: int
     """``statscache.app.default_rows_per_page``."""
     maximum_rows_per_page: int

@@ -48,7 +48,7 @@ class Audit:
         engine: whose tables are compared.
         archive: that is right.
         budget: messages of the archive that may be read in an hour; 0 switches the audit off.
-        repairs: whether what differs is counted anew.
+        repairs: whether what differs is repaired.
     """
 
     def __init__(self, engine: Engine, archive: Archive, budget: int, *, repairs: bool) -> None:
@@ -252,7 +252,7 @@ class Audit:
         idents = [verdict.ident for verdict in verdicts]
         repaired = yield from repair(self._engine, self._archive, idents, window)
         if repaired:
-            log.warning("counted anew: %s", ", ".join(repaired))
+            log.warning("repaired: %s", ", ".join(repaired))
         count = sum(len(v.differences) + v.more for v in verdicts if v.ident in repaired)
         self._update(repaired=tables.audit.c.repaired + count)
 

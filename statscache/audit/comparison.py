@@ -1,4 +1,4 @@
-"""Compare the rows of one ident with those that were counted anew."""
+"""Compare the rows of one ident with those of a recount."""
 
 from __future__ import annotations
 

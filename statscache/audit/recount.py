@@ -1,4 +1,4 @@
-"""Count what an archive has anew, into a scratch database: what the tables are compared with."""
+"""Count what an archive has into a scratch database, with which the tables are compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Dialect, Select
 
 from statscache.archive.base import Slice
 from statscache.counting.classic.runner import ClassicRunner
-from statscache.counting.guards import Refusals
 from statscache.counting.lane_plugins import Crew, Seat, Written
+from statscache.counting.regressions import Regressions
 from statscache.database.connection import Database
 from statscache.errors import described
 from statscache.isolation.time_limit import TimeLimit
@@ -26,7 +26,7 @@ SAME_MESSAGE = 2 * TIMESTAMP_TOLERANCE
 
 
 class Recount:
-    """Some datasets, counted anew from nothing; a context manager, which ends with the scratch.
+    """Some datasets, counted from nothing; a context manager, which ends with the scratch.
 
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
@@ -35,7 +35,7 @@ class Recount:
 
     Attributes:
         messages: how many were counted.
-        refusals: what the plugins rejected of them.
+        regressions: what the plugins rejected of them.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Recount:
         time_limit: TimeLimit | None = None,
     ) -> None:
         self.messages = 0
-        self.refusals = Refusals(datasets)
+        self.regressions = Regressions(datasets)
         self._seen: dict[str, float] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="statscache-recount-")
         self._database = Database(f"sqlite:///{Path(self._folder.name) / 'scratch.db'}")
@@ -97,9 +97,9 @@ class Recount:
         with self._database.begin() as connection:
             self._crew.write(connection, self._crew.fold(new, rejections, start), written)
             self._crew.run_classics(connection, new, written, rejections, start)
-        self.refusals.note(rejections)
+        self.regressions.note(rejections)
         for idents, error in written.failed:
-            raise RuntimeError(f"{', '.join(idents)} cannot be counted anew: {described(error)}")
+            raise RuntimeError(f"{', '.join(idents)} cannot be recounted: {described(error)}")
 
     def rows(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
         """What the scratch answers."""

@@ -1,4 +1,4 @@
-"""Count anew what the audit found to be wrong."""
+"""Repair what the audit found to be wrong."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def _repair_lane(
             repaired = []
             for ident, table in bucketed.items():
                 span = widened(window, [table])
-                objection = scratch.refusals.objection(connection, ident)
+                objection = scratch.regressions.objection(connection, ident)
                 # What is claimed behind the horizon the memory knows.
                 open_from = max(span.start, horizon)
                 has_doubts = open_from < span.stop and doubts.touch(open_from, span.stop)
                 if has_doubts or lane_of.get(ident) != lane.id or horizon < settled:
                     objection = objection or _NOT_YET
                 if objection:
-                    log.error("%s is not counted anew: %s", ident, objection)
+                    log.error("%s is not repaired: %s", ident, objection)
                     continue
                 row = connection.execute(
                     select(tables.plugin).where(tables.plugin.c.ident == ident)
@@ -143,7 +143,7 @@ def mend(
 ) -> Generator[int, None, list[str]]:
     """Repair the days in which rows differ; gives how much was read.
 
-    Returns the idents that have no buckets, and are being counted anew as a whole, beside.
+    Returns the idents that have no buckets, and are being rebuilt as a whole, beside.
 
     Raises:
         ArchiveUnavailable: the days before this one have been repaired.
@@ -157,10 +157,10 @@ def mend(
 
 
 def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[str]:
-    """Let plugins be counted anew as a whole; gives those for which nothing speaks against it."""
+    """Let plugins be rebuilt as a whole; returns those for which nothing speaks against it."""
     refused = objections(engine, archive, idents)
     for ident, objection in refused.items():
-        log.error("%s is not counted anew: %s", ident, objection)
+        log.error("%s is not rebuilt: %s", ident, objection)
     begun = [ident for ident in idents if ident not in refused]
     if begun:
         with engine.transaction(alone=True) as connection:

@@ -109,18 +109,18 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
 
 
 def objection(engine: Engine, archive: Archive, name: str, start: float = 0.0) -> str:
-    """Why nothing of the lane is to be counted anew from ``start`` on; empty where it may be."""
+    """Why nothing of the lane is to be rebuilt from ``start`` on; empty where it may be."""
     found = measure(engine.transaction, archive, name, start)
     return str(found) if found.share > engine.tolerated_loss else ""
 
 
 def objections(engine: Engine, archive: Archive, idents: Iterable[str]) -> dict[str, str]:
-    """Why some of ``idents`` are not to be begun to be counted anew, by ident."""
+    """Why the rebuild of some of ``idents`` must not begin, by ident."""
     with engine.transaction() as connection:
         groups = engine.membership.to_rebuild(connection, idents)
     found: dict[str, str] = {}
     for home, datasets in groups.items():
-        start = min(engine.membership.since(dataset) for dataset in datasets)
+        start = min(engine.membership.history_start(dataset) for dataset in datasets)
         text = objection(engine, archive, home, start)
         if text:
             found |= {dataset.ident: text for dataset in datasets}

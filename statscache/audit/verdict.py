@@ -50,7 +50,7 @@ class Verdict:
             None where everything has been.
         skipped: why nothing was compared.
         waits: whether something could not be compared for now, or is not filled in yet.
-        refused: why what was counted anew says nothing: see :mod:`statscache.counting.guards`.
+        refused: why the comparison says nothing: see :mod:`statscache.counting.regressions`.
     """
 
     ident: str

@@ -1,4 +1,4 @@
-"""Compare tables with the archive: whatever it has is counted anew, and the rows are compared.
+"""Compare tables with the archive: whatever it has is counted again, and the rows are compared.
 
 While the hub goes on, the newest messages are a question of who came first. So what happened
 behind the horizon of a lane must be in the tables; of what is newer, exactly what the lane has
@@ -21,9 +21,9 @@ from statscache.audit.verdict import Verdict
 from statscache.clock import SYSTEM, Clock
 from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.counting.membership import GONE
 from statscache.database import tables
 from statscache.database.connection import Database
+from statscache.database.plugin_state import GONE, progress_of_rebuild
 from statscache.errors import PluginFault, StatscacheError
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import TIMESTAMP_TOLERANCE, Message
@@ -186,7 +186,7 @@ class Verification:
             claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, doubts)
             scratch.count(claimed, settled)
             for subject in subjects:
-                refused = scratch.refusals.doubt(connection, subject.ident)
+                refused = scratch.regressions.doubt(connection, subject.ident)
                 if refused:
                     self.verdicts.append(Verdict(subject.ident, refused=refused))
                     continue
@@ -288,7 +288,7 @@ def _reason_to_skip(row: Any, lane: Lane | None) -> str:
     if row.state == GONE:
         return "it is not installed any more"
     if row.shadow:
-        return f"it is being counted anew; {row.error}" if row.error else "it is being counted anew"
+        return progress_of_rebuild(row)
     if lane.watermark is None:
         return "it was counted without an archive"
     return ""

@@ -345,7 +345,7 @@ class CatchUp:
             if waits or _watermark(lane) < target:
                 behind += self._members(lane)
             elif lane.joins is not None:
-                apart += set(self._members(lane)) - self._engine.membership.held
+                apart += set(self._members(lane)) - self._engine.shadows.held
         return behind, apart
 
     # Who works at which lanes.
@@ -456,17 +456,17 @@ class CatchUp:
                 log.warning("%s cannot join %s now: %s", lane.name, lane.joins, error)
 
     def _weigh(self, lane: Lane, home: str) -> None:
-        """See, once, whether what was counted anew came from an archive that has lost something."""
+        """See, once, whether what was rebuilt came from an archive that has lost something."""
         if lane.id in self._weighed:
             return
         with self._engine.transaction() as connection:
-            is_anew = self._engine.membership.is_rebuilding(connection, lane)
-        objection = is_anew and shortfall.objection(
+            is_rebuilding = self._engine.shadows.is_rebuilding(connection, lane)
+        objection = is_rebuilding and shortfall.objection(
             self._engine, self._archive, home, lane.history_start or 0.0
         )
         if objection:
             with self._engine.transaction() as connection:
-                self._engine.membership.note_shortfall(connection, lane, objection)
+                self._engine.shadows.note_shortfall(connection, lane, objection)
         self._weighed.add(lane.id)
 
     # Far from it: each lane by itself, in turns.

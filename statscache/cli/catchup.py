@@ -25,8 +25,8 @@ from statscache.cli.context import Context
 from statscache.cli.terminal import ProgressLine, echo
 from statscache.config import Settings
 from statscache.counting.engine import Engine
-from statscache.counting.membership import FAILING, STAYS
 from statscache.database import tables
+from statscache.database.plugin_state import FAILING, failure
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, StatscacheError
 from statscache.times import to_the_minute
 
@@ -235,11 +235,7 @@ def failures(engine: Engine, idents: frozenset[str] | None) -> dict[str, str]:
     row = tables.plugin.c
     with engine.transaction() as connection:
         found = connection.execute(select(row.ident, row.error).where(row.state == FAILING)).all()
-    return {
-        ident: error if error.startswith(STAYS) else f"its rows cannot be written: {error}"
-        for ident, error in found
-        if idents is None or ident in idents
-    }
+    return {ident: failure(error) for ident, error in found if idents is None or ident in idents}
 
 
 def refuse_failures(failing: dict[str, str]) -> None:

@@ -40,7 +40,11 @@ from statscache.counting.lanes.lane import (
 )
 from statscache.counting.lanes.lanes import Lanes
 from statscache.counting.membership import Membership
+from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.quarantine import Quarantine
 from statscache.counting.rejections import RejectionLog, forget
+from statscache.counting.retention import Retention
+from statscache.counting.shadows import Shadows
 from statscache.database import migrations, schema, tables
 from statscache.database.announcements import announce
 from statscache.database.connection import Database
@@ -148,14 +152,20 @@ class Engine:
         self.installed = installed
         self.has_history = has_history
         self.tolerated_loss = tolerated_loss
-        self._retention = retention or {}
         backend = database.backend
         self.lanes = Lanes(backend, clock)
         self.time_limit = TimeLimit(time_limit, clock)
         self._lost_connections = LostConnections(clock)
+        self.plugin_rows = PluginRows(self.lanes)
+        self.shadows = Shadows(self.lanes, self.plugin_rows, clock)
+        self._quarantine = Quarantine(installed, self.lanes, self.plugin_rows, clock)
+        self._retention = Retention(installed, retention or {}, self.plugin_rows, clock)
         self.membership = Membership(
             installed,
             self.lanes,
+            self.plugin_rows,
+            self.shadows,
+            self._quarantine,
             epoch,
             has_history=has_history,
             time_limit=self.time_limit,
@@ -334,11 +344,9 @@ class Engine:
                 if crew is None or not idents:
                     continue
                 if lane.name in PERMANENT or len(idents) < len(crew.idents):
-                    self.membership.quarantine(
-                        connection, lane, tuple(idents), str(fault), (), rest
-                    )
+                    self._quarantine.isolate(connection, lane, tuple(idents), str(fault), (), rest)
                 else:
-                    self.membership.note_failure(connection, idents, str(fault), 0)
+                    self._quarantine.note_failure(connection, idents, str(fault), 0)
                     self._rest(connection, lane, rest)
 
     def abandon(self) -> None:
@@ -385,7 +393,7 @@ class Engine:
                 crew = self._crews.get(lane.id)
                 if crew is not None and not self._rests(lane):
                     idents += crew.served
-            failing = self.membership.failing(idents)
+            failing = self._quarantine.failing(idents)
             replayed.note(connection, {*idents} - {*failing}, start, stop)
 
     @_without_the_guilty
@@ -613,7 +621,7 @@ class Engine:
                         raise
                     log.exception("%s cannot take back its rows: they stay", runner.ident)
                     text = described(error)
-                    self.membership.quarantine(connection, lane, (runner.ident,), text, ())
+                    self._quarantine.isolate(connection, lane, (runner.ident,), text, ())
                 else:
                     forget(connection, runner.ident, first)
             self.note_changes(connection, [runner.ident for runner in crew.runners])
@@ -680,13 +688,13 @@ class Engine:
             home = next((other for other in lanes.values() if other.name == lane.joins), None)
             if home is None or self._crews.get(lane.id) is None:
                 return []
-            if self.membership.has_members(connection, home):
-                may_lack = self.membership.is_forced(connection, lane)
+            if self.plugin_rows.has_members(connection, home):
+                may_lack = self.shadows.is_forced(connection, lane)
                 if not self.lanes.can_join(connection, lane, home, may_lack=may_lack):
                     return []
             elif not self.lanes.can_replace(connection, lane, home):
                 return []
-            held = self.membership.hold(connection, lane)
+            held = self.shadows.hold(connection, lane)
             if held is not None and held.id == lane.id:
                 return []
             shadows = {*self._crews[lane.id].idents} - {*self._crews[lane.id].served}
@@ -703,7 +711,7 @@ class Engine:
     def _retry_held(self, number: int) -> None:
         """Count what keeps the shadows of a lane from their places, until it is rejected again."""
         with self.transaction() as connection:
-            digests = self.membership.retriable(connection, number)
+            digests = self.shadows.retriable(connection, number)
         try:
             for digest in digests:
                 if self.retry(digest) is not None:
@@ -729,7 +737,7 @@ class Engine:
             is_more = True
             while is_more:
                 with self.transaction(alone=True) as connection:
-                    number, is_more = self.membership.delete_rows(connection, ident, until)
+                    number, is_more = self._retention.delete_rows(connection, ident, until)
                     if number:
                         self.note_changes(connection, [ident])
                         deleted[ident] = deleted.get(ident, 0) + number
@@ -744,10 +752,6 @@ class Engine:
     def note_ages(self, shown: float = 0.0) -> dict[str, float]:
         """Ident to the time before which its rows have outlived their retention.
 
-        From then on nobody writes such rows any more: a late message must not bring back a part of
-        one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
-        old as the newest message says.
-
         Args:
             shown: the time of the newest message that an archive has, UNIX seconds: while history
                 is filled in, that is long after the newest one that was counted.
@@ -756,14 +760,7 @@ class Engine:
             newest = max(newest_message(connection) or 0.0, shown)
             if not newest:
                 return {}
-            now = min(self.clock.time(), newest)
-            ages = {}
-            for plugin in self.installed.aggregates:
-                for table in plugin.tables:
-                    age = self._retention.get(str(table.schedule), table.retention)
-                    if age is not None and table.width is not None:
-                        ages[table.ident] = float(int(now - age.total_seconds()))
-            return self.membership.note_ages(connection, ages)
+            return self._retention.note(connection, newest)
 
     def put_aside(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
         """Let messages wait until the archive tells whether the lane has counted them."""
@@ -826,7 +823,7 @@ class Engine:
                 # The archive has the others, but it will not be asked for these again.
                 self.put_aside(connection, lane, [m for m in messages if lane.is_late(m)])
                 if not self.has_history:
-                    self.membership.note_missed(connection, crew.idents, len(messages))
+                    self.plugin_rows.add_missed(connection, crew.idents, len(messages))
             elif lane.ordered and self._waits(lane):
                 self._hold(lane, messages)
             else:
@@ -971,20 +968,20 @@ class Engine:
             if not self._is_alone:
                 raise _MustBeAlone
             if not self.has_history:
-                self.membership.note_failure(connection, idents, error, counted)
+                self._quarantine.note_failure(connection, idents, error, counted)
             elif lane.name in PERMANENT or crew.plugins > 1:
-                self.membership.quarantine(connection, lane, idents, error, batches)
+                self._quarantine.isolate(connection, lane, idents, error, batches)
                 again.add(written_by(idents))
             else:
                 return False
         self._tell_success(written.changed)
         outcome.changed.update(written.changed)
         outcome.rejections += [r for r in rejections if r.plugin not in again]
-        mended = [] if self.has_history else self.membership.failing(written.changed)
+        mended = [] if self.has_history else self._quarantine.failing(written.changed)
         if mended:
             if not self._is_alone:
                 raise _MustBeAlone
-            self.membership.note_success(connection, mended)
+            self._quarantine.end(connection, mended)
         return True
 
     def _tell_failure(self, idents: tuple[str, ...], error: BaseException) -> None:

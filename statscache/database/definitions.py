@@ -1,6 +1,6 @@
 """What a table holds, by declaration; and the change from one declaration to another.
 
-A plugin whose declaration changed is counted anew into a table beside the served one (the shadow),
+A plugin whose declaration changed is rebuilt in a table beside the served one (the shadow),
 which takes its place, in one transaction, when it is complete. Readers never see a half of it.
 """
 

@@ -236,7 +236,7 @@ def _refuse_other_definitions(connection: Connection, datasets: Sequence[Dataset
     if changed:
         raise StatscacheError(
             f"the tables of {', '.join(sorted(changed))} are still those of an earlier release of "
-            "the plugin: wait until the hub has counted them anew, or run 'statscache backfill'"
+            "the plugin: wait until the hub has rebuilt them, or run 'statscache backfill'"
         )
 
 

@@ -90,9 +90,7 @@ plugin = Table(
     metadata,
     Column("ident", PLAIN_TEXT, primary_key=True),
     Column("lane", Integer, nullable=False),
-    # "active"; "filling": its history is not complete; "failing": its last write did not succeed,
-    # or what was counted anew must not take its place (see statscache.counting.guards);
-    # "gone": it is not installed any more.
+    # One of statscache.database.plugin_state.
     Column("state", PLAIN_TEXT, nullable=False),
     Column("error", PLAIN_TEXT),
     Column("failed_at", Double),

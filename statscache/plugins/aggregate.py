@@ -74,7 +74,7 @@ class Aggregate:
     roles of the keys say, and to no other. The API then promises that the archive gives precisely
     the messages behind a number."""
     version: ClassVar[int] = 1
-    """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
+    """Of the meaning of its rows: raise it, and all of them are rebuilt from the archive.
     A change of columns, topics or resolutions is noticed without it."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ class BasePlugin:
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
     version: ClassVar[int] = 1
-    """Of the meaning of its rows: raise it, and all of them are counted anew from the archive.
+    """Of the meaning of its rows: raise it, and all of them are rebuilt from the archive.
     A change of columns, topics or resolutions is noticed without it."""
     model: Any = None
     launched: bool = False

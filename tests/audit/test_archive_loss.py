@@ -187,7 +187,7 @@ def test_an_emptied_archive_is_one_line_a_day_and_no_alarm_about_rows(
     assert "the archive lacks" not in call(tmp_path, "status", uri=hub_fixture.uri).stdout
 
 
-def test_what_a_plugin_changed_is_not_counted_anew_from_what_is_left(
+def test_what_a_plugin_changed_is_not_rebuilt_from_what_is_left(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CatchUp(

@@ -137,7 +137,7 @@ def test_two_rebuilds_are_identical(
 
 
 @pytest.mark.long
-def test_what_is_counted_anew_is_identical_too(
+def test_what_is_rebuilt_is_identical_too(
     tmp_path: Path,
     new_database: Callable[[str], str],
     some: str,
@@ -371,7 +371,7 @@ def test_while_the_hub_fills_in_history_the_command_takes_over(
         hub.stop()
 
 
-def test_classic_plugins_are_filled_in_and_counted_anew(
+def test_classic_plugins_are_filled_in_and_rebuilt(
     tmp_path: Path, new_database: Callable[[str], str]
 ) -> None:
     uri = new_database("sqlite")
@@ -483,7 +483,7 @@ def test_what_would_be_too_old_to_be_kept_is_not_filled_in(
     assert sum(row[1] for row in table(uri, "volume_15m")) == len(MONTH)
     code, out, _ = run(tmp_path, uri, "verify")
     assert code == 0, out
-    # Nor is it when the plugin is counted anew.
+    # Nor is it when the plugin is rebuilt.
     assert run(tmp_path, uri, "rebuild", "volume-15s")[0] == 0
     assert [row[0] for row in table(uri, "volume_15s")] == times["15s"]
 

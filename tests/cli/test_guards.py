@@ -1,4 +1,4 @@
-"""Rows that were counted anew do not replace better ones, and do not accuse them."""
+"""Rows that were rebuilt do not replace better ones, and do not accuse them."""
 
 from __future__ import annotations
 
@@ -130,13 +130,11 @@ def test_what_was_counted_and_is_rejected_now_stays(
     rebuilt = call(place, "rebuild", *IDENTS, uri=migrated_uri)
     assert rebuilt.returncode == 1
     for ident in IDENTS:
-        assert f"{ident}: it was counted anew, and the old rows stay: it rejects 20" in (
-            rebuilt.stderr
-        )
+        assert f"{ident}: it was rebuilt, and the old rows stay: it rejects 20" in (rebuilt.stderr)
     assert rows(migrated_uri, place) == before
     assert "the old rows stay" in call(place, "status", uri=migrated_uri).stdout
 
-    # The cause is mended: counted anew once more, and now nothing is lost.
+    # The cause is mended: rebuilt once more, and now nothing is lost.
     monkeypatch.setenv("PICKY", "c")
     again = call(place, "rebuild", *IDENTS, uri=migrated_uri)
     assert again.returncode == 0, again.stderr
@@ -172,7 +170,7 @@ def test_what_was_held_back_goes_on_when_the_plugin_is_mended(
     assert "next try" not in said
     verified = call(place, "verify", "aggregated-1d", uri=migrated_uri)
     assert verified.returncode == 3
-    assert "it is being counted anew; it was counted anew, and the old rows stay" in verified.stdout
+    assert "it is being rebuilt; it was rebuilt, and the old rows stay" in verified.stdout
 
     # The first of them can be counted again, which is not enough.
     monkeypatch.setenv("PICKY", "c")

@@ -119,7 +119,7 @@ def test_a_plugin_that_loops_is_named_and_quarantined(
     assert (row["lane_name"], row["state"]) == ("main", "active")
     status = call(tmp_path, "status", uri=migrated_uri).stdout
     assert ", without 4 messages that it missed while it failed:\n  failed last " in status
-    assert " ago), and goes on:\n  too slow: looping-1d" in status
+    assert " ago), and continues:\n  too slow: looping-1d" in status
     assert hits(migrated_uri) == 5
     assert hits(migrated_uri, "looping_1d") == 1
     engine.count([message(timestamp=NOON + 5)])

@@ -1,4 +1,4 @@
-"""Plugins that are counted anew, beside what readers see."""
+"""Plugins that are rebuilt, beside what readers see."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_one_that_was_interrupted_goes_on(hub_fixture: HubFixture) -> None:
     assert shadows(hub_fixture) == []
 
 
-def test_a_definition_that_changes_while_it_is_counted_anew_begins_again(
+def test_a_definition_that_changes_while_it_is_rebuilt_begins_again(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = hub_fixture.archive(FOUND)

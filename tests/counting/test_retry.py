@@ -161,7 +161,7 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     engine = hub_fixture.open(Hits, Picky)
     settle(engine, archive, NOON + 7_200)
     digest = rejected(hub_fixture)["picky-1h picky-1d"]
-    # Only one of the tables is counted anew, by code that can take it.
+    # Only one of the tables is rebuilt, by code that can take it.
     monkeypatch.setattr(Picky, "cannot", "worse")
     with engine.transaction(alone=True) as connection:
         engine.membership.rebuild(connection, ["picky-1d"])
@@ -170,7 +170,7 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     settle(engine, archive, NOON + 7_200)
     # It rejects now what it had counted: somebody has to insist.
     assert engine.join(lane(engine, "new picky-1d").id) == []
-    engine.membership.forced = frozenset(["picky-1d"])
+    engine.shadows.forced = frozenset(["picky-1d"])
     with engine.transaction(alone=True) as connection:
         assert engine.membership.rebuild(connection, ["picky-1d"]) == []
     assert engine.join(lane(engine, "new picky-1d").id) == ["picky-1d"]

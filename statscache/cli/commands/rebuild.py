@@ -45,7 +45,7 @@ def rebuild(
     options = catchup.parse_options(workers, dask, concurrency, patience)
     with catchup.opened(context) as (engine, archive):
         if force:
-            engine.membership.forced = chosen
+            engine.shadows.forced = chosen
         else:
             _refuse_loss(objections(engine, archive, chosen))
         with engine.transaction(alone=True) as connection:

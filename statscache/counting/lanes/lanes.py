@@ -9,6 +9,7 @@ dead-lock.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,12 @@ class Lanes:
         connection.execute(insert(tables.lane).values(_row(lane)))
         self.touch(connection)
         return lane
+
+    def vacant_name(self, connection: Connection, name: str) -> str:
+        """``name``, or one that begins so: a lane of that name may have come far already."""
+        taken = {lane.name for lane in self.all(connection)}
+        names = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
+        return next(each for each in names if each not in taken)
 
     def split(
         self, connection: Connection, lane: Lane, name: str, batches: Sequence[int] = ()

@@ -1,11 +1,10 @@
-"""What is seen to before rows that were counted anew take the place of those that are served.
+"""What a plugin rejects now of the messages that it had counted before.
 
-Rows are counted anew for a rebuild or a changed definition
-(:mod:`statscache.counting.membership`), for a verification and for the audit
-(:mod:`statscache.audit`). A plugin may be worse off then than it was
-when it first counted: what it asks is not installed or not configured any more, or a new release of
-it is broken. What it rejects now is not in the new rows, which is no reason to delete it from the
-served ones. And the archive may have less than was counted (:mod:`statscache.audit.shortfall`).
+Messages are counted once more for a rebuild or a changed definition
+(:mod:`statscache.counting.shadows`), for a verification and for the audit
+(:mod:`statscache.audit`). A plugin may be worse off then than it was when it first counted: what it
+asks is not installed or not configured any more, or a new release of it is broken. What it rejects
+now is not in the new rows, which is no reason to delete it from the served ones.
 """
 
 from __future__ import annotations
@@ -23,52 +22,56 @@ from statscache.message import Message, decode
 from statscache.rejection import Rejection
 
 _DIGEST = 16
-"""Bytes of a name."""
+"""Bytes of the digest of a claim."""
 
 _SURELY_KEPT = 1024 * 1024
-"""Bytes of one plugin's rejections: only what has more is made room in."""
+"""Bytes of the rejections of one plugin; the log deletes some only where there are more."""
 
 _MOST_NOTED = 100_000
 """Messages of one ident."""
 
 
 @dataclass(frozen=True)
-class _Refusal:
-    """A message that a plugin rejects, why, and under which digest the log has it, if it has."""
+class _Rejected:
+    """A message that a plugin rejects.
+
+    Attributes:
+        digest: under which the log has it; empty where it has not.
+    """
 
     message: Message
     reason: str
     digest: str = ""
 
     @property
-    def name(self) -> bytes:
+    def claim(self) -> bytes:
         return claim_digest(self.message.identity)
 
-    def is_among(self, names: frozenset[bytes]) -> bool:
+    def is_among(self, claims: frozenset[bytes]) -> bool:
         """Whether the message is one of those, under the id of either of its copies."""
-        if not names:
+        if not claims:
             return False
-        return self.name in names or not names.isdisjoint(content_digests(self.message))
+        return self.claim in claims or not claims.isdisjoint(content_digests(self.message))
 
 
-class Refusals:
-    """What plugins reject of the messages that are counted anew beside their tables.
+class Regressions:
+    """What plugins reject while the archive is counted once more, beside their tables.
 
     Args:
-        idents: of the datasets that are counted anew.
+        idents: of the datasets that are counted.
     """
 
     def __init__(self, idents: Iterable[str]) -> None:
-        self._found: dict[str, dict[bytes, _Refusal]] = {ident: {} for ident in idents}
+        self._found: dict[str, dict[bytes, _Rejected]] = {ident: {} for ident in idents}
 
     def note(self, rejections: Iterable[Rejection]) -> None:
         """Keep them, as many as a person could look at."""
         for rejection in rejections:
-            refusal = _refusal(rejection.content, rejection.reason)
+            rejected = _rejected(rejection.content, rejection.reason)
             for ident in rejection.plugin.split():
                 found = self._found.get(ident)
-                if refusal is not None and found is not None and len(found) <= _MOST_NOTED:
-                    found[refusal.name] = refusal
+                if rejected is not None and found is not None and len(found) <= _MOST_NOTED:
+                    found[rejected.claim] = rejected
 
     def objection(self, connection: Connection, ident: str) -> str:
         """Why the new rows of ``ident`` must not replace served ones; empty where they may.
@@ -86,12 +89,12 @@ class Refusals:
         found = self._new(connection, ident)
         return "" if found and _has_been_cut(connection, ident) else _objection(found)
 
-    def _new(self, connection: Connection, ident: str) -> list[_Refusal]:
+    def _new(self, connection: Connection, ident: str) -> list[_Rejected]:
         found = self._found[ident]
         if not found:
             return []
-        names = frozenset(refusal.name for refusal in _logged(connection, ident))
-        return [each for each in found.values() if not each.is_among(names)]
+        logged = frozenset(rejected.claim for rejected in _logged(connection, ident))
+        return [each for each in found.values() if not each.is_among(logged)]
 
 
 def _has_been_cut(connection: Connection, ident: str) -> bool:
@@ -102,8 +105,11 @@ def _has_been_cut(connection: Connection, ident: str) -> bool:
 
 
 def rejected_so_far(connection: Connection, ident: str) -> bytes:
-    """The names of the messages that ``ident`` has rejected, for :func:`objection`."""
-    return b"".join(sorted({refusal.name for refusal in _logged(connection, ident)}))
+    """The claims' digests of the messages that ``ident`` has rejected, one behind the other.
+
+    They are kept while it is rebuilt, for :func:`objection`.
+    """
+    return b"".join(sorted({rejected.claim for rejected in _logged(connection, ident)}))
 
 
 def objection(connection: Connection, plugin: Any) -> str:
@@ -112,67 +118,65 @@ def objection(connection: Connection, plugin: Any) -> str:
     Args:
         plugin: its row of :data:`statscache.database.tables.plugin`.
     """
-    if plugin.shortfall:
-        return str(plugin.shortfall)
     return _objection(_held_against(connection, plugin))
 
 
 def retriable(connection: Connection, plugin: Any) -> list[str]:
-    """The digests of the rejections that a shadow is held for, if nothing else is missing in it.
+    """The digests of the rejections for which a shadow must not take the place of its table.
 
-    Empty where the log may have lost some of them: then only counting it anew gives all of them.
+    Empty where the log may have lost some of them: then only a rebuild finds all of them.
 
     Args:
         plugin: its row of :data:`statscache.database.tables.plugin`.
     """
-    if plugin.shortfall or _has_been_cut(connection, plugin.ident):
+    if _has_been_cut(connection, plugin.ident):
         return []
-    return [refusal.digest for refusal in _held_against(connection, plugin)]
+    return [rejected.digest for rejected in _held_against(connection, plugin)]
 
 
-def _held_against(connection: Connection, plugin: Any) -> list[_Refusal]:
+def _held_against(connection: Connection, plugin: Any) -> list[_Rejected]:
     """What a plugin rejects of the messages that it had counted into the served rows."""
-    names = plugin.rejected_before or b""
+    digests = plugin.rejected_before or b""
     before = frozenset(
-        bytes(names[start : start + _DIGEST]) for start in range(0, len(names), _DIGEST)
+        bytes(digests[start : start + _DIGEST]) for start in range(0, len(digests), _DIGEST)
     )
     until = plugin.counted_until or 0.0
     return [
-        refusal
-        for refusal in _logged(connection, plugin.ident)
-        if refusal.message.timestamp <= until and not refusal.is_among(before)
+        rejected
+        for rejected in _logged(connection, plugin.ident)
+        if rejected.message.timestamp <= until and not rejected.is_among(before)
     ]
 
 
-def _logged(connection: Connection, ident: str) -> list[_Refusal]:
+def _logged(connection: Connection, ident: str) -> list[_Rejected]:
     """What the log of rejections has of an ident, oldest first."""
     row = tables.rejected.c
     query = select(row.plugin, row.content, row.reason, row.digest).where(
         row.plugin.contains(ident, autoescape=True)
     )
     found = [
-        _refusal(content, reason, digest)
+        _rejected(content, reason, digest)
         for plugin, content, reason, digest in connection.execute(query)
         if ident in plugin.split()
     ]
     return sorted(
-        (refusal for refusal in found if refusal is not None),
+        (rejected for rejected in found if rejected is not None),
         key=lambda each: each.message.timestamp,
     )
 
 
-def _refusal(content: str, reason: str, digest: str = "") -> _Refusal | None:
+def _rejected(content: str, reason: str, digest: str = "") -> _Rejected | None:
     try:
-        return _Refusal(decode(content), reason, digest)
+        return _Rejected(decode(content), reason, digest)
     except InvalidMessage:
         return None  # cut off, because it is so long
 
 
-def _objection(refusals: list[_Refusal]) -> str:
-    if not refusals:
+def _objection(regressions: list[_Rejected]) -> str:
+    if not regressions:
         return ""
-    first = refusals[0]
+    first = regressions[0]
     return (
-        f"it rejects {len(refusals)} messages that it had counted before, such as "
+        f"it rejects {len(regressions)} messages that it had counted before, such as "
         f"{first.message.id} ({first.message.topic}): {first.reason:.300}"
     )
