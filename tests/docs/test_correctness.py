@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from statscache.counting.lanes import claim_digest
+from statscache.counting.lanes.digests import claim_digest
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
