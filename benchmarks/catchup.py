@@ -24,7 +24,9 @@ from benchmarks import databases
 from benchmarks.messages import PER_SECOND, texts
 from benchmarks.table import Result, show
 from statscache.archive import Archive, DatagrepperArchive, FileArchive, read
-from statscache.catchup.loop import CatchUp, Pace, Progress
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
+from statscache.catchup.progress import Progress
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
@@ -104,7 +106,7 @@ def _steady_state() -> list[Result]:
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(minutes):
             catch_up._due = 0.0
-            catch_up.turn()
+            catch_up.advance()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         found = [
             Result("the archive, questions a minute", (archive.requests - asked) / minutes, ""),
@@ -147,7 +149,7 @@ def _catch_up(
 
 def _until_near(catch_up: CatchUp, engine: Engine) -> None:
     while True:
-        catch_up.turn()
+        catch_up.advance()
         with engine.transaction() as connection:
             watermarks = [lane.watermark or 0.0 for lane in read_lanes(connection)]
         if min(watermarks) > time.time() - 100:

@@ -11,45 +11,18 @@ import os
 import pickle
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from statscache import __version__, about
 from statscache.archive.base import Archive, Window
-from statscache.counting.fold import Partial
+from statscache.counting.folded import Folded
 from statscache.counting.lane_plugins import Crew, Seat
 from statscache.counting.lanes.digests import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Dataset, Installed
-from statscache.rejection import Rejection
-
-
-@dataclass
-class Folded:
-    """What a window adds to the tables of some aggregates.
-
-    Attributes:
-        idents: of the tables, in the order of the crew that counts them.
-        digests: of the messages, under which they are claimed, each with the time and whether the
-            message has an id of its own.
-        partials: one for each folder of the crew.
-        missing: how many messages the archive has and did not give.
-    """
-
-    window: Window
-    idents: tuple[str, ...]
-    digests: list[tuple[bytes, float, bool]]
-    partials: list[Partial]
-    rejections: list[Rejection] = field(default_factory=list)
-    missing: int = 0
-
-    @property
-    def size(self) -> int:
-        """How many messages were folded."""
-        return len(self.digests)
-
 
 _MOST_CREWS = 8
 _CREWS: dict[str, Crew] = {}

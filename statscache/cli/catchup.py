@@ -20,7 +20,9 @@ from sqlalchemy import select
 
 from statscache.archive import Archive, open_archive
 from statscache.catchup import executors
-from statscache.catchup.loop import CatchUp, Pace, Progress
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
+from statscache.catchup.progress import Progress
 from statscache.cli.context import Context
 from statscache.cli.terminal import ProgressLine, echo
 from statscache.config import Settings

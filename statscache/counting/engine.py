@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +23,7 @@ from statscache.clock import SYSTEM, Clock
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.counting import replayed
 from statscache.counting.classic.live_buffer import Held
+from statscache.counting.folded import Folded
 from statscache.counting.lane_plugins import Crew, Written, written_by
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.checkpoints import advance, beat, rewind
@@ -60,9 +61,6 @@ from statscache.people import people_of
 from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
 from statscache.plugins.discovery import Installed
 from statscache.rejection import LONGEST_CONTENT, SIGNATURE, Rejection
-
-if TYPE_CHECKING:
-    from statscache.catchup.workers import Folded
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from moksha.hub.reactor import reactor
 from statscache import about
 from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError
@@ -219,7 +220,7 @@ def _start_catching_up(
         # Connect first, then fetch: what is sent in between comes by both ways.
         while not (reactor.running and engine.is_open) and not engine.clock.wait(stop, 0.05):
             pass
-        catch_up.run(stop)
+        catch_up.run_until_stopped(stop)
         audit.close()
         archive.close()
 

@@ -16,7 +16,8 @@ from statscache.app.state import coverage, revisions
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.archive import FileArchive
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database

@@ -12,7 +12,8 @@ from statscache.audit import background
 from statscache.audit.background import Audit
 from statscache.audit.gaps import refetch_gaps
 from statscache.audit.repair import repair
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.counting import late
 from statscache.counting.engine import Engine
 from statscache.database import tables

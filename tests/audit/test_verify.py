@@ -11,7 +11,8 @@ import pytest
 from statscache.archive import Archive, Window
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database

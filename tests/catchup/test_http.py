@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from statscache.archive import DatagrepperArchive
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.counting import late
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database

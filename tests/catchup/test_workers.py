@@ -21,7 +21,8 @@ import pytest
 from statscache.archive import FileArchive, Window
 from statscache.catchup import executors
 from statscache.catchup import workers as backfill
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.catchup.workers import FoldTask
 from statscache.counting.engine import Engine
 from statscache.counting.lane_plugins import Crew, Seat

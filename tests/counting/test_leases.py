@@ -9,7 +9,7 @@ import time
 import pytest
 
 from statscache.archive import Slice, Window
-from statscache.catchup import loop as catchup
+from statscache.catchup import fill_in
 from statscache.catchup.loop import CatchUp
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.lane import Lane, read_lanes
@@ -59,7 +59,7 @@ def test_lanes_of_others_are_left_to_them_until_their_leases_run_out(
     catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE)
     lease(hub_fixture, ELSEWHERE)
     # It does not spin.
-    assert catch_up.turn() > 0
+    assert catch_up.advance() > 0
     assert hub_fixture.total() == 0
     assert owners(hub_fixture) == {ELSEWHERE}
     lease(hub_fixture, ELSEWHERE, seconds=-1)
@@ -85,11 +85,11 @@ def test_lanes_of_aggregates_are_taken_over_on_demand(
 ) -> None:
     archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
     archive.target = 10
-    monkeypatch.setattr(catchup, "_TURN_OF_A_LANE", 0.0)
+    monkeypatch.setattr(fill_in, "_TURN_OF_A_LANE", 0.0)
     catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE, takes_over=True)
     lease(hub_fixture, ELSEWHERE)
     while not hub_fixture.total():
-        catch_up.turn()
+        catch_up.advance()
     assert hub_fixture.rows("catchup_log") == []
     assert {lane.name: lane.leased_by for lane in lanes(hub_fixture)} == {
         "main": leases.owner(),
@@ -99,7 +99,7 @@ def test_lanes_of_aggregates_are_taken_over_on_demand(
     lease(hub_fixture, ELSEWHERE)
     before = hub_fixture.total()
     assert before < 300
-    catch_up.turn()
+    catch_up.advance()
     assert owners(hub_fixture) == {ELSEWHERE}
     assert hub_fixture.total() == before
 

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.archive import FileArchive
-from statscache.catchup.loop import CatchUp, Progress
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.progress import Progress
 from statscache.counting.engine import Engine
 from statscache.plugins import Key
 from tests.catchup.test_loop import Counted, complete

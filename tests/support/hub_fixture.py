@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import text
 
 from statscache.archive import FileArchive
-from statscache.catchup.loop import Pace
+from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message

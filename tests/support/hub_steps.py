@@ -1,14 +1,17 @@
-"""What the hub does with an archive, one step at a time, at a time of our choosing."""
+"""One step of the hub's own loop, up to a time that a test chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from statscache.archive import Archive, read
-from statscache.counting import late
+from statscache.archive import Archive
+from statscache.catchup.lane_log import LaneLog
+from statscache.catchup.pace import Pace
+from statscache.catchup.progress import Progress
+from statscache.catchup.ready_lanes import ReadyLanes
+from statscache.catchup.reconcile import Reconciler
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.message import TIMESTAMP_TOLERANCE
 
 OVERLAP = 600.0
 
@@ -31,25 +34,18 @@ def reconcile(
     overlap: float = OVERLAP,
     names: Collection[str] | None = None,
 ) -> int:
-    """Ask the archive again for an overlap, and for what is new until then; gives what counted."""
-    counted = 0
-    for each in lanes_of(engine):
-        if each.watermark is None or engine.crew(each) is None:
-            continue
-        if names is not None and each.name not in names:
-            continue
-        start = max(each.watermark - overlap, each.history_start or 0.0)
-        if each.claims_pruned_until is not None:
-            start = max(start, each.claims_pruned_until + TIMESTAMP_TOLERANCE)
-        for piece in read(archive, start, until):
-            is_last = piece.window.stop >= until
-            counted += engine.count_slice({each.id}, piece, is_last=is_last).counted
-    return counted
+    """Ask the archive again for an overlap, and for what follows; returns how much was counted."""
+    lanes = ReadyLanes(engine, LaneLog()).read()
+    if names is not None:
+        lanes = [lane for lane in lanes if lane.name in names]
+    return _reconciler(engine, archive, overlap).reconcile(lanes, until)
 
 
 def settle(engine: Engine, archive: Archive, until: float, overlap: float = OVERLAP) -> None:
-    """Reconcile, forget the claims that are old, and find out about what came late."""
+    """Reconcile, prune the claims that are old, and look up what came late."""
     reconcile(engine, archive, until, overlap)
-    engine.prune_claims(overlap)
-    while late.resolve(engine, archive):
-        pass
+    _reconciler(engine, archive, overlap).settle()
+
+
+def _reconciler(engine: Engine, archive: Archive, overlap: float) -> Reconciler:
+    return Reconciler(engine, archive, Pace(overlap=overlap), Progress(), LaneLog())

@@ -29,7 +29,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from statscache.archive import FileArchive
-from statscache.catchup.loop import CatchUp, Pace
+from statscache.catchup.loop import CatchUp
+from statscache.catchup.pace import Pace
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables

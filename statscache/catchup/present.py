@@ -1,0 +1,82 @@
+"""The present: up to when lanes can be moved, as far as the archive has shown it."""
+
+from __future__ import annotations
+
+import logging
+
+from statscache.archive import Archive
+from statscache.catchup.pace import Pace, watermark_of
+from statscache.clock import SMALLEST_JUMP
+from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import Lane
+from statscache.times import iso
+
+log = logging.getLogger(__name__)
+
+_AGING = 3600.0
+"""Seconds after which it is looked what need not be filled in, because it is too old to be kept."""
+
+
+class Present:
+    """Follows the present.
+
+    That is the second of the archive's newest message, and never later than the clock less the lag.
+    The clock alone would not do: if it jumps ahead, what comes afterwards would be behind the
+    watermark.
+
+    Attributes:
+        target: up to when lanes can be moved, UNIX seconds; 0 before the first look.
+    """
+
+    def __init__(self, engine: Engine, archive: Archive, pace: Pace) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._pace = pace
+        self._clock = engine.clock
+        self._look_at = 0.0
+        self._remark = ""
+        self._aged = 0.0
+        self.target = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last look was longer ago than an interval."""
+        return self._clock.monotonic() >= self._look_at
+
+    def forget(self) -> None:
+        """Let the next look be due."""
+        self._look_at = 0.0
+
+    def look(self, lanes: list[Lane]) -> float:
+        """Ask the archive for its newest message; returns :attr:`target`.
+
+        Raises:
+            ArchiveUnavailable: the target stays.
+            DatabaseUnavailable: the same.
+        """
+        began = self._clock.monotonic()
+        clock = float(int(self._clock.time() - self._pace.lag))
+        shown = max((watermark_of(lane) for lane in lanes), default=0.0)
+        newest = self._archive.newest(shown, clock)
+        if newest is not None:
+            shown = max(shown, float(int(newest) + 1))
+        if any(watermark_of(lane) > (lane.history_start or 0.0) for lane in lanes):
+            self._compare(clock, shown)
+        self.target = min(clock, shown)
+        if self.target - self._aged > _AGING:
+            self._engine.note_ages(self.target)
+            self._aged = self.target
+        self._look_at = began + self._pace.interval
+        return self.target
+
+    def _compare(self, clock: float, shown: float) -> None:
+        """Log when the clock and the archive come to differ."""
+        remark = ""
+        if shown - clock > SMALLEST_JUMP:
+            remark = "is behind what the archive has given: later messages are not asked for"
+        elif clock - shown > self._pace.near:
+            remark = "is ahead of the newest message of the archive: that one is waited for"
+        if remark and remark != self._remark:
+            seconds = abs(clock - shown)
+            log.warning("the clock %s (%.0f s, at %s)", remark, seconds, iso(shown))
+        self._remark = remark

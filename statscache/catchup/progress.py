@@ -1,0 +1,38 @@
+"""How far the lanes have come: for whoever watches a backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from statscache.catchup.pace import watermark_of
+from statscache.counting.lanes.lane import Lane
+
+
+@dataclass
+class Progress:
+    """What has been done since the start.
+
+    Attributes:
+        report: called with this now and then.
+        messages: that the archive gave.
+        since: of each lane's name, where its history begins, UNIX seconds.
+        until: of each lane's name, its watermark, UNIX seconds.
+        target: up to when lanes can be moved, UNIX seconds; 0 where that is not known yet.
+    """
+
+    report: Callable[[Progress], None] | None = field(default=None, repr=False)
+    messages: int = 0
+    since: dict[str, float] = field(default_factory=dict)
+    until: dict[str, float] = field(default_factory=dict)
+    target: float = 0.0
+
+    def note_lanes(self, lanes: Iterable[Lane]) -> None:
+        """Note where ``lanes`` are, whoever has moved them, and forget all others."""
+        self.since = {lane.name: lane.history_start or 0.0 for lane in lanes}
+        self.until = {lane.name: watermark_of(lane) for lane in lanes}
+
+    def tell(self) -> None:
+        """Let whoever watches know."""
+        if self.report is not None:
+            self.report(self)

@@ -1,0 +1,59 @@
+"""Which lanes are moved now: those that have plugins, and do not rest after a failure."""
+
+from __future__ import annotations
+
+from statscache.catchup.lane_log import LaneLog
+from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import Lane, read_lanes
+
+
+class ReadyLanes:
+    """Reads which lanes are to be moved.
+
+    Args:
+        engine: that counts for them.
+        log: where lanes that rest are told of.
+        idents: the plugins whose lanes are moved; absent, all.
+    """
+
+    def __init__(self, engine: Engine, log: LaneLog, idents: frozenset[str] | None = None) -> None:
+        self._engine = engine
+        self._log = log
+        self._idents = idents
+
+    def read(self) -> list[Lane]:
+        """Returns the lanes that want messages and have a watermark, as they are now.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read.
+        """
+        now = self._engine.clock.time()
+        with self._engine.transaction() as connection:
+            lanes = read_lanes(connection)
+        for lane in lanes:
+            if lane.retry_at is not None and lane.retry_at > now:
+                self._log.rests(lane)
+        ready = [
+            lane
+            for lane in lanes
+            if lane.watermark is not None
+            and not lane.rests(now)
+            and self._engine.crew(lane) is not None
+        ]
+        if self._idents is None:
+            return ready
+        wanted = [x for x in ready if self._idents.intersection(members_of(self._engine, x))]
+        # A lane can join only one that is as far as it is.
+        homes = {lane.joins for lane in wanted}
+        return wanted + [lane for lane in ready if lane.name in homes and lane not in wanted]
+
+
+def members_of(engine: Engine, lane: Lane) -> tuple[str, ...]:
+    """Returns the idents of the plugins of a lane."""
+    crew = engine.crew(lane)
+    return crew.idents if crew is not None else ()
+
+
+def home_of(lane: Lane, lanes: list[Lane]) -> Lane | None:
+    """Returns the lane that ``lane`` is to join; None where that is not among ``lanes``."""
+    return next((other for other in lanes if other.name == lane.joins), None)

@@ -1,0 +1,127 @@
+"""Near the present: compare what was counted live with the archive, for all lanes at once.
+
+What the bus lost is counted then. What the archive has not shown when it was asked for the first
+time is found in the overlap, and what comes later still is looked up by itself: see
+:mod:`statscache.counting.late`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+
+from statscache.archive import Archive, Slice, Window, read
+from statscache.audit import shortfall
+from statscache.catchup.lane_log import LaneLog
+from statscache.catchup.pace import Pace, watermark_of
+from statscache.catchup.progress import Progress
+from statscache.counting import late
+from statscache.counting.engine import Engine
+from statscache.counting.lanes.lane import Lane
+from statscache.errors import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+_LONGEST_LOOK_UP = 2.0
+"""Seconds for which late messages are looked up at a time."""
+
+
+class Reconciler:
+    """Moves lanes that are near the present up to it.
+
+    Args:
+        engine: that counts.
+        archive: that is asked.
+        pace: how.
+        progress: where it is noted what was done.
+        lane_log: where it is said.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        archive: Archive,
+        pace: Pace,
+        progress: Progress,
+        lane_log: LaneLog,
+    ) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._pace = pace
+        self._progress = progress
+        self._lane_log = lane_log
+        self._weighed: set[int] = set()
+
+    def reconcile(self, lanes: Sequence[Lane], target: float) -> int:
+        """Count what ``lanes`` lack of an overlap and of what follows, up to ``target``.
+
+        Returns how many messages were counted, once for each lane.
+
+        Raises:
+            ArchiveUnavailable: what was done is committed.
+            DatabaseUnavailable: the same.
+        """
+        starts = {min(self._pace.start_of(lane), target) for lane in lanes}
+        numbers = frozenset(lane.id for lane in lanes)
+        counted = 0
+        # A lane takes no slice that begins before its start, so that one must begin there.
+        for start, stop in pairwise([*sorted(starts), target]):
+            for piece in read(self._archive, start, stop, concurrency=self._pace.concurrency):
+                is_last = piece.window.stop >= target
+                outcome = self._engine.count_slice(numbers, piece, is_last=is_last)
+                counted += outcome.counted
+                self._progress.messages += piece.size
+        for lane in lanes:
+            if self._engine.waits(lane.id) and self._pace.start_of(lane) >= target:
+                # There was nothing to read.
+                here = Window(watermark_of(lane), watermark_of(lane))
+                self._engine.count_slice({lane.id}, Slice(here), is_last=True)
+            self._progress.until[lane.name] = target
+            self._lane_log.is_near(lane, target)
+        self._progress.tell()
+        if counted:
+            log.info("%d messages that the bus did not bring came from the archive", counted)
+        return counted
+
+    def settle(self) -> None:
+        """Prune claims that are older than the overlap, and look up messages that came late.
+
+        Raises:
+            ArchiveUnavailable: the late messages wait on.
+            DatabaseUnavailable: the same.
+        """
+        self._engine.prune_claims(self._pace.overlap)
+        clock = self._engine.clock
+        deadline = clock.monotonic() + _LONGEST_LOOK_UP
+        while late.resolve(self._engine, self._archive) and clock.monotonic() < deadline:
+            pass
+
+    def join_homes(self, lanes: Sequence[Lane]) -> None:
+        """Let each of ``lanes`` join the lane that it is to join, if both have counted the same.
+
+        Raises:
+            ArchiveUnavailable: it is not known whether it has lost something.
+        """
+        for lane in lanes:
+            if lane.joins is None:
+                continue
+            try:
+                self._weigh(lane, lane.joins)
+                self._engine.join(lane.id)
+            except DatabaseUnavailable as error:
+                log.warning("%s cannot join %s now: %s", lane.name, lane.joins, error)
+
+    def _weigh(self, lane: Lane, home: str) -> None:
+        """See, once, whether a rebuilt lane came from an archive that has lost something."""
+        if lane.id in self._weighed:
+            return
+        with self._engine.transaction() as connection:
+            is_rebuilding = self._engine.shadows.is_rebuilding(connection, lane)
+        objection = is_rebuilding and shortfall.objection(
+            self._engine, self._archive, home, lane.history_start or 0.0
+        )
+        if objection:
+            with self._engine.transaction() as connection:
+                self._engine.shadows.note_shortfall(connection, lane, objection)
+        self._weighed.add(lane.id)

@@ -1,0 +1,34 @@
+"""What a worker has folded, for the engine to count: partial aggregates, and what they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from statscache.archive.base import Window
+from statscache.counting.fold import Partial
+from statscache.rejection import Rejection
+
+
+@dataclass
+class Folded:
+    """What a window adds to the tables of some aggregates.
+
+    Attributes:
+        idents: of the tables, in the order of the crew that counts them.
+        digests: of the messages, under which they are claimed, each with the time and whether the
+            message has an id of its own.
+        partials: one for each folder of the crew.
+        missing: how many messages the archive has and did not give.
+    """
+
+    window: Window
+    idents: tuple[str, ...]
+    digests: list[tuple[bytes, float, bool]]
+    partials: list[Partial]
+    rejections: list[Rejection] = field(default_factory=list)
+    missing: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many messages were folded."""
+        return len(self.digests)
