@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that `statscache db upgrade` gives, or on the configured
+"""Run the migrations on the connection that `statscache db upgrade` passes, or on the configured
 database when the `alembic` command is used during development."""
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ KEYS = frozenset(
         "app.heartbeat",
     )
 )
-"""All that we read."""
+"""All keys that are read."""
 
 URI_VARIABLE = "STATSCACHE_SQLALCHEMY_URI"
 """The environment variable that overrides ``statscache.sqlalchemy.uri`` for every process."""
@@ -142,12 +142,12 @@ class Settings:
 
     @property
     def has_archive(self) -> bool:
-        """Whether there is an archive that gives what the bus lost."""
+        """Whether there is an archive that has what the bus lost."""
         return bool(self.archive_files or self.datagrepper_endpoint)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
-        """Read and check the keys; what is absent takes its default.
+        """Read and check the keys; keys that are not there have their defaults.
 
         Raises:
             ConfigurationError: a value cannot be used; the message names the key and the cure.
@@ -223,7 +223,7 @@ def load(filename: str | None = None, *, for_the_bus: bool = False) -> dict[str,
 
 
 def warn_of_misspelt(config: Mapping[str, Any]) -> None:
-    """Log the keys that are nearly one of ours: others may be of plugins."""
+    """Log the keys that look misspelt; unknown keys may be of plugins."""
     for key in sorted(config.keys() - KEYS):
         if key.startswith("statscache."):
             for meant in difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8):

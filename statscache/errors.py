@@ -5,11 +5,11 @@ from typing import ClassVar
 
 
 class OutOfTime(BaseException):
-    """Raised in the midst of a plugin that has taken too long; not for ``except Exception``."""
+    """Raised inside the code of a plugin that has taken too long; not for ``except Exception``."""
 
 
 def described(error: BaseException) -> str:
-    """The kind and the text of an exception, whatever its author made of it."""
+    """Returns the kind and the text of an exception, even where its text raises another one."""
     try:
         text = str(error)
     except Exception as another:
@@ -43,19 +43,18 @@ class InvalidPlugin(StatscacheError, ValueError):
 
 
 class Trespass(StatscacheError):
-    """A classic plugin tried to do with the database what would harm others; it was refused."""
+    """A classic plugin tried to use the database in a way that would harm others."""
 
 
 class InvalidRow(StatscacheError):
-    """A plugin gave a row that does not fit the columns that it declares."""
+    """A plugin returned a row that does not fit the columns that it declares."""
 
 
 class Unavailable(StatscacheError):
-    """The database cannot be used now, which is for its operator to mend.
+    """The database cannot be used now; its operator has to act.
 
     Attributes:
-        public: what strangers are told instead of the message, which may name hosts, roles and
-            files.
+        public: the text for clients of the API; the message may name hosts, roles and files.
     """
 
     public: ClassVar[str] = "the database cannot be used now"
@@ -83,7 +82,7 @@ class DatabaseUnavailable(Unavailable):
 
 
 class PluginFault(DatabaseUnavailable):
-    """A plugin spoilt the transaction that all share, and has been quarantined.
+    """A plugin broke the common transaction, and has been quarantined.
 
     Nothing of the batch was committed; the same call may be made again at once.
 
@@ -122,12 +121,12 @@ class StatementTimeout(Unavailable):
 
 
 class RequestTimeout(StatscacheError):
-    """An answer could not be sent in the time that a request may take: it ends in the midst."""
+    """An answer could not be sent in the time that a request may take: it is cut off."""
 
 
 class ArchiveUnavailable(StatscacheError):
-    """The archive of the bus cannot give what it has now; it can be asked again."""
+    """The archive of the bus does not answer now; it can be asked again."""
 
 
 class WorkerUnsuitable(StatscacheError):
-    """A process that is to fold for others has not the plugins that it needs."""
+    """A worker process lacks the plugins that it needs."""

@@ -1,4 +1,4 @@
-"""The one value that flows through everything: a message of the bus, checked once at the edge."""
+"""The value that flows through everything: a message of the bus, checked once at the edge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Message:
     Made once per message by :meth:`from_fedmsg`, shared by all plugins, changed by none.
 
     Attributes:
-        id: the sender's ``msg_id``, or, where it gave none, :attr:`digest`.
+        id: the sender's ``msg_id``, or, where there is none, :attr:`digest`.
         topic: dotted, such as ``org.fedoraproject.prod.git.receive``.
         timestamp: seconds since 1970-01-01 UTC, a float.
         category: the fourth token of the topic (``git``), empty where the topic is shorter.
@@ -124,7 +124,7 @@ class Message:
         return self._digest
 
     def digest_at(self, second: int) -> str:
-        """What :attr:`digest` would be, had the message been sent at this time (UNIX seconds)."""
+        """Returns the :attr:`digest` of the same message sent at another time (UNIX seconds)."""
         try:
             content = orjson.dumps([self.topic, second, self.msg], option=_CANONICAL)
         except TypeError:
@@ -137,7 +137,7 @@ class Message:
         """The id by which two copies of one message are recognised.
 
         The bridges between fedmsg and fedora-messaging put the year before an id
-        (``2026-<uuid>``) or take it away: it does not count.
+        (``2026-<uuid>``) or remove it: it is ignored.
         """
         if self.id[4:5] == "-" and self.id[:4].isdecimal():
             return self.id[5:]
@@ -182,7 +182,7 @@ def decode(text: str | bytes) -> Message:
 
 
 def _sorted(value: Any) -> Any:
-    """``value`` with the keys of its dicts in order."""
+    """Returns ``value`` with the keys of its dicts in order."""
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list):

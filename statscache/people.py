@@ -1,17 +1,17 @@
-"""Who is left out: names that appear nowhere, and accounts that are no humans; who is listed.
+"""People: whose names appear nowhere, which accounts are bots, and whether people are listed.
 
 What happens on the bus is public, and still some people do not want to be counted. A name of
 ``statscache.people.hidden`` is neither stored nor served: new rows that bear it are not written,
 those that are there already are deleted when the hub starts, and the API passes over them from its
 own start on. Wherever a row says who somebody is, its whole text is compared, but for the host of
 ``name@host``; in other text (the name of a fork, the message of a log) the name counts where it
-stands as a word. No answer tells a hidden name from one that nobody has.
+stands as a word. No answer distinguishes a hidden name from an unknown one.
 
 The accounts of ``statscache.people.bots`` are stored and not served by the statistics about people,
 so that the list can be changed at any time.
 
-Where ``statscache.people.lists`` is off nobody is told who there is; who is named in a query is
-counted as ever. People are what a plugin says that are: the keys with the role ``user``.
+Where ``statscache.people.lists`` is off no answer lists people; somebody who is named in a query is
+counted as ever. People are what a plugin declares as such: the keys with the role ``user``.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class People:
     def veiled(self, dataset: Dataset, column: Column[Any], value: Any) -> Any:
         """``value`` as it is looked for in a column: for a hidden one, what no row has.
 
-        So it takes no longer to find nothing of somebody who is still stored than of nobody.
+        So the time of an answer does not tell whether rows of a hidden name are still stored.
         """
         if column in set(_user_columns(dataset)):
             is_hidden = self.is_hidden(value)
@@ -159,7 +159,7 @@ class People:
         )
 
     def purge(self, connection: Connection, dataset: Dataset) -> bool:
-        """Delete the rows that may not be stored any more; gives whether there were any."""
+        """Delete the rows that may not be stored any more; returns whether there were any."""
         clauses = self._hiding(dataset)
         if not clauses:
             return False
@@ -197,7 +197,7 @@ def columns(dataset: Dataset) -> tuple[str, ...]:
 
 
 def naming(dataset: Dataset) -> Set[Column[Any]]:
-    """The columns with text in which somebody's name may be."""
+    """The columns with text in which a name may be."""
     return {*_user_columns(dataset), *_text_columns(dataset)}
 
 
@@ -206,7 +206,7 @@ def _user_columns(dataset: Dataset) -> list[Column[Any]]:
 
 
 def _text_columns(dataset: Dataset) -> list[Column[Any]]:
-    """The columns with text that may mention somebody."""
+    """The columns with text that may mention a name."""
     exempt = {key.name for key in dataset.keys if key.role is not None}
     return [column for column in _texts(dataset) if column.name not in exempt]
 

@@ -11,7 +11,7 @@ EVERYTHING = ("#",)
 
 
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether a topic matches one of ``patterns``.
+    """Returns a function that says whether a topic matches one of ``patterns``.
 
     Raises:
         InvalidPlugin: a pattern is not dotted tokens, ``*`` and ``#``.
@@ -26,6 +26,6 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def _regular_expression(pattern: str) -> str:
-    """An expression for topics behind each of whose tokens there is a dot."""
+    """Returns the expression of a pattern, for topics with a dot after each token."""
     words = {"*": r"[^.]+\.", "#": r"(?:[^.]+\.)*"}
     return "".join(words.get(word, re.escape(word) + r"\.") for word in pattern.split("."))

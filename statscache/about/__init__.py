@@ -139,9 +139,9 @@ def configure(config: Mapping[str, Any]) -> None:
 
 
 def make_processors(config: Mapping[str, Any]) -> bool:
-    """Let ``fedmsg.meta`` answer in this process; gives whether processors are installed for it.
+    """Let ``fedmsg.meta`` answer in this process; returns whether processors are installed for it.
 
-    Where none are, who asks it for users and packages is answered by our tables.
+    Where none are, our tables answer for users and packages.
     """
     # It takes a third of a second to import, and most processes do not need it.
     import fedmsg.meta
@@ -160,7 +160,7 @@ def make_processors(config: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _left_out(logger: logging.Logger, beginning: str) -> Iterator[None]:
-    """Keep a line out of a log that is not true for us."""
+    """Keep a line that is not true here out of a log."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(beginning)

@@ -7,12 +7,12 @@
   will do as well); ``a[b=x,y]`` takes either, ``a[b=x?]`` those that have no ``b`` too,
   ``a[b!=x]`` all but those, ``a[b]`` all that have a ``b``;
 - ``^a`` starts from the message instead of from its body: ``^topic`` is the topic;
-- ``a | build`` gives what is found to a function of :data:`TRANSFORMS`;
+- ``a | build`` passes what is found to a function of :data:`TRANSFORMS`;
 - ``a || b`` is ``a``, or ``b`` where there is nothing at ``a``: ``a | build || b`` looks at ``b``
   only where ``a`` is absent or empty, not where it names no build;
 - ``=kernel`` is the word "kernel", whatever the message is.
 
-Only strings that are not empty are found; whatever else stands there is passed over.
+Only strings that are not empty are found; anything else is skipped.
 """
 
 from __future__ import annotations

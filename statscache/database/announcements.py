@@ -16,7 +16,7 @@ LONGEST_PAYLOAD = 7999
 
 
 def announce(connection: Connection, idents: Iterable[str]) -> None:
-    """Say, if and when the transaction commits, that the rows of ``idents`` are others."""
+    """Announce, when the transaction commits, that the rows of ``idents`` have changed."""
     if connection.dialect.name != "postgresql":
         return
     payload = orjson.dumps(sorted(idents))

@@ -13,11 +13,10 @@ from sqlalchemy import Connection, Engine, event
 from statscache.errors import StatementTimeout
 
 _INSTRUCTIONS_BETWEEN_LOOKS = 10_000
-"""Of SQLite's virtual machine, between two looks at the clock: less than a millisecond."""
+"""Instructions of SQLite's virtual machine between two checks of the clock: under a millisecond."""
 
 _UNTOLD = 0.1
-"""Seconds by which PostgreSQL may end a statement too late: to tell it the limit takes a statement
-of its own."""
+"""Seconds by which PostgreSQL may end a statement too late: a new limit costs another statement."""
 
 _DEADLINE = "statscache.deadline"
 
@@ -55,7 +54,7 @@ class _Deadline:
         return time.monotonic() > self._at
 
     def to_tell(self) -> int | None:
-        """Milliseconds that PostgreSQL has to be told of, if it does not know them, or almost."""
+        """Returns the milliseconds to set in PostgreSQL; None where its limit is about right."""
         remaining = self._at - time.monotonic()
         if abs(remaining - self._told) <= _UNTOLD:
             return None
@@ -86,7 +85,7 @@ def extend_deadline(connection: Connection) -> None:
 
 
 def _tell(connection: Connection, deadline: _Deadline) -> None:
-    """Let PostgreSQL know how long the next statement may run; SQLite asks."""
+    """Set the limit of the next statement in PostgreSQL; SQLite calls :meth:`is_over`."""
     if connection.dialect.name != "postgresql":
         return
     milliseconds = deadline.to_tell()

@@ -24,7 +24,7 @@ _LONGEST_WAIT = 500
 
 
 def definition_of(dataset: Dataset) -> str:
-    """All that decides which rows a table must hold, as JSON: equal texts, equal tables."""
+    """Returns all that decides which rows a table must hold, as JSON: equal texts, equal tables."""
     table = dataset.model.__table__
     content: dict[str, Any] = {
         "columns": [[column.name, _type_name(column.type)] for column in table.columns],
@@ -73,14 +73,14 @@ def drop_shadow(connection: Connection, table: Table, name: str) -> None:
 def swap(connection: Connection, table: Table, name: str) -> None:
     """Let the shadow take the place of ``table``, in the transaction of ``connection``.
 
-    On PostgreSQL whoever could use the one can use the other.
+    On PostgreSQL the privileges are kept.
 
     Raises:
-        DBAPIError: on PostgreSQL, where somebody reads the table for long.
+        DBAPIError: on PostgreSQL, where a long transaction reads the table.
     """
     shadow = shadow_table(table, name)
     if connection.dialect.name == "postgresql":
-        # Rather later than that all readers, and all who count, wait behind us for that one.
+        # Better to try again than to let all readers and writers wait behind us for that one.
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LONGEST_WAIT}")
     if inspect(connection).has_table(table.name):
         privileges.copy(connection, table.name, name)

@@ -23,7 +23,7 @@ _LONGEST_WAIT = timedelta(seconds=30)
 """For one of the connections, where statements have no limit."""
 
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""Seconds and tries after which a machine that has vanished without a word is given up."""
+"""Seconds and tries after which a connection to a vanished machine is closed."""
 
 
 def sqlite(uri: str, read_only: bool, statement_timeout: timedelta | None) -> Engine:

@@ -1,7 +1,7 @@
 """Write tables to files: one for each ident and calendar month, and a manifest of their sums.
 
-The same rows give the same bytes, whatever the database is and whenever it is done, so that two
-rebuilds are compared by comparing their manifests.
+The same rows become the same bytes, in any database and at any time, so that two rebuilds are
+compared by comparing their manifests.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _names(manifest: Path) -> set[str]:
         names = {file["name"] for each in content["datasets"] for file in each["files"]}
     except (OSError, ValueError, LookupError, TypeError):
         return set()
-    # Whoever has written it: only files of that folder.
+    # The manifest is not trusted: only files of that folder.
     return {name for name in names if Path(name).name == name} | {MANIFEST}
 
 
@@ -307,7 +307,7 @@ class _Writer:
             start = bounds[1]
 
     def _write_month(self, file: File, start: float, stop: float) -> Iterator[int]:
-        """Gives the number of rows written so far."""
+        """Yields the number of rows written so far."""
         query = sa.select(*self._columns.values()).order_by(*self._order)
         result = self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(
             self._between(query, start, stop)
@@ -357,7 +357,7 @@ def _put(binary: IO[bytes], digest: Any, file: File, text: str) -> None:
     file.bytes += len(content)
 
 
-# How values are written: the same whatever the driver of the database makes of them.
+# How values are written: the same, whichever driver they come from.
 
 
 def _converter(column: Any) -> Callable[[Any], Any] | None:

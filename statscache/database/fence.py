@@ -1,8 +1,8 @@
-"""What the code of a classic plugin may do with our connection, on which all write.
+"""What the code of a classic plugin may do with the connection that all plugins share.
 
-It writes its own rows in the transaction of everybody. Were it to end that transaction, or to write
-to the tables of others, nothing would be right any more and nobody would be blamed. So the driver's
-connection refuses it, whatever way it is asked: through SQLAlchemy, or directly.
+It writes its own rows in the common transaction. If it ended that transaction, or wrote to the
+tables of others, their rows would be wrong and the cause unknown. So the driver's connection
+refuses it, whether it is called through SQLAlchemy or directly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError
 from statscache.errors import Trespass
 
 _NOT_CODE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""Texts and comments of a statement."""
+"""Literals and comments of a statement."""
 
-# What it sets would be so for all that follow, as if their transaction were another one.
+# SET and the like would change the rest of the transaction for all other plugins.
 _ENDS_TRANSACTION = re.compile(
     r"\s*(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction"
     r"|set|reset|discard"
@@ -54,8 +54,8 @@ class Fence:
         foreign: the names of the tables of others.
 
     Attributes:
-        trespass: what it tried and may not do, if it did.
-        statement: what the database is at for it.
+        trespass: what the plugin tried and may not do, if it did.
+        statement: the statement that is running.
         is_closed: whether the connection was closed inside.
         is_lost: whether a statement failed as it does when the database is to blame.
     """
@@ -70,16 +70,16 @@ class Fence:
         self._errors: list[BaseException] = []
 
     def put_around(self, connection: Connection) -> None:
-        """From now on whoever uses ``connection`` is inside."""
+        """Check every statement on ``connection`` from now on."""
         self._connection = connection.connection.dbapi_connection
         self._connection.fence = self
 
     def take_away(self) -> None:
-        """Let our own code go on with the connection."""
+        """Stop checking, for our own code."""
         self._connection.fence = None
 
     def is_intact(self, connection: Connection) -> bool:
-        """Whether the transaction is as it was: ours, and under way."""
+        """Whether our transaction is still open, on the same connection."""
         return not (
             self.is_closed
             or connection.closed
@@ -90,7 +90,7 @@ class Fence:
         )
 
     def close(self, connection: Connection) -> None:
-        """Give up what nobody can rely on any more: the database rolls it back."""
+        """Close the connection, whose state is unknown: the database rolls back."""
         if not (connection.closed or connection.invalidated):
             connection.invalidate()
         self._connection.close()
@@ -100,7 +100,7 @@ class Fence:
         if isinstance(self._connection, sqlite3.Connection):
             self._connection.interrupt()
         else:
-            # It asks the server, which may not answer.
+            # It calls the server, which may not answer.
             threading.Thread(target=self._connection.cancel, daemon=True).start()
 
     def note(self, error: BaseException) -> None:
@@ -116,11 +116,11 @@ class Fence:
             self.trespass = "it must not close the connection, which all share"
 
     def is_elsewhere(self, error: DBAPIError) -> bool:
-        """Whether an error came on another connection than ours, which the plugin has made."""
+        """Whether an error came from another connection, which the plugin has opened."""
         if any(error.orig is each for each in self._errors):
             return False
         if isinstance(error.orig, sqlite3.Error):
-            # Others come when rows are fetched; but where we write, nobody can keep us from it.
+            # Others come when rows are fetched. We hold the lock for writing: ours is never busy.
             return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
         return True
 
@@ -164,7 +164,7 @@ def _is_in_transaction(connection: Any) -> bool:
 
 
 class _Fenced:
-    """A connection that asks its fence, if there is one. Of both drivers."""
+    """A connection, of either driver, that asks its fence, if there is one."""
 
     fence: Fence | None = None
 

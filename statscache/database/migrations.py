@@ -31,7 +31,7 @@ REVISIONS = "alembic_version"
 
 
 def upgrade(connection: Connection) -> tuple[str | None, str]:
-    """Bring the schema to the newest revision; gives the revisions before and after."""
+    """Bring the schema to the newest revision; returns the revisions before and after."""
     from alembic import command  # costly: every process checks the schema, few upgrade
 
     before = revision_of(connection)

@@ -17,7 +17,7 @@ _NEW_OWNER = text("""
         AND old.relowner <> new.relowner
 """)
 
-# What default privileges have given to the new table, and the old one does not have.
+# What default privileges have granted on the new table, and the old one does not have.
 _REVOKED = text("""
     SELECT DISTINCT format(
         'REVOKE ALL ON %I FROM %s', :new,
@@ -71,7 +71,7 @@ def copy(connection: Connection, old: str, new: str) -> None:
             with connection.begin_nested():
                 connection.exec_driver_sql(owner)
         except ProgrammingError as error:
-            # Whoever could use the table can use it all the same.
+            # The privileges are copied all the same.
             log.warning("the owner of %s has changed, %s: %s", old, error.orig, owner)
     for statements in (_REVOKED, _GRANTED):
         for statement in connection.scalars(statements, names).all():

@@ -27,7 +27,7 @@ lane = Table(
     Column("joins", PLAIN_TEXT),
     # 1: its plugins want history before live messages, in the order of time.
     Column("ordered", Integer, nullable=False, default=0, server_default="0"),
-    # The times below are UNIX seconds. History is filled in from here on; absent without archive.
+    # The times below are UNIX seconds. History is filled in from here on; NULL without an archive.
     Column("history_start", Double),
     # Everything from `history_start` to here has been reconciled with the archive.
     Column("watermark", Double),
@@ -94,7 +94,7 @@ plugin = Table(
     Column("state", PLAIN_TEXT, nullable=False),
     Column("error", PLAIN_TEXT),
     Column("failed_at", Double),
-    # Messages that others counted while its writes failed, and that no archive can give again.
+    # Messages that others counted while its writes failed, and that no archive has.
     Column("missed", BigInteger, nullable=False, default=0),
     # From when on it has counted everything; UNIX seconds.
     Column("since", Double),
@@ -107,7 +107,7 @@ plugin = Table(
     # The audit has compared everything from `since` to here with the archive.
     Column("audited_until", Double),
     Column("mismatches", BigInteger, nullable=False, default=0, server_default="0"),
-    # When it was first given live messages; absent while it is not given any.
+    # When it first got live messages; NULL while it does not get any.
     Column("live_since", Double),
     # With a shadow: the served table has counted nothing that is newer.
     Column("served_until", Double),
@@ -160,7 +160,7 @@ gap = Table(
     Column("lane", Integer, primary_key=True, autoincrement=False),
     Column("start", Double, primary_key=True),
     Column("stop", Double, nullable=False),
-    # How many messages; 0: nobody knows, because nobody listened and there was no archive.
+    # How many messages; 0: unknown, because no hub was running and there was no archive.
     Column("missing", BigInteger, nullable=False),
     Column("noticed_at", Double, nullable=False),
     comment="Times of which the archive did not give all that it says it has.",

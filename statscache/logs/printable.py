@@ -1,13 +1,13 @@
-"""Text of other people, made fit to be shown: terminals obey the control characters they get."""
+"""Text from outside made printable: terminals obey control characters."""
 
 from __future__ import annotations
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""``text`` with escapes such as ``\x1b`` for what is not printable, but for those in ``keep``.
+    r"""Returns ``text`` with escapes such as ``\x1b`` for what is not printable nor in ``keep``.
 
-    That is for control characters, line breaks among them, and for marks that change the direction
-    of what is written.
+    Not printable are control characters, line breaks among them, and marks that change the
+    direction of writing.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Log lines, whoever writes them: what came from the bus cannot steer a terminal."""
+"""Log lines of all loggers: what came from the bus cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Record(logging.LogRecord):
         self.request = _request()
         if self.exc_info and self.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*self.exc_info)).rstrip("\n")
-            # Formatters take this, and make none themselves.
+            # Formatters use this instead of formatting the traceback themselves.
             self.exc_text = printable(text, keep="\n\t")
 
     def getMessage(self) -> str:  # noqa: N802 - the library's name
@@ -38,7 +38,7 @@ class Record(logging.LogRecord):
 
 
 class Rarely(logging.Filter):
-    """Lets warnings of one place in the code through at growing intervals, whatever they say."""
+    """Lets warnings of one line of code through at growing intervals, whatever their text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def make_printable() -> None:
 def log_as_server(*, anew: bool = False) -> None:
     """Write lines with :data:`FORMAT` to standard error, in UTC.
 
-    Not where whoever runs this process has said already what becomes of the lines, unless ``anew``.
+    Does nothing where logging is configured already, unless ``anew``.
     """
     make_printable()
     formatter = logging.Formatter(FORMAT)
@@ -75,7 +75,7 @@ def log_as_server(*, anew: bool = False) -> None:
 
 
 def begin_request(environ: dict[str, Any]) -> None:
-    """From now on this thread answers a request; ``environ`` is WSGI's."""
+    """Name the request in the lines of this thread; ``environ`` is WSGI's."""
     _environ.set(environ)
 
 

@@ -1,4 +1,4 @@
-"""What happens over and over is told of at once, and then at growing intervals."""
+"""Log what recurs at once, and then at growing intervals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class _Course:
 
 
 class Recurring:
-    """Knows what has been told of, and when it is to be told of again.
+    """Knows what has been logged, and when to log it again.
 
     Args:
         shortest: seconds between the first two times; each interval is twice the one before.
-        longest: seconds that they grow to. What has not happened for so long is new.
-        clock: gives the time in seconds.
+        longest: seconds that the intervals grow to. What has not happened for that long is new.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Recurring:
         self._courses: dict[Hashable, _Course] = {}
 
     def happened(self, what: Hashable, times: int = 1) -> int:
-        """How often it has happened since it was last told of; 0: it is not to be told of now."""
+        """Returns how often it has happened since it was last logged; 0: do not log it now."""
         now = self._clock()
         course = self._courses.get(what)
         if course is None or now > course.due + self._longest:
@@ -61,7 +61,7 @@ class Recurring:
         return what not in self._courses
 
     def ended(self) -> bool:
-        """Whether anything had happened; it is told of at once when it does again."""
+        """Forget everything; returns whether anything had happened."""
         had_happened = bool(self._courses)
         self._courses.clear()
         return had_happened

@@ -62,20 +62,20 @@ class Aggregate:
     keys: ClassVar[tuple[Key, ...]] = ()
     values: ClassVar[tuple[Value, ...]] = ()
     resolutions: ClassVar[tuple[timedelta, ...]] = ()
-    """The widths of its buckets, each a table and an ident of its own. None at all: one row per
+    """The widths of its buckets, each a table and an ident of its own. Empty: one row per
     key, whose ``timestamp`` is that of the newest message (a table of latest values)."""
     retention: ClassVar[Mapping[timedelta, timedelta]] = {}
-    """Resolution to the age at which its rows are deleted; for ever where it is not named."""
+    """Resolution to the age at which its rows are deleted; others are kept for ever."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
     counts_messages: ClassVar[bool] = False
     """Whether its value is the number of the messages under its topics, all of them: a message adds
     one to the row of its category, its topic, and each user and package that it is about, as the
-    roles of the keys say, and to no other. The API then promises that the archive gives precisely
+    roles of the keys say, and to no other. The API then promises that the archive has precisely
     the messages behind a number."""
     version: ClassVar[int] = 1
     """Of the meaning of its rows: raise it, and all of them are rebuilt from the archive.
-    A change of columns, topics or resolutions is noticed without it."""
+    A change of columns, topics or resolutions is noticed anyway."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         _check(self)
@@ -205,7 +205,7 @@ def _make_model(plugin: Aggregate, ident: str, table: Table) -> Any:
             "served_columns": classmethod(served_columns),
         },
     )
-    # A registry of its own: two plugins cannot disturb each other, nor a plugin loaded twice.
+    # A registry for each: two plugins cannot disturb each other, nor one that is loaded twice.
     registry(metadata=table.metadata).map_imperatively(model, table)
     return model
 
@@ -268,18 +268,18 @@ _SHAPES: Mapping[str, type] = {
 """What is in the tuples that a plugin declares."""
 
 _OPTIONAL = (*_SHAPES, "retention", "backlog_delta", "counts_messages", "rows")
-"""What may be absent, so that a plugin that spells it in another way would count wrongly."""
+"""What is optional: a plugin that misspells it would load, and count wrongly."""
 
 _SPELT = (*_OPTIONAL, "summary", "description", "version", "layout")
-"""What is told from its misspelling even where it is there. Not ``name``, without which nothing
-loads, nor ``contract``: ``names`` and ``contact`` are words of authors."""
+"""Names of which a misspelling is refused even beside the right one. Not ``name``, without which
+nothing loads, nor ``contract``: authors use ``names`` and ``contact`` for other things."""
 
 _ALIKE = 0.8
-"""How much of two names is the same, from which on one is taken for a mistake of the other."""
+"""The similarity of two names from which on one is taken for a misspelling of the other."""
 
 
 def _check_spelling(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
-    """Refuse names that are nearly those of the contract."""
+    """Refuse attributes whose names are misspelt names of the contract."""
     own: dict[str, Any] = {}
     for ancestor in type(plugin).__mro__:
         if ancestor not in Aggregate.__mro__:
@@ -305,7 +305,7 @@ def _check_spelling(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
 
 
 def _is_slip(name: str, known: str) -> bool:
-    """Whether one letter is missing, too much, or wrong, but not the first: two in long names."""
+    """Whether ``name`` is ``known`` with a typing error: one letter, or two in a long name."""
     blocks = SequenceMatcher(None, name, known, autojunk=False).get_matching_blocks()
     wrong = max(len(name), len(known)) - sum(block.size for block in blocks)
     return name[0] == known[0] and wrong <= max(1, len(known) // 6)
@@ -330,7 +330,7 @@ def _check_rows(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
 
 
 def _check_shapes(plugin: Aggregate, refuse: Callable[[str], None]) -> None:
-    """Refuse what is not a tuple of what belongs there."""
+    """Refuse attributes that are not tuples of the declared types."""
     for name, kind in _SHAPES.items():
         given = getattr(plugin, name)
         what = "texts" if kind is str else f"{kind.__name__}s"

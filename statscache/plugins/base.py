@@ -25,7 +25,7 @@ def make_ident(name: str, schedule: Schedule | None) -> str:
 class BasePlugin:
     """A new thing to know about the bus.
 
-    A subclass sets ``name``, ``summary`` and ``description``, gives a ``model`` (a subclass of
+    A subclass sets ``name``, ``summary`` and ``description``, sets a ``model`` (a subclass of
     :class:`~statscache.plugins.BaseModel`), and overrides :meth:`process` and :meth:`update`.
     It may have a ``layout``, any JSON value, that tells pages how to draw it.
 
@@ -50,7 +50,7 @@ class BasePlugin:
     """How far back history is filled in; None is unlimited."""
     version: ClassVar[int] = 1
     """Of the meaning of its rows: raise it, and all of them are rebuilt from the archive.
-    A change of columns, topics or resolutions is noticed without it."""
+    A change of columns, topics or resolutions is noticed anyway."""
     model: Any = None
     launched: bool = False
     """Whether :meth:`launch` has been called."""

@@ -1,4 +1,4 @@
-"""Buckets of time: where each begins, whatever the clock counts in.
+"""Buckets of time: where each of them starts.
 
 Buckets of one width stand side by side from an offset on. All functions take seconds as they take
 datetimes with timedeltas.

@@ -1,4 +1,4 @@
-"""The plugins that come with statscache, and whether what is found in their place is they."""
+"""The plugins that come with statscache, and whether another package has replaced them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from statscache.errors import InvalidPlugin, described
 
 BUNDLED_DISTRIBUTION = "statscache"
-"""The distribution whose plugins come with us."""
+"""The distribution of the bundled plugins."""
 
 _PACKAGE = "statscache_plugins"
 """The package of the bundled plugins; in 2015 a distribution of that name had one as well."""
@@ -22,7 +22,7 @@ _REINSTALL = "'pip install --force-reinstall --no-deps statscache' puts ours bac
 
 
 def overwritten(distribution: str, error: BaseException) -> InvalidPlugin | None:
-    """The sentence for a plugin that cannot be loaded since another package took its place."""
+    """Returns the error for a plugin that cannot be loaded because another package replaced it."""
     other, place = _other(), _elsewhere(_PACKAGE)
     text = described(error)
     if other is not None and distribution == other.name:
@@ -37,7 +37,7 @@ def overwritten(distribution: str, error: BaseException) -> InvalidPlugin | None
 
 
 def replaced(distribution: str, modules: Iterable[str]) -> InvalidPlugin | None:
-    """The sentence for an entry point of ours that loads without error what is not ours."""
+    """Returns the error for an entry point of statscache that loads another package."""
     if distribution != BUNDLED_DISTRIBUTION:
         return None
     other = _other()
@@ -45,7 +45,7 @@ def replaced(distribution: str, modules: Iterable[str]) -> InvalidPlugin | None:
         place = _elsewhere(module)
         if place is not None:
             return _taken(f"{module} is {place}", other, place)
-        # Where nobody else has such a package, an operator may have mended a file.
+        # Without such a package, an operator may have corrected a file.
         if other is not None and _is_changed(module):
             return _taken(f"{module} is not the one of statscache", other, None)
     return None
@@ -83,7 +83,7 @@ def _file(module: str) -> Path | None:
 
 
 def _elsewhere(module: str) -> Path | None:
-    """The file of a module that was loaded, if it is not in our package."""
+    """Returns the file of a loaded module, if it is not in our package; else None."""
     file = _file(module)
     return None if file is None or file.is_relative_to(_OURS) else file
 

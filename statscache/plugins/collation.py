@@ -1,7 +1,7 @@
 """Text that both databases order alike: by code point, NULL first.
 
-Else two rebuilds would not give the same rows in the same order: how PostgreSQL orders text depends
-on the locale of the server, unless it is told.
+Else two rebuilds would not have their rows in the same order: how PostgreSQL orders text depends on
+the locale of the server, unless a collation is named.
 """
 
 from __future__ import annotations

@@ -16,15 +16,15 @@ _KEY = "statscache.plugins.disabled"
 
 
 def pattern_for(distribution: str, name: str) -> str:
-    """What turns off the plugin of that name, written in ``statscache.plugins.disabled``."""
+    """Returns the pattern of ``statscache.plugins.disabled`` that turns off one plugin."""
     return name if _normal(distribution) == BUNDLED_DISTRIBUTION else f"{distribution}:{name}"
 
 
 class Disabled:
     """What ``statscache.plugins.disabled`` says: patterns of names and idents of plugins.
 
-    They are about the plugins that come with statscache; ``distribution:pattern`` about those of
-    others. ``*`` stands for any characters.
+    A pattern is for the plugins that come with statscache, and ``distribution:pattern`` for those
+    of another distribution. ``*`` stands for any characters.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
@@ -68,7 +68,7 @@ class Disabled:
         return False
 
     def covers_all(self, distribution: str) -> bool:
-        """Whether all the plugins of a distribution are turned off, whatever their names."""
+        """Whether all plugins of a distribution are turned off."""
         found = [
             pattern
             for pattern, (owner, body) in self._patterns.items()
@@ -78,7 +78,7 @@ class Disabled:
         return bool(found)
 
     def warn_of_unused(self) -> None:
-        """Say which patterns are no plugin's."""
+        """Log the patterns that match no installed plugin."""
         for pattern in sorted(self._unused):
             log.warning("%s: no plugin that is installed is called %r", _KEY, pattern)
 
@@ -89,5 +89,5 @@ def _split(pattern: str) -> tuple[str, str]:
 
 
 def _normal(distribution: str) -> str:
-    """The name of a distribution as installers compare it."""
+    """Returns the name of a distribution as installers compare it."""
     return distribution.lower().replace("_", "-").replace(".", "-")

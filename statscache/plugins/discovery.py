@@ -29,7 +29,7 @@ ENTRY_POINT_GROUP = "statscache.plugin"
 _GENERATED: WeakKeyDictionary[Any, tuple[type, ...]] = WeakKeyDictionary()
 
 ROUTE_WORDS = frozenset({"plugins", "batch", "events"})
-"""What follows ``/api/`` in routes of the framework, so that no ident may be called so."""
+"""What follows ``/api/`` in routes of the framework: no ident may be one of these."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Broken:
 
 @dataclass
 class Installed:
-    """All that was found."""
+    """All plugins that were found."""
 
     aggregates: list[Aggregate] = field(default_factory=list)
     classics: list[Callable[[], BasePlugin]] = field(default_factory=list)
@@ -129,8 +129,8 @@ def discover(config: Mapping[str, Any]) -> Installed:
     """Load what the entry points of :data:`ENTRY_POINT_GROUP` name.
 
     A plugin that cannot be imported or breaks its contract is logged and listed as broken, as is an
-    entry point of ours that loads what is not ours. A plugin that ``statscache.plugins.disabled``
-    names is passed over.
+    entry point of statscache that loads another package. A plugin that
+    ``statscache.plugins.disabled`` names is skipped.
 
     Raises:
         ConfigurationError: that key cannot be used.
@@ -142,7 +142,7 @@ def discover(config: Mapping[str, Any]) -> Installed:
 def load(
     sources: Iterable[tuple[Source, Callable[[], Any]]], config: Mapping[str, Any]
 ) -> Installed:
-    """Load the classes, or iterables of classes, that each of ``sources`` gives."""
+    """Load the classes, or iterables of classes, that each of ``sources`` returns."""
     installed = Installed()
     disabled = Disabled.from_config(config)
     for source, get in sources:
@@ -187,7 +187,7 @@ def _source(point: EntryPoint) -> Source:
 
 
 def _names(plugin_class: Any) -> tuple[str, list[str]]:
-    """The name of a plugin and its idents, as far as its class tells without being used."""
+    """Returns the name and the idents of a plugin, as far as its class has them."""
     name = str(getattr(plugin_class, "name", None) or "")
     widths = getattr(plugin_class, "resolutions", None) or (
         getattr(plugin_class, "interval", None),
@@ -224,7 +224,7 @@ def _classes(loaded: Any) -> Iterator[type]:
     if iterator is not loaded:
         yield from iterator
         return
-    # A generator gives its classes once, and a process may load its plugins several times.
+    # A generator yields its classes once, and a process may load its plugins several times.
     if loaded not in _GENERATED:
         _GENERATED[loaded] = tuple(iterator)
     yield from _GENERATED[loaded]
@@ -235,7 +235,7 @@ def _add(
 ) -> None:
     if isinstance(plugin_class, type) and issubclass(plugin_class, Aggregate):
         if "fedmsg.meta" in sys.modules:
-            # Somebody's plugin asks it, in a worker as well.
+            # A plugin asks it, in a worker as well.
             about.make_processors(config)
         aggregate = plugin_class(config)
         label = "start" if aggregate.resolutions else "message"
@@ -298,7 +298,7 @@ def _register(installed: Installed, datasets: list[Dataset]) -> None:
 
 
 def _cure(one: Dataset, two: Dataset) -> str:
-    """What to do about two plugins that cannot both be used."""
+    """Returns what to do about two plugins that cannot both be used."""
     rename = "one of the two must change its name"
     patterns = [pattern_for(each.source.distribution, str(each.plugin.name)) for each in (one, two)]
     if one.source.distribution == two.source.distribution:

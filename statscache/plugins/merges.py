@@ -189,7 +189,7 @@ def row_merger(merges: Sequence[str], *, timed: bool) -> Callable[[Row, Row], Ro
 def stored_row_merger(
     merges: Mapping[str, str], clock: str, *, keeps_clock: bool
 ) -> dict[str, Callable[[Columns, Columns], ColumnElement[Any]]]:
-    """Returns for each column the function of a stored and a new row that gives its merged SQL.
+    """Returns for each column a function from a stored and a new row to its merged SQL.
 
     Args:
         merges: column name to rule.

@@ -33,7 +33,10 @@ class Serializable:
 
     @classmethod
     def to_json(cls, rows: Iterable[Any]) -> str:
-        """``rows`` (instances or result rows) as a JSON array of objects, times in UNIX seconds."""
+        """Returns ``rows`` (instances or result rows) as a JSON array of objects.
+
+        Times are UNIX seconds.
+        """
         names = cls.served_columns()
         return orjson.dumps(
             [{name: plain(getattr(row, name)) for name in names} for row in rows],
@@ -42,7 +45,7 @@ class Serializable:
 
     @classmethod
     def to_csv(cls, rows: Iterable[Any]) -> str:
-        """``rows`` as CSV (RFC 4180), a header first, times in UNIX seconds.
+        """Returns ``rows`` as CSV (RFC 4180), a header first, times in UNIX seconds.
 
         Text that a spreadsheet would run is made :func:`harmless`.
         """
@@ -55,7 +58,7 @@ class Serializable:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON and CSV have it: a time is a number of UNIX seconds."""
+    """Returns ``value`` as JSON and CSV have it: a time is a number of UNIX seconds."""
     if isinstance(value, datetime):
         value = unix_seconds(value)
     if isinstance(value, float) and value.is_integer():
@@ -64,19 +67,19 @@ def plain(value: Any) -> Any:
 
 
 _RUN = "=+@\\-\uff1d\uff0b\uff0d\uff20"
-"""How text begins that spreadsheets take for a formula; the last four are the wide forms."""
+"""Characters at the start of text that a spreadsheet takes for a formula; the last four are the
+wide forms."""
 
 _BEFORE_RUN = re.compile(rf'^(?=[{_RUN}\t\r\n])|(?<=[;\t\r\n])(?="*[{_RUN}])')
 
 
 def harmless(value: Any) -> Any:
-    """``value`` as it may stand in a spreadsheet: an apostrophe before text that would be run.
+    """Returns ``value``, with an apostrophe before text that a spreadsheet would run.
 
     Anybody can put ``=HYPERLINK(...)`` into a message of the bus. Numbers stay numbers.
 
-    A spreadsheet may take ``;`` or a tab for the end of a cell, and then quotes in the midst of one
-    of its cells are nothing to it, nor is the end of a line within them: so what follows one of
-    these is the beginning of a text as well.
+    A spreadsheet may take ``;`` or a tab for the end of a cell, and then ignores quotes inside a
+    cell, and line ends within them: what follows one of these may be the beginning of a cell.
     """
     return _BEFORE_RUN.sub("'", value) if isinstance(value, str) else value
 

@@ -11,11 +11,11 @@ from statscache.times import naive_now
 class Schedule:
     """A repeating interval: a point in time every ``interval``, counted from ``epoch``.
 
-    Naive datetimes are UTC; an aware one is converted, and the answer is then aware too.
+    Naive datetimes are UTC; an aware one is converted, and the result is then aware too.
 
     Args:
         interval: longer than zero.
-        epoch: a point in time that belongs to the schedule; 1970-01-01 UTC when absent.
+        epoch: a point in time that belongs to the schedule; default: 1970-01-01 UTC.
 
     Raises:
         TypeError: the interval is no timedelta, or the epoch no datetime.
@@ -33,17 +33,17 @@ class Schedule:
         self.epoch = _naive(epoch) if epoch is not None else UNIX_EPOCH
 
     def last(self, now: datetime | None = None) -> datetime:
-        """The latest point of the schedule at or before ``now`` (the present when absent)."""
+        """Returns the latest point of the schedule at or before ``now`` (default: the present)."""
         moment = _naive(now) if now is not None else naive_now()
         point: datetime = floored(moment, self.interval, self.epoch)
         return point.replace(tzinfo=UTC) if now is not None and now.tzinfo else point
 
     def next(self, now: datetime | None = None) -> datetime:
-        """The earliest point of the schedule after ``now`` (the present when absent)."""
+        """Returns the earliest point of the schedule after ``now`` (default: the present)."""
         return self.last(now) + self.interval
 
     def time_to_fire(self, now: datetime | None = None) -> timedelta:
-        """How long it is from ``now`` (the present when absent) to the next point."""
+        """Returns the time from ``now`` (default: the present) to the next point."""
         moment = naive_now() if now is None else now
         return self.next(moment) - moment
 
@@ -85,7 +85,7 @@ class Schedule:
 
 
 def format_interval(interval: timedelta) -> str:
-    """``interval`` as days, hours, minutes and seconds, without those that are zero."""
+    """Returns ``interval`` in days, hours, minutes and seconds, without those that are zero."""
     minutes, seconds = divmod(interval.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((interval.days, "d"), (hours, "h"), (minutes, "m"))

@@ -1,4 +1,4 @@
-"""What the plugins of 2015 find around them, in each process that runs their code."""
+"""What the plugins of 2015 expect of each process that runs their code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def prepare(config: Mapping[str, Any]) -> None:
 
     Classic plugins turn timestamps into naive datetimes, often with ``datetime.fromtimestamp``: all
     naive datetimes are UTC here, whatever the time zone of the machine. And they ask
-    ``fedmsg.meta`` for users and packages, which refuses until somebody has made its processors.
-    Both hold for the process as a whole.
+    ``fedmsg.meta`` for users and packages, which raises until its processors have been made.
+    Both settings hold for the whole process.
     """
     # Whatever the zone is now: some that have no offset today had one earlier.
     if os.environ.get("TZ") != "UTC":

@@ -33,13 +33,13 @@ def _pool() -> ThreadPool:
 
 
 class Future:
-    """A value that is not there yet, and what is done with it when it is.
+    """A value that is not known yet, and what is done with it when it is.
 
     Handlers are called in the order in which they were added. Each gets what the one before has
     returned; from one that raises on, those for failures are called, until one of them returns.
 
     Args:
-        source: the future behind it, of :mod:`concurrent.futures`; a new one when absent.
+        source: the future behind it, of :mod:`concurrent.futures`; a new one by default.
         on_success: handlers of the value: one, or several.
         on_failure: handlers of a :class:`Future.Failure`.
     """
@@ -133,7 +133,7 @@ class Future:
     def compute(
         function: Callable[..., Any], on_success: Handlers = None, on_failure: Handlers = None
     ) -> Callable[..., Future]:
-        """``function``, so that it runs in a thread and gives a future of what it returns.
+        """Returns ``function`` as one that runs in a thread and returns a future of its result.
 
         An exception is logged, whether there are handlers for it or not.
         """
@@ -157,7 +157,7 @@ asynchronous = Future.compute
 
 
 class Queue(queue.Queue[Any]):
-    """A queue that never lets anybody wait: neither who puts items on it nor who wants one.
+    """A queue that never blocks, neither a producer nor a consumer.
 
     Args:
         size: how many items it holds; None is unlimited.
@@ -168,7 +168,7 @@ class Queue(queue.Queue[Any]):
         """There is no room for another item."""
 
     class UnderflowError(Exception):
-        """As many wait for an item as may."""
+        """Too many consumers wait for an item."""
 
     def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
         super().__init__(size or 0)
@@ -190,7 +190,7 @@ class Queue(queue.Queue[Any]):
         """A future of the oldest item; its handlers run in a thread.
 
         Raises:
-            UnderflowError: as many wait for an item as may.
+            UnderflowError: too many consumers wait for an item.
         """
         future = Future()
         with self.mutex:
@@ -204,7 +204,7 @@ class Queue(queue.Queue[Any]):
         return future
 
     def _put(self, item: Any) -> None:
-        """Called by whatever puts an item, with the lock held."""
+        """Called when an item is put, with the lock held."""
         if self._waiting:
             _pool().apply_async(self._hand, (self._waiting.popleft(), item))
         else:
@@ -214,7 +214,7 @@ class Queue(queue.Queue[Any]):
         try:
             future.fire(item)
         except Future.AlreadyResolvedError:
-            # It has quit meanwhile: the item is for somebody else.
+            # It has quit meanwhile: another consumer gets the item.
             self.put(item)
         finally:
             self.task_done()
@@ -232,8 +232,8 @@ def _pass_on(
     succeed: Handler | None,
     fail: Handler | None,
 ) -> None:
-    """Call the handler that is meant, and let those behind it have what it returns."""
-    # Not raised here, which would add to where it came from.
+    """Call the handler for the outcome, and pass its result on to the next handlers."""
+    # Not raised here, which would add this function to its traceback.
     error = Future.CancellationError() if done.cancelled() else done.exception()
     handler = succeed if error is None else fail
     try:

@@ -20,11 +20,11 @@ _STOP = object()
 
 
 class AsyncPlugin(BasePlugin):
-    """A plugin whose slow work (a request to another service) runs in threads of its own.
+    """A plugin whose slow work (a request to another service) runs in separate threads.
 
     ``process`` puts items on :attr:`queue` (``enqueue``), or :meth:`fill` does when the hub starts;
-    threads call :meth:`work` with them, one item at a time. What work finds out is kept in memory,
-    under a lock of the plugin's, until the next ``update`` writes it.
+    threads call :meth:`work` with them, one item at a time. The plugin keeps the results in
+    memory, under its own lock, until the next ``update`` writes them.
     """
 
     workers: ClassVar[int] = 1
@@ -38,11 +38,11 @@ class AsyncPlugin(BasePlugin):
         self._threads: list[threading.Thread] = []
 
     def work(self, item: Any) -> None:
-        """Called in a thread of the plugin's for each item; an exception is logged."""
+        """Called in one of the threads for each item; an exception is logged."""
         raise NotImplementedError
 
     def fill(self, session: Session) -> None:
-        """Called when the hub starts, to put on the queue what a former run left undone."""
+        """Called when the hub starts, to put unfinished items of an earlier run on the queue."""
 
     def launch(self, session: Session) -> None:
         """Fill the queue and start the threads."""
@@ -56,7 +56,7 @@ class AsyncPlugin(BasePlugin):
             thread.start()
 
     def stop(self) -> None:
-        """Let each thread finish the item in its hands; what is still queued is left undone."""
+        """Let each thread finish its item; queued items are discarded."""
         while True:
             try:
                 self.queue.get_nowait()

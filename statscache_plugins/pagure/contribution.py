@@ -53,7 +53,7 @@ def is_contribution(message: Message) -> bool:
 
 
 def contributors(message: Message) -> AbstractSet[str]:
-    """Whoever acted; where that is not said, as in old pushes, whom the message is about."""
+    """Returns who acted; where that is not known, as in old pushes, whom the message is about."""
     match message.msg:
         case {"agent": str(agent)} if agent:
             return {agent}
