@@ -24,6 +24,11 @@ def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
     click.echo(printable(text, keep="\n"), nl=nl, err=err)
 
 
+def warn(text: str) -> None:
+    """Write ``text`` in red to standard error."""
+    click.secho(printable(text, keep="\n"), fg="red", err=True)
+
+
 def redraw(line: str) -> None:
     """Write ``line`` over the last one of standard error, which is a terminal."""
     click.echo("\r" + printable(line), nl=False, err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from statscache.cli.context import Context
-from statscache.cli.terminal import echo
+from statscache.cli.terminal import echo, warn
 
 
 @click.command()
@@ -23,9 +23,6 @@ def plugins(context: Context) -> None:
         echo(f"turned off by statscache.plugins.disabled: {name}")
     for broken in installed.broken:
         source = broken.source
-        click.secho(
-            f"broken: {source.entry_point} ({source.distribution} {source.version}): "
-            f"{broken.error}",
-            fg="red",
-            err=True,
+        warn(
+            f"broken: {source.entry_point} ({source.distribution} {source.version}): {broken.error}"
         )
