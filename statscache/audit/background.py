@@ -27,6 +27,7 @@ from statscache.counting.lanes.lane import PERMANENT, read_lanes
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
+from statscache.plugins.buckets import floored
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Audit:
             return 0.0, 0.0
         begin = max(oldest, min(lane.history_start or 0.0 for lane in reconciled))
         end = min(lane.claims_pruned_until or 0.0 for lane in reconciled)
-        return begin // DAY * DAY, end // DAY * DAY
+        return floored(begin, DAY), floored(end, DAY)
 
     def _compare(self, window: Window | None, begin: float) -> Generator[int, None, int]:
         """Compare a day; or, without, those whose rows depend on all of their history.

@@ -14,6 +14,7 @@ from statscache.audit.recount import Recount, stream
 from statscache.audit.restamping import Flows
 from statscache.audit.verdict import Difference, Verdict
 from statscache.message import TIMESTAMP_TOLERANCE
+from statscache.plugins.buckets import floored
 from statscache.plugins.collation import ordered_alike
 from statscache.plugins.columns import is_counter
 from statscache.plugins.discovery import Dataset
@@ -215,7 +216,7 @@ class Comparison:
 
     def _note_day(self, moment: float) -> None:
         if self._width is not None:
-            self._verdict.days.add(int(moment) // _DAY * _DAY)
+            self._verdict.days.add(floored(int(moment), _DAY))
 
     def _explain(self, archive: Archive) -> None:
         """Take back the differences that come of copies with times on both sides of an edge."""

@@ -20,6 +20,7 @@ from statscache.counting.lanes.checksums import checksum_window, read_checksums
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE
+from statscache.plugins.buckets import floored
 from statscache.times import iso
 
 _WIDTH = 7 * 86_400
@@ -95,7 +96,7 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
     """How many messages the lane has counted, by week: what is claimed, and what is in sums."""
     numbers: Counter[int] = Counter()
     for moment, (number, _) in read_checksums(connection, lane, start, stop).items():
-        numbers[moment // _WIDTH * _WIDTH] += number
+        numbers[floored(moment, _WIDTH)] += number
     claim = tables.claim.c
     # What is behind the horizon and claimed still the archive has lost, or never had. Of what is
     # newer, it may not have yet what it has not shown.
@@ -104,7 +105,7 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
         claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
     )
     for (moment,) in connection.execution_options(yield_per=10_000).execute(query):
-        numbers[checksum_window(moment) // _WIDTH * _WIDTH] += 1
+        numbers[floored(checksum_window(moment), _WIDTH)] += 1
     return numbers
 
 

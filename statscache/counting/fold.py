@@ -125,9 +125,10 @@ class Folder:
         partials = [self._cleaned(partial)]
         for rollup in self._rollups:
             coarse: Partial = {}
+            width, offset = rollup.table.width, rollup.table.offset
+            assert width is not None
             for key, values in partials[rollup.source].items():
-                start = floored(key[0], rollup.table.width, rollup.table.offset)
-                self._merge_row(coarse, (start, *key[1:]), values)
+                self._merge_row(coarse, (floored(key[0], width, offset), *key[1:]), values)
             partials.append(coarse)
         tables = (self._finest, *(rollup.table for rollup in self._rollups))
         return [

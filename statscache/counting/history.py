@@ -12,6 +12,7 @@ from statscache.clock import Clock
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
+from statscache.plugins.buckets import floored
 from statscache.plugins.discovery import Dataset
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class History:
         start = self._epoch.timestamp() if self._epoch else 0.0
         if backlog_delta is not None:
             start = max(start, self._clock.time() - backlog_delta.total_seconds())
-        return max(0.0, start // _DAY * _DAY)
+        return max(0.0, floored(start, _DAY))
 
     def assume_no_rows(self, idents: Iterable[str]) -> None:
         """Take it that these classic plugins have no rows: asked, they spoil the transaction."""

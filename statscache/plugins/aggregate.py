@@ -22,7 +22,7 @@ from sqlalchemy.orm import registry
 from statscache.errors import InvalidPlugin
 from statscache.message import Message
 from statscache.plugins.base import make_ident
-from statscache.plugins.buckets import UNIX_EPOCH, bucket_epoch, ceiled, floored
+from statscache.plugins.buckets import bucket_epoch, ceiled, floored
 from statscache.plugins.columns import (
     QUERY_PARAMETERS,
     TYPES,
@@ -130,19 +130,21 @@ class AggregateTable:
         self.plugin = plugin
         self.schedule = schedule
         self.ident = make_ident(plugin.name, schedule)
-        self.width = int(schedule.interval.total_seconds()) if schedule else None
-        self.offset = int((schedule.epoch - UNIX_EPOCH).total_seconds()) if schedule else 0
+        self.width = schedule.width if schedule else None
+        self.offset = schedule.offset if schedule else 0
         self.retention = plugin.retention.get(schedule.interval) if schedule else None
         self.table = _make_table(plugin, self.ident, bucketed=schedule is not None)
         self.model = _make_model(plugin, self.ident, self.table)
 
     def floored(self, moment: float) -> int:
         """Returns the start of the bucket that ``moment``, UNIX seconds, is in."""
-        return int(floored(math.floor(moment), self.width, self.offset))
+        assert self.width is not None
+        return floored(math.floor(moment), self.width, self.offset)
 
     def ceiled(self, moment: float) -> int:
         """Returns the first start of a bucket at ``moment``, UNIX seconds, or later."""
-        return int(ceiled(math.ceil(moment), self.width, self.offset))
+        assert self.width is not None
+        return ceiled(math.ceil(moment), self.width, self.offset)
 
 
 def fits(finer: AggregateTable, coarser: AggregateTable) -> bool:

@@ -35,7 +35,7 @@ class Schedule:
     def last(self, now: datetime | None = None) -> datetime:
         """Returns the latest point of the schedule at or before ``now`` (default: the present)."""
         moment = _naive(now) if now is not None else naive_now()
-        point: datetime = floored(moment, self.interval, self.epoch)
+        point = floored(moment, self.interval, self.epoch)
         return point.replace(tzinfo=UTC) if now is not None and now.tzinfo else point
 
     def next(self, now: datetime | None = None) -> datetime:
@@ -46,6 +46,16 @@ class Schedule:
         """Returns the time from ``now`` (default: the present) to the next point."""
         moment = naive_now() if now is None else now
         return self.next(moment) - moment
+
+    @property
+    def width(self) -> int:
+        """The interval in whole seconds."""
+        return int(self.interval.total_seconds())
+
+    @property
+    def offset(self) -> int:
+        """The whole seconds from 1970 to the epoch."""
+        return int((self.epoch - UNIX_EPOCH).total_seconds())
 
     @property
     def days(self) -> int:
