@@ -9,7 +9,6 @@ import os
 import sqlite3
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -21,6 +20,7 @@ import orjson
 from statscache.archive.base import Archive, Slice, Window, distinct
 from statscache.archive.lines import files_in, lines, opened
 from statscache.archive.rows import message_of
+from statscache.clock import SYSTEM
 from statscache.errors import ArchiveUnavailable, InvalidMessage
 from statscache.message import Message
 from statscache.rejection import LONGEST_CONTENT, Rejection
@@ -235,7 +235,8 @@ def _tidy_up() -> None:
         # It may be somebody else's, or gone, or locked by a process that lives.
         with contextlib.suppress(OSError), path.open("rb") as binary:
             # One that has just been made is about to be locked.
-            if time.time() - path.stat().st_mtime > _YOUNG:
+            # The time of a file is by the clock of the machine, whichever one is given.
+            if SYSTEM.time() - path.stat().st_mtime > _YOUNG:
                 fcntl.flock(binary, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 

@@ -11,6 +11,9 @@ from statscache.errors import InvalidMessage
 from statscache.message import Message
 from statscache.times import unix_seconds
 
+MICROSECONDS = 1_000_000
+"""In a second: archives have their times in them."""
+
 
 def message_of(row: Any) -> Message:
     """A message of a row that is shaped as fedmsg's, or as fedora-messaging's.
@@ -37,7 +40,7 @@ def key_of(row: Any) -> tuple[str, int | None]:
         ident = row.get("id", row.get("msg_id"))
         with contextlib.suppress(InvalidMessage, TypeError, ValueError, OverflowError):
             seconds: Any = _timestamp(row) if "body" in row else row.get("timestamp")
-            when = round(seconds * 1_000_000)
+            when = round(seconds * MICROSECONDS)
     return (repr(row) if ident is None or when is None else str(ident)), when
 
 

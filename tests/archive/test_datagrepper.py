@@ -21,10 +21,13 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statscache.archive import DatagrepperArchive, Window, datagrepper, open_archive, read
+from statscache.archive import DatagrepperArchive, Window, open_archive, read
+from statscache.archive.datagrepper_pages import MOST_PAGES
+from statscache.clock import SYSTEM
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.topics import EVERYTHING, matcher
+from tests.support.clocks import Impatient, ManualClock
 from tests.support.datagrepper import NO_ANSWER, Datagrepper
 from tests.support.messages import NOON, message
 
@@ -43,13 +46,23 @@ def server(one_server: Datagrepper) -> Datagrepper:
     return one_server
 
 
-def nap(seconds: float) -> None:
-    time.sleep(min(seconds, 0.01))
+class Waits(ManualClock):
+    """Keeps how long it is waited for, and calls ``then``."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        super().__init__(NOON)
+        self.waits: list[float] = []
+        self._then = then
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        super().sleep(seconds)
+        self._then()
 
 
 def client(server: Datagrepper, **more: Any) -> DatagrepperArchive:
     """One that does not wait long before it asks again."""
-    return DatagrepperArchive(server.url, **({"sleep": nap} | more))
+    return DatagrepperArchive(server.url, **({"clock": Impatient()} | more))
 
 
 def spread(count: int, seconds: float, *, decimals: int = 0, **more: Any) -> list[Message]:
@@ -106,7 +119,7 @@ def test_more_than_a_few_pages_are_not_paged_through(server: Datagrepper) -> Non
     piece = archive.fetch(Window(NOON, NOON + 400))
     assert piece.window == Window(NOON, NOON + 100)
     assert identities(piece.messages) == identities([m for m in sent if m.timestamp < NOON + 100])
-    assert max(int(request["page"]) for request in server.requests) <= datagrepper.MOST_PAGES
+    assert max(int(request["page"]) for request in server.requests) <= MOST_PAGES
     assert len(everything(archive, NOON, NOON + 400)) == 4000
 
 
@@ -309,23 +322,18 @@ def test_a_server_that_hangs(server: Datagrepper) -> None:
         client(server, timeout=0.05).fetch(Window(NOON, NOON + 4))
 
 
-@pytest.mark.parametrize("make", [lambda: "1", lambda: formatdate(time.time() + 2, usegmt=True)])
-def test_it_waits_as_long_as_it_is_told(server: Datagrepper, make: Callable[[], str]) -> None:
-    server.set(share_429=1.0, retry_after=make())
-
-    def sleep(seconds: float) -> None:
-        server.set(share_429=0.0)
-        time.sleep(seconds)
-
-    client(server, sleep=sleep).fetch(Window(NOON, NOON + 1))
-    refused, answered = server.requests
-    assert (refused.status, answered.status) == (429, 200)
-    assert answered.at - refused.at >= 0.95
+@pytest.mark.parametrize("told", ["20", formatdate(NOON + 20, usegmt=True)])
+def test_it_waits_as_long_as_it_is_told(server: Datagrepper, told: str) -> None:
+    server.set(share_429=1.0, retry_after=told)
+    clock = Waits(lambda: server.set(share_429=0.0))
+    client(server, clock=clock).fetch(Window(NOON, NOON + 1))
+    assert [request.status for request in server.requests] == [429, 200]
+    assert clock.monotonic() == pytest.approx(20)
 
 
 def test_threads_wait_together(server: Datagrepper) -> None:
     server.set(share_429=1.0, retry_after="1")
-    archive = client(server, sleep=time.sleep)
+    archive = client(server, clock=SYSTEM)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(archive.fetch, Window(NOON, NOON + 1))
         while not server.requests:
@@ -340,20 +348,20 @@ def test_threads_wait_together(server: Datagrepper) -> None:
 
 
 def test_a_wait_without_end_is_not_obeyed(server: Datagrepper) -> None:
-    waits: list[float] = []
+    clock = Waits()
     server.set(outage=True, retry_after="86400")
     with pytest.raises(ArchiveUnavailable, match="answers 503"):
-        client(server, sleep=waits.append, tries=2).fetch(Window(NOON, NOON + 1))
-    assert 290 < max(waits) <= 300
+        client(server, clock=clock, tries=2).fetch(Window(NOON, NOON + 1))
+    assert 290 < max(clock.waits) <= 300
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "nan", ""])
 def test_a_wait_that_is_none(server: Datagrepper, value: str) -> None:
-    waits: list[float] = []
+    clock = Waits()
     server.set(outage=True, retry_after=value)
     with pytest.raises(ArchiveUnavailable):
-        client(server, sleep=waits.append, tries=3).fetch(Window(NOON, NOON + 1))
-    assert max(waits) < 10
+        client(server, clock=clock, tries=3).fetch(Window(NOON, NOON + 1))
+    assert max(clock.waits) < 10
 
 
 def test_an_outage_is_told_and_nothing_is_skipped(server: Datagrepper) -> None:
@@ -372,12 +380,13 @@ def test_an_old_server_has_only_raw(server: Datagrepper) -> None:
     sent = spread(250, 100)
     server.add(sent)
     server.set(is_old=True)
-    archive = client(server)
+    clock = ManualClock(NOON)
+    archive = client(server, clock=clock)
     assert identities(everything(archive, NOON, NOON + 100)) == identities(sent)
     assert Counter(request.path for request in server.requests) == {"v2/search": 1, "raw": 3}
     # One day it is not old any more.
     server.set(is_old=False)
-    archive._old_until = 0.0
+    clock.advance(3600)
     everything(archive, NOON, NOON + 100)
     assert server.requests[-1].path == "v2/search"
 
@@ -397,15 +406,16 @@ def test_both_routes_give_the_same_messages(server: Datagrepper) -> None:
 def test_a_server_that_becomes_old_between_two_pages(server: Datagrepper) -> None:
     sent = spread(500, 50, decimals=6)
     server.add(sent)
-    archive = client(server)
-    asked = archive._get
+    clock = ManualClock(NOON)
+    archive = client(server, clock=clock)
+    asked = archive.client._get
 
     def get(path: str, parameters: Any) -> Any:
         server.set(is_old=len(server.requests) in (2, 3, 5))
-        archive._old_until = 0.0
+        clock.advance(3600)
         return asked(path, parameters)
 
-    archive._get = get  # type: ignore[method-assign]
+    archive.client._get = get  # type: ignore[method-assign]
     assert identities(archive.fetch(Window(NOON, NOON + 50)).messages) == identities(sent)
     assert {request.path for request in server.requests} == {"raw", "v2/search"}
 
@@ -488,27 +498,24 @@ def test_what_is_no_message_is_rejected(server: Datagrepper) -> None:
     assert json.loads(rejection.content)["topic"] == ""
 
 
-class Restamping(DatagrepperArchive):
-    """Gives rows other times than those under which they are found."""
-
-    by = 0.0
-
-    def _ask(self, *arguments: Any) -> dict[str, Any]:
-        answer = super()._ask(*arguments)
-        for row in answer["raw_messages"]:
-            row["timestamp"] += self.by
-        return answer
-
-
 @pytest.mark.parametrize("by", [-0.9, 0.9])
 def test_no_window_loses_a_message_whose_time_was_rewritten(server: Datagrepper, by: float) -> None:
     sent = spread(120, 60)
     server.add(sent)
     server.set(is_old=True)
-    archive = Restamping(server.url, sleep=nap)
-    archive.by = by
+    archive = client(server)
+    asked = archive.client.ask
+
+    def ask(*arguments: Any) -> dict[str, Any]:
+        answer = asked(*arguments)
+        for row in answer["raw_messages"]:
+            row["timestamp"] += by
+        return answer
+
+    # It gives rows other times than those under which they are found.
+    archive.client.ask = ask  # type: ignore[method-assign]
     assert identities(everything(archive, NOON, NOON + 60, width=1)) == identities(sent)
-    archive.by = 5000.0
+    by = 5000.0
     piece = archive.fetch(Window(NOON, NOON + 60))
     assert (len(piece.messages), len(piece.rejected)) == (0, 120)
     assert "has it at another time" in piece.rejected[0].reason
@@ -542,12 +549,12 @@ def test_passwords_are_in_no_error(server: Datagrepper, caplog: pytest.LogCaptur
         "http://me:secret@.example/",
         "ftp://me:secret@127.0.0.1/",
     ):
-        archive = DatagrepperArchive(endpoint, sleep=nap, tries=2)
+        archive = DatagrepperArchive(endpoint, clock=Impatient(), tries=2)
         with pytest.raises(ArchiveUnavailable) as raised:
             archive.fetch(Window(NOON, NOON + 10))
         errors.append(str(raised.value))
     server.set(share_500=0.0)
-    DatagrepperArchive(with_credentials(server, "me:secret"), sleep=nap).fetch(
+    DatagrepperArchive(with_credentials(server, "me:secret"), clock=Impatient()).fetch(
         Window(NOON, NOON + 1)
     )
     assert "has no /v2/search" in caplog.text
@@ -558,7 +565,7 @@ def test_passwords_are_in_no_error(server: Datagrepper, caplog: pytest.LogCaptur
 
 
 def test_an_address_that_is_not_a_datagrepper(server: Datagrepper) -> None:
-    archive = DatagrepperArchive(server.url + "elsewhere", sleep=nap)
+    archive = DatagrepperArchive(server.url + "elsewhere", clock=Impatient())
     with pytest.raises(ArchiveUnavailable, match=r"404.*datagrepper\.endpoint is its address"):
         archive.fetch(Window(NOON, NOON + 10))
     assert archive.requests == 2
@@ -577,13 +584,13 @@ def test_it_can_be_sent_elsewhere_and_closed(
     for _ in range(3):
         assert len(everything(archive, NOON, NOON + 30, concurrency=4, width=3)) == 30
     # Whichever threads asked, there are no more connections than questions at a time.
-    assert 1 <= len(archive._idle) <= 4
-    sessions = list(archive._idle)
+    assert 1 <= len(archive.client._idle) <= 4
+    sessions = list(archive.client._idle)
     closed: list[requests.Session] = []
     monkeypatch.setattr(requests.Session, "close", lambda session: closed.append(session))
     archive.close()
     assert sorted(map(id, closed)) == sorted(map(id, sessions))
-    assert archive._idle == []
+    assert archive.client._idle == []
     # And it may be used again.
     assert len(archive.fetch(Window(NOON, NOON + 30)).messages) == 30
 

@@ -20,6 +20,7 @@ from statscache.archive.base import distinct
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.topics import EVERYTHING
+from tests.support.clocks import Impatient
 from tests.support.datagrepper import Datagrepper
 from tests.support.messages import NOON, message
 
@@ -223,7 +224,7 @@ def test_over_http(server: Datagrepper, concurrency: int, faults: dict[str, Any]
     messages = bursts(5)
     server.add(messages)
     server.set(**faults)
-    archive = DatagrepperArchive(server.url, sleep=lambda _: time.sleep(0.005), tries=9)
+    archive = DatagrepperArchive(server.url, clock=Impatient(), tries=9)
     pieces = list(read(archive, NOON, NOON + 20_000, concurrency=concurrency))
     archive.close()
     check(pieces, messages, NOON, NOON + 20_000)

@@ -24,6 +24,7 @@ from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.plugins import discovery
+from tests.support.clocks import Impatient
 from tests.support.datagrepper import Datagrepper
 from tests.support.oracle import Oracle
 from tests.support.stream import Stream
@@ -113,9 +114,7 @@ def test_every_fault_at_once(
     epoch = datetime.fromtimestamp(now - HOURS * 3600 - 60, UTC)
     engine = Engine(Database(migrated_uri), installed, epoch=epoch, has_history=True)
     engine.open()
-    archive = DatagrepperArchive(
-        server.url, timeout=0.5, sleep=lambda seconds: time.sleep(min(seconds, 0.01))
-    )
+    archive = DatagrepperArchive(server.url, timeout=0.5, clock=Impatient())
     archive.target = 100
 
     def trouble() -> None:

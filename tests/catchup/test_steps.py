@@ -5,9 +5,9 @@ from __future__ import annotations
 from statscache.audit.background import Audit
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
+from tests.support.clocks import ManualClock
 from tests.support.hub_fixture import TODAY, Hits, HubFixture, Log, messages
 from tests.support.hub_steps import lane, lanes_of
-from tests.support.manual_clock import ManualClock
 
 DAY = 86_400
 HOURLY = Pace(lag=60, overlap=900, interval=3600)

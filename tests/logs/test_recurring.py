@@ -6,6 +6,7 @@ import pytest
 
 from statscache.archive import Window
 from statscache.archive.datagrepper import DatagrepperArchive
+from statscache.clock import Clock
 from statscache.errors import ArchiveUnavailable
 from statscache.logs.recurring import Recurring
 from tests.support.databases import execute
@@ -48,9 +49,14 @@ def test_an_archive_in_trouble_is_told_of_before_it_is_given_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[bool] = []
+
+    class Listening(Clock):
+        def sleep(self, seconds: float) -> None:
+            told.append("127.0.0.1:1/ cannot be reached" in caplog.text)
+
     archive = DatagrepperArchive(
         "http://127.0.0.1:1/",
-        sleep=lambda _: told.append("127.0.0.1:1/ cannot be reached" in caplog.text),
+        clock=Listening(),
     )
     for _ in range(2):
         with pytest.raises(ArchiveUnavailable):
