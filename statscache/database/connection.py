@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from statscache.database import engines, failures
+from statscache.database.forks import PerProcess
 from statscache.errors import AccessDenied, DatabaseUnavailable, NotADatabase, StatementTimeout
-
-_DATABASES: WeakSet[Database] = WeakSet()
-"""All databases of this process."""
-
-
-def _leave_all_connections() -> None:
-    for database in _DATABASES:
-        database._leave_connections()
-
-
-os.register_at_fork(after_in_child=_leave_all_connections)
 
 
 class Database:
@@ -37,7 +24,7 @@ class Database:
         uri: as SQLAlchemy writes it, of SQLite or PostgreSQL.
         read_only: whether the database itself is to refuse every write.
         statement_timeout: the longest that one statement may run; None is unlimited. What several
-            may take together is said with :func:`limit`.
+            may take together is set with :func:`statscache.database.deadline.limit`.
     """
 
     def __init__(
@@ -47,20 +34,13 @@ class Database:
         self.read_only = read_only
         self.backend = make_url(uri).get_backend_name()
         self._statement_timeout = statement_timeout
-        if self.backend == "sqlite":
-            self.engine = engines.sqlite(uri, read_only, statement_timeout)
-        else:
-            self.engine = engines.postgresql(uri, read_only, statement_timeout)
-        self._inherited: list[Any] = []
-        _DATABASES.add(self)
+        connect = engines.sqlite if self.backend == "sqlite" else engines.postgresql
+        self._engine = PerProcess(lambda: connect(uri, read_only, statement_timeout))
 
-    def _leave_connections(self) -> None:
-        """Open new connections in a forked process: two processes cannot share one.
-
-        Those of the parent are kept, and not closed, which would end them for the parent too.
-        """
-        self._inherited.append(self.engine.pool)
-        self.engine.dispose(close=False)
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine, of this process alone."""
+        return self._engine.value
 
     @property
     def file(self) -> Path | None:
