@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-NORMALISED = (
+Patterns = Sequence[tuple[re.Pattern[str], str]]
+
+NORMALISED: Patterns = (
     # How long the requests took, in /metrics.
     (
         re.compile(r"^(statscache_request_seconds_(?:sum|bucket)\{[^}]*\}) [0-9.e+-]+", re.M),
@@ -19,6 +21,13 @@ NORMALISED = (
     (re.compile(r"^retry: \d+$", re.M), "retry: ..."),
 )
 """Pattern of a body, and what is put in its place."""
+
+FILLED_APART: Patterns = (
+    *NORMALISED,
+    # A command that fills in history commits what it has when its time is up.
+    (re.compile(r"^(statscache_lane_batches_total\{[^}]*\}) [0-9.e+-]+", re.M), r"\1 ..."),
+)
+"""The same for databases that were filled one by one, at whatever speed."""
 
 _ETAG = re.compile(r"\b(?:[0-9a-f]{32}|\d+\.\d+-\d+-\d+)\b")
 _OF_FILES = "Last-Modified"
@@ -46,7 +55,7 @@ class _Tags:
         return f"ETag {self._numbers.setdefault(match[0], len(self._numbers))}"
 
 
-def differences(before: Path, after: Path) -> Iterator[str]:
+def differences(before: Path, after: Path, may_differ: Patterns = NORMALISED) -> Iterator[str]:
     """A sentence for each request that was answered differently."""
     some_tags, other_tags = _Tags(), _Tags()
     with before.open() as some, after.open() as others:
@@ -54,17 +63,19 @@ def differences(before: Path, after: Path) -> Iterator[str]:
             # All of them are numbered, so that a difference does not make others.
             first, second = some_tags.number(one), other_tags.number(other)
             if first != second:
-                found = _difference(_normal(first, one), _normal(second, other))
+                found = _difference(
+                    _normal(first, one, may_differ), _normal(second, other, may_differ)
+                )
                 if found is not None:
                     yield found
 
 
-def _normal(numbered: str, line: str) -> list[dict[str, Any]]:
+def _normal(numbered: str, line: str, may_differ: Patterns) -> list[dict[str, Any]]:
     """The answers of a line, without what may differ."""
     found = []
     for answer, original in zip(json.loads(numbered), json.loads(line), strict=True):
         body = answer["body"]
-        for pattern, instead in NORMALISED:
+        for pattern, instead in may_differ:
             body = pattern.sub(instead, body)
         # HEAD has no body that could tell.
         is_measured = "/metrics" in answer["asked"]

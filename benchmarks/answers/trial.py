@@ -117,7 +117,10 @@ class Trial:
             answers = list(pool.map(lambda job: self._ask(*job, asked), jobs))
             rows = list(pool.map(lambda pair: self._export(*pair), both))
         count = len(asked)
-        found = [list(comparing.differences(answers[0], other)) for other in answers[1:]]
+        found = [
+            list(comparing.differences(answers[0], answers[1])),
+            list(comparing.differences(answers[0], answers[2], comparing.FILLED_APART)),
+        ]
         exported = sum(1 for path in rows[0].rglob("*") if path.is_file())
         return [
             Line(f"{self._backend}: routes and parameters", len(requests), "requests", missing),
