@@ -65,12 +65,12 @@ def read(
     Raises:
         ArchiveUnavailable: in place of the window that could not be fetched.
     """
-    pace = _Pace(archive, width)
+    widths = _Widths(archive, width)
     if executor is None and concurrency == 1:
         while start < stop:
-            window = pace.window(start, stop)
+            window = widths.window(start, stop)
             result = task(archive, window, topics)
-            pace.learn(window, result)
+            widths.learn(window, result)
             yield result
             start = result.window.stop
         return
@@ -81,13 +81,13 @@ def read(
         try:
             while True:
                 while ahead.under_way < concurrency and (rest := ahead.rest()) is not None:
-                    window = pace.window(rest.start, rest.stop)
+                    window = widths.window(rest.start, rest.stop)
                     ahead.submit(window, executor.submit(task, archive, window, topics))
                 if not ahead.under_way:
                     return
                 window, future = ahead.next()
                 result = future.result()
-                pace.learn(window, result)
+                widths.learn(window, result)
                 ahead.put_back(result.window.stop, window.stop)
                 yield result
         finally:
@@ -135,7 +135,7 @@ class _Ahead:
                 future.cancel()
 
 
-class _Pace:
+class _Widths:
     """Chooses the widths of windows by how much the last ones held."""
 
     def __init__(self, archive: Archive, width: float) -> None:

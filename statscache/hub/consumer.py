@@ -1,4 +1,4 @@
-"""The front door of the hub: the moksha consumer takes messages in.
+"""The moksha consumer: takes in every message of the bus, and starts what counts them.
 
 What to know of moksha: the hub's reactor thread receives, a worker thread of the pool calls
 :meth:`StatscacheConsumer.consume`, and another thread of the pool polls the producer for ever.
@@ -25,10 +25,10 @@ from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.config import Settings
 from statscache.counting.engine import Engine
-from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError
+from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError, described
 from statscache.hub import signatures
 from statscache.hub.intake import Intake
-from statscache.hub.introduction import introduce
+from statscache.hub.startup_report import report_startup
 from statscache.hub.supervision import Supervisor
 from statscache.logs.records import Rarely, make_printable
 from statscache.plugins import discovery
@@ -58,7 +58,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             # From here on it listens; what arrives waits in memory.
             super().__init__(hub)
             self._guard_frames()
-            self._begin(hub.config)
+            self._start_threads(hub.config)
         except StatscacheError as error:
             # moksha would log an exception and run on without us.
             raise SystemExit(f"statscache: {error}") from error
@@ -78,13 +78,13 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             self._settings.datagrepper_endpoint, self._settings.archive_files
         )
         self._engine = Engine.from_settings(self._settings, self._installed)
-        introduce(self._engine.database, self._installed, self._archive, hub.config)
+        report_startup(self._engine.database, self._installed, self._archive, hub.config)
         self.supervisor = Supervisor(lambda reason: self._engine.note_end(reason), _interrupt)
         self.frequency = self._settings.frequency
         self.intake = Intake(self._engine, self._settings.batch_size, self._settings.buffer_size)
 
-    def _begin(self, config: Any) -> None:
-        """Let the threads begin that count, as soon as there is a database."""
+    def _start_threads(self, config: Any) -> None:
+        """Start the threads that count, as soon as there is a database."""
         self.supervisor.start(
             "statscache-time-limit", lambda: self._engine.time_limit.enforce(self._give_up)
         )
@@ -125,7 +125,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
                 "the plugin cannot be quarantined, so that it gets its messages again: %s", error
             )
         self._engine = engine
-        self.intake.go_on_with(engine)
+        self.intake.replace_engine(engine)
         self.supervisor.fail(f"the plugin {', '.join(idents)} does not end")
 
     def validate(self, message: Any) -> None:
@@ -143,7 +143,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
 
     def consume(self, message: Any) -> None:
         """Take in one message: the JSON text of a fedmsg dict."""
-        self.intake.put(_body(message))
+        self.intake.accept(_body(message))
         if self.intake.is_full:
             self.intake.wake()
 
@@ -189,7 +189,7 @@ def _guarded(got_message: Any, intake: Intake) -> Any:
         try:
             got_message(*parts)
         except (UnicodeDecodeError, ValueError) as error:
-            intake.reject(b" ".join(reversed(parts)), f"{type(error).__name__}: {error}")
+            intake.reject(b" ".join(reversed(parts)), described(error))
 
     return guard
 

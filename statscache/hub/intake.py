@@ -123,7 +123,7 @@ class Intake:
         self._flushing = threading.Lock()
         self._waits_since = 0.0
         self._backoff = 0.0
-        self._troubles = Recurring()
+        self._troubles = Recurring(clock=engine.clock.monotonic)
         self._retry_at = 0.0
         self._prune_at = self._clock.monotonic()
         self._flusher: threading.Thread | None = None
@@ -132,7 +132,7 @@ class Intake:
         self._beat_at = self._clock.monotonic()
         self._jumps = JumpDetector(engine.clock)
 
-    def put(self, text: Text) -> None:
+    def accept(self, text: Text) -> None:
         """Take in a message; from any thread, at once."""
         if self._has_room(len(text)):
             self._texts.append(text)
@@ -157,7 +157,7 @@ class Intake:
 
     def start(self, start_thread: StartThread = daemon) -> None:
         """Flush in a thread of our own from now on, whenever :meth:`wake` asks for it."""
-        self._flusher = start_thread("statscache-intake", self._run)
+        self._flusher = start_thread("statscache-intake", self._flush_when_woken)
 
     def wake(self) -> None:
         """Let the thread that :meth:`start` has started flush; from any thread, at once."""
@@ -197,14 +197,14 @@ class Intake:
             left = "the archive has them" if self._engine.has_history else "they are lost"
             log.error("stopped with %d messages that could not be committed; %s", len(self), left)
 
-    def go_on_with(self, engine: Engine) -> None:
-        """Commit what is left by another engine: who uses the present one never comes back."""
+    def replace_engine(self, engine: Engine) -> None:
+        """Commit what is left by another engine: a thread that uses this one never returns."""
         self._engine = engine
         self._flusher = None
         self._flushing = threading.Lock()
         self._retry_at = 0.0
 
-    def _run(self) -> None:
+    def _flush_when_woken(self) -> None:
         while self._deadline is None:
             self._wanted.wait()
             self._wanted.clear()

@@ -28,7 +28,7 @@ class _StockHub(fedmsg.commands.hub.HubCommand):
         return options | self._given | {"logging": logging}
 
 
-def run(config: dict[str, Any]) -> None:
+def run_hub(config: dict[str, Any]) -> None:
     """Run the hub until it is told to end, with all the consumers that are installed.
 
     Args:
@@ -79,13 +79,14 @@ def check(config: dict[str, Any]) -> None:
 
 
 def import_consumer() -> None:
-    """Import what the hub will load; it would only log that it cannot.
+    """Import what moksha will load; it would only log that it cannot, and run on.
 
     Raises:
         StatscacheError: something that it needs is not installed.
     """
     try:
-        import statscache.hub.consumer  # noqa: F401 - the errors of its imports are caught here
+        # Here, not at the top: what its imports raise is caught, and they take a second.
+        import statscache.hub.consumer  # noqa: F401
     except ImportError as error:
         raise StatscacheError(
             f"the hub cannot load the consumer of statscache: {error}; install what is missing, or "

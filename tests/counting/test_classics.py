@@ -81,7 +81,7 @@ def test_messages_that_arrive_during_an_update_are_not_lost(
     def publish(first: int) -> None:
         for number in range(first, total, 3):
             raw = {"topic": "a.b.c.d", "timestamp": NOON, "msg_id": f"id {number}"}
-            intake.put(json.dumps(raw))
+            intake.accept(json.dumps(raw))
             if intake.is_full:
                 intake.flush()
 

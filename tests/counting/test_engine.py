@@ -451,10 +451,10 @@ def test_intake_keeps_what_cannot_be_committed(
     with monkeypatch.context() as patch:
         patch.setattr(engine, "count", unavailable)
         for item in texts[:3]:
-            intake.put(item)
+            intake.accept(item)
         intake.flush()
         for item in texts[3:]:
-            intake.put(item)
+            intake.accept(item)
     assert len(intake) == 5
     assert table(migrated_uri, "volume_1d") == []
     intake.close()

@@ -258,13 +258,13 @@ class TestIntake:
     def test_it_is_bounded_in_bytes_too(self, migrated_engine: Engine) -> None:
         intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
         for _ in range(8):
-            intake.put(b"x" * 20_000)
+            intake.accept(b"x" * 20_000)
             intake.reject(b"y" * 20_000, "nonsense")
         assert len(intake) < 3
         intake.close()
         # And emptied it holds as much as before.
         for number in range(8):
-            intake.put(json.dumps({"topic": "a.b.c.d", "timestamp": number, "msg": {}}))
+            intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": number, "msg": {}}))
         assert len(intake) == 8
         intake.close()
 
@@ -277,7 +277,7 @@ class TestIntake:
             if other.backend == "postgresql":
                 connection.execute(text("LOCK TABLE statscache_claim IN EXCLUSIVE MODE"))
             intake.start()
-            intake.put(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
+            intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
             intake.wake()
             began = time.monotonic()
             intake.close(timeout=0.5)
@@ -301,7 +301,7 @@ class TestIntake:
             if other.backend == "postgresql":
                 connection.execute(text("LOCK TABLE statscache_claim IN EXCLUSIVE MODE"))
             intake.start()
-            intake.put(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
+            intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
 
             def is_told() -> bool:
                 intake.wake()

@@ -25,7 +25,7 @@ def hub(context: Context) -> None:
     # Nor do they need the libraries of other buses, which moksha warns about.
     logging.disable(logging.WARNING)
     # Here, because it installs the reactor of Twisted.
-    from statscache.hub.program import run
+    from statscache.hub.program import run_hub
 
     logging.disable(logging.NOTSET)
-    run(context.bus_config)
+    run_hub(context.bus_config)

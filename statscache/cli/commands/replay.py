@@ -38,7 +38,7 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
     engine.flow()
     tally = _Tally()
     try:
-        with _Progress(files) as progress:
+        with _ProgressBar(files) as progress:
             for name in files:
                 span: list[float] = []
                 for batch in _batches(progress.lines(name), batch_size):
@@ -106,7 +106,7 @@ def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
         yield batch
 
 
-class _Progress:
+class _ProgressBar:
     """Reads the lines of files, and draws a progress bar on a terminal."""
 
     def __init__(self, files: tuple[str, ...]) -> None:
@@ -118,7 +118,7 @@ class _Progress:
             length=total, label="Replaying", file=sys.stderr, hidden="-" in files
         )
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _ProgressBar:
         self._bar.__enter__()
         return self
 

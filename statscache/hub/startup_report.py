@@ -1,4 +1,4 @@
-"""What a hub says of itself when it starts: whoever reads its log sees what it works with."""
+"""Log what a hub works with when it starts: its version, database, plugins, bus and archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from statscache.times import iso
 log = logging.getLogger(__name__)
 
 
-def introduce(
+def report_startup(
     database: Database, installed: Installed, archive: Archive | None, config: Mapping[str, Any]
 ) -> None:
     """Log the version, the database, the plugins, the bus and the archive."""
@@ -27,17 +27,17 @@ def introduce(
         log.info("turned off: %s", "; ".join(installed.disabled))
     for broken in installed.broken:
         log.warning("cannot be used: %s: %s", broken.source.entry_point, broken.error)
-    _introduce_bus(config)
-    _introduce_archive(archive, Settings.from_config(config))
+    _report_bus(config)
+    _report_archive(archive, Settings.from_config(config))
 
 
-def _introduce_bus(config: Mapping[str, Any]) -> None:
+def _report_bus(config: Mapping[str, Any]) -> None:
     endpoints = [address for some in config.get("endpoints", {}).values() for address in some]
     checked = "are checked" if config.get("validate_signatures") else "are not checked"
     log.info("the bus: %s; signatures %s", _listed(endpoints), checked)
 
 
-def _introduce_archive(archive: Archive | None, settings: Settings) -> None:
+def _report_archive(archive: Archive | None, settings: Settings) -> None:
     if archive is None:
         log.warning("no archive is configured: what the bus loses is lost")
         return
