@@ -5,74 +5,74 @@ import datetime
 config = {
     # Whether fedmsg-hub runs statscache.
     "statscache.consumer.enabled": True,
-    # SQLite needs nothing to be set up. For PostgreSQL: postgresql://user@host/statscache
+    # SQLite needs no setup. For PostgreSQL: postgresql://user@host/statscache
     # The environment variable STATSCACHE_SQLALCHEMY_URI overrides it.
     "statscache.sqlalchemy.uri": "sqlite:///statscache.db",
-    # How often the hub commits what has arrived: a message is in the tables within a second.
+    # The time between two commits of the hub: a message is in the tables within a second.
     "statscache.producer.frequency": datetime.timedelta(seconds=0.5),
-    # It commits earlier when so many messages wait,
+    # The hub commits earlier when this many messages wait,
     "statscache.consumer.batch_size": 10_000,
-    # and holds so many at most while the database is away.
+    # and keeps at most this many in memory while the database is away.
     "statscache.consumer.buffer_size": 200_000,
     # How far back history goes.
     "statscache.consumer.epoch": datetime.datetime(2015, 1, 1),
     # The archive of the bus.
     "statscache.datagrepper.endpoint": "https://apps.fedoraproject.org/datagrepper/",
-    # Files and folders of messages that are asked instead: JSON lines, plain, gz or zst.
+    # Files and folders of messages to use as the archive instead: JSON lines, plain, gz or zst.
     # "statscache.archive.files": ["/srv/messages"],
-    # How long after it was sent the archive has a message, how often it is asked for what the
-    # bus lost, and how far back it is asked again each time, since some come late.
+    # How long after it was sent the archive has a message; the time between two requests for what
+    # the bus lost; and how far back each of them reaches again, since some messages are late.
     "statscache.archive.lag": datetime.timedelta(minutes=1),
     "statscache.archive.interval": datetime.timedelta(minutes=1),
     "statscache.archive.overlap": datetime.timedelta(minutes=15),
-    # Questions to the archive at a time.
+    # Concurrent queries to the archive.
     "statscache.archive.concurrency": 1,
-    # How much of the archive the background audit reads (0: none), and whether it repairs
-    # what it finds to be wrong.
+    # How much of the archive the background audit reads (0: nothing), and whether it repairs wrong
+    # rows.
     "statscache.audit.messages_per_hour": 50_000,
     "statscache.audit.repair": False,
-    # The share of the messages that were counted which the archive may lack when a table is
-    # rebuilt: where it lacks more, the old rows stay.
+    # The share of the counted messages that the archive may lack when a table is rebuilt: if it
+    # lacks more, the old rows stay.
     "statscache.rebuild.tolerated_loss": 0.0001,
-    # How long a plugin may take for a batch, before it is ended and quarantined.
+    # The time that a plugin may take for a batch before it is interrupted and quarantined.
     "statscache.plugins.time_limit": datetime.timedelta(minutes=1),
-    # How old rows get before they are deleted, by schedule (None: never); of other schedules the
-    # plugins say: the volumes keep 15s for 7 days and 1m for 31, all else is kept for ever.
+    # A dict from schedule to the age at which rows are deleted (None: never). The plugins declare
+    # the defaults: the volumes keep 15s for 7 days and 1m for 31, everything else for ever.
     "statscache.retention": {},
-    # Plugins that come with statscache and are not wanted: names, idents, or patterns of them, such
-    # as "volume-by-*"; "distribution:pattern" for plugins of others.
+    # Bundled plugins to turn off: names, idents, or patterns such as "volume-by-*";
+    # "distribution:pattern" for plugins of other distributions.
     "statscache.plugins.disabled": [],
-    # How many bytes are kept of messages that could not be counted; the others are counted only.
+    # The maximum size of stored rejections; of the others only the number is stored.
     "statscache.rejected.bytes": 64 * 1024 * 1024,
-    # Names that appear nowhere: not stored, not served, history included. A host (name@host) and
-    # capitals make no other name.
+    # Names that appear nowhere: neither stored nor served, history included. Compared without a
+    # host (name@host) and regardless of case.
     "statscache.people.hidden": [],
     # Accounts that the statistics about people leave out.
     "statscache.people.bots": ["anonymous", "bodhi", "koschei", "masher", "releng", "zodbot"],
-    # Whether the API lists people: the data are public, but not everybody wants to be compared.
-    # False: no route tells who there is, and numbers are given of people who are named.
+    # Whether the API lists people. The data are public, but not everyone wants to be compared.
+    # False: no route lists them; numbers are returned for people whom the query names.
     "statscache.people.lists": True,
-    # The key of before. False: people are listed, but not by top and values.
+    # The former key. False: people are listed, but not by top and values.
     # "statscache.people.rankings": False,
-    # Who and what a message is about: "tables" (our own), or "fedmsg.meta" where its
-    # processors are installed.
+    # What determines the users and packages of a message: "tables" (our own), or "fedmsg.meta"
+    # (its installed processors).
     "statscache.about": "tables",
-    # E-mail addresses and IRC nicks to the accounts that they stand for.
+    # A dict from e-mail addresses and IRC nicks to accounts.
     "statscache.about.aliases": {},
     # The API.
-    # Of JSON; downloads (CSV and newline-delimited JSON) have no maximum.
+    # Pages of JSON; downloads (CSV and newline-delimited JSON) have no maximum.
     "statscache.app.default_rows_per_page": 100,
     "statscache.app.maximum_rows_per_page": 100,
-    # How long the statements of one request may run, all of them together; each piece of a download
-    # may as long.
+    # The time that all statements of one request may take together; each chunk of a download may
+    # take as long.
     "statscache.app.statement_timeout": datetime.timedelta(seconds=10),
-    # How long a request may take, whatever it consists of: a download that takes longer, or whose
-    # client does not read, is cut off.
+    # The time that a request may take in total: a download that takes longer, also because of a
+    # slow client, is cut off.
     "statscache.app.request_timeout": datetime.timedelta(minutes=10),
-    # Memory for answers that are kept, in each process.
+    # The memory for cached answers in each process.
     "statscache.app.cache_bytes": 64 * 1024 * 1024,
-    # Clients that may wait for changes in each process of the API; None: half of its threads.
+    # The clients that may wait for changes in each process of the API; None: half of its threads.
     "statscache.app.maximum_listeners": None,
-    # How often they are shown that the connection is alive.
+    # The time between two signs of life to a waiting client.
     "statscache.app.heartbeat": datetime.timedelta(seconds=15),
 }
