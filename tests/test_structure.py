@@ -38,6 +38,7 @@ FLOORS: Mapping[str, Floor] = {
     "statscache": Floor("the version"),
     "errors": Floor("all exceptions, so that who catches one needs no part that raises it"),
     "times": Floor("how times become datetimes and text, and back"),
+    "spans": Floor("spans of time, and what several of them cover together"),
     "clock": Floor("the present, which is given to whatever depends on it"),
     "logs": Floor("how records are written: printable, and once where they recur"),
     "topics": Floor("patterns of topics", "errors"),
@@ -69,17 +70,17 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "counting.lanes": Floor(
         "what a lane remembers: claims, checksums, checkpoints, gaps, leases",
-        "clock message database",
+        "spans clock message database",
     ),
     "counting": Floor(
         "each message exactly once: claims, folds, writes, advances; knows slices of an archive, "
         "not where they are read from nor when",
-        "errors times clock logs topics message rejection plugins people config database archive "
-        "isolation counting.classic counting.lanes",
+        "errors times spans clock logs topics message rejection plugins people config database "
+        "archive isolation counting.classic counting.lanes",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
-        "errors times clock message rejection isolation plugins database archive counting "
+        "spans errors times clock message rejection isolation plugins database archive counting "
         "counting.classic counting.lanes",
     ),
     "catchup": Floor(
@@ -94,7 +95,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "app.state": Floor(
         "what the hub has committed: revisions, coverage, rows",
-        "errors times people plugins database",
+        "errors times spans people plugins database",
     ),
     "app.http": Floor(
         "what is asked and answered: requests, parameters, times, formats",

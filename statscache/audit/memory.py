@@ -21,6 +21,7 @@ from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.aggregate import AggregateTable
+from statscache.spans import union
 from statscache.times import iso
 
 Sums = dict[int, tuple[int, int]]
@@ -112,11 +113,12 @@ class Memory:
     def unknown(self) -> list[Window]:
         """The times of which, since the archive has lost some of it, it is no judge."""
         starts = self.differing if self.lost else []
-        return _merged(Window(start, start + CHECKSUM_WIDTH) for start in starts)
+        return [Window(*span) for span in union((each, each + CHECKSUM_WIDTH) for each in starts)]
 
     def kept(self, table: AggregateTable) -> list[Window]:
         """The buckets that are not to be replaced."""
-        return _merged(widened(each, [table]) for each in self.unknown)
+        wide = (widened(each, [table]) for each in self.unknown)
+        return [Window(*span) for span in union((each.start, each.stop) for each in wide)]
 
 
 def survey(
@@ -145,17 +147,6 @@ def survey(
             if settled.start < settled.stop:
                 found[lane.id] = Memory.of(connection, lane, settled, given)
         return found
-
-
-def _merged(windows: Iterable[Window]) -> list[Window]:
-    """Without those that touch: windows come in the order of time."""
-    merged: list[Window] = []
-    for each in windows:
-        if merged and each.start <= merged[-1].stop:
-            merged[-1] = Window(merged[-1].start, max(merged[-1].stop, each.stop))
-        else:
-            merged.append(each)
-    return merged
 
 
 def widened(window: Window, found: Any) -> Window:

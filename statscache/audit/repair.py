@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
@@ -23,6 +23,7 @@ from statscache.database import tables
 from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset
+from statscache.spans import difference
 
 log = logging.getLogger(__name__)
 
@@ -188,9 +189,9 @@ def _replace(
     first = max(math.ceil(span.start), math.ceil(pruned_until or 0.0))
     names = [column.name for column in table.table.columns]
     is_replaced = False
-    for part in _between(Window(first, math.ceil(span.stop)), kept):
+    for start, stop in difference((first, math.ceil(span.stop)), ((w.start, w.stop) for w in kept)):
         is_replaced = True
-        inside = (when >= int(part.start), when < int(part.stop))
+        inside = (when >= int(start), when < int(stop))
         connection.execute(delete(table.table).where(*inside))
         rows: list[dict[str, Any]] = []
         for row in scratch.rows(select(table.table).where(*inside)):
@@ -201,14 +202,3 @@ def _replace(
         if rows:
             connection.execute(insert(table.table), rows)
     return is_replaced
-
-
-def _between(span: Window, kept: Iterable[Window]) -> Iterator[Window]:
-    """What is left of ``span`` without those, which are in order and apart."""
-    start = span.start
-    for each in kept:
-        if start < min(each.start, span.stop):
-            yield Window(start, min(each.start, span.stop))
-        start = max(start, each.stop)
-    if start < span.stop:
-        yield Window(start, span.stop)

@@ -1,6 +1,6 @@
 """Of which times each ident has counted all that files have.
 
-Whoever replays a file says that it is complete, from its first message to its last: what is not in
+A file that is replayed is taken to be complete from its first message to its last: what is not in
 it in between did not happen.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, delete, insert, select, update
 
 from statscache.database import tables
+from statscache.spans import union
 
 SLACK = 15 * 60.0
 """Seconds that may be between the last message of a file and the first of the next one.
@@ -28,11 +29,10 @@ def note(connection: Connection, idents: Iterable[str], start: float, stop: floa
             table.c.start <= stop + SLACK,
             table.c.stop >= start - SLACK,
         )
-        spans = connection.execute(select(table.c.start, table.c.stop).where(*near)).all()
+        rows = connection.execute(select(table.c.start, table.c.stop).where(*near)).all()
         connection.execute(delete(table).where(*near))
-        first = min([start, *(span.start for span in spans)])
-        last = max([stop, *(span.stop for span in spans)])
-        connection.execute(insert(table).values(ident=ident, start=first, stop=last))
+        for first, last in union([(start, stop), *((row.start, row.stop) for row in rows)], SLACK):
+            connection.execute(insert(table).values(ident=ident, start=first, stop=last))
 
 
 def forget(connection: Connection, idents: Iterable[str], since: float = 0.0) -> None:

@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, Any
 from statscache.app.http.times import Steps, steps_of
 from statscache.app.state.revisions import MOST_GAPS, Snapshot
 from statscache.plugins.models import plain
+from statscache.spans import Span, union
 
 if TYPE_CHECKING:
     from statscache.app.dispatch.route import Call
-
-Span = tuple[float, float]
-"""Start and stop, UNIX seconds."""
 
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
@@ -230,7 +228,7 @@ def _coverage(
     if row.pruned_until is not None:
         kept = row.pruned_until
         spans = [(max(start, kept), max(stop, kept)) for start, stop in spans]
-    spans = _union(spans)
+    spans = union(spans)
     return Coverage(
         state=row.state,
         since=spans[0][0] if spans else None,
@@ -269,14 +267,3 @@ def _without(span: Span, holes: list[Span]) -> list[Span]:
                 parts.append((position, max(start, position)))
             position = stop
     return [*parts, (min(position, last), last)]
-
-
-def _union(spans: list[Span]) -> list[Span]:
-    """The same times, oldest first, apart from each other."""
-    union: list[Span] = []
-    for start, stop in sorted(spans):
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(union[-1][1], stop))
-        else:
-            union.append((start, stop))
-    return union

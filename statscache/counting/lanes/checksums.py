@@ -20,6 +20,7 @@ from statscache.counting.lanes.lane import Lane
 from statscache.database import tables
 from statscache.database.upsert import Upsert
 from statscache.message import TIMESTAMP_TOLERANCE
+from statscache.spans import cover
 
 CHECKSUM_WIDTH = 15 * 60
 """Seconds of history for which one checksum of pruned claims is kept."""
@@ -84,7 +85,8 @@ def prune_claims(connection: Connection, lane: Lane, until: float) -> bool:
     mine = [claim.c.lane == lane.id, claim.c.timestamp >= start, claim.c.archived == 1]
     # So do those in a gap, until it is closed: the archive has messages there that it has not given
     # yet, too many to be told apart by a checksum.
-    for first, last in _merged(read_gaps(connection, lane)):
+    # A query cannot have any number of them: what lies between two may stay longer than it must.
+    for first, last in cover(read_gaps(connection, lane), _MOST_SPANS):
         mine.append(
             ~claim.c.timestamp.between(first - TIMESTAMP_TOLERANCE, last + TIMESTAMP_TOLERANCE)
         )
@@ -123,21 +125,6 @@ def _add_checksums(connection: Connection, lane: Lane, checksums: Checksums) -> 
         before, before_total = known.get(start, (0, 0))
         rows.append((lane.id, start, before + messages, (before_total ^ total).to_bytes(16)))
     _upsert(connection.dialect.name).write(connection, rows)
-
-
-def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Few spans, in order, that cover all of ``spans``: a query cannot have any number of them."""
-    merged: list[tuple[float, float]] = []
-    for start, stop in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    while len(merged) > _MOST_SPANS:
-        # What lies between two is kept for longer than it must be.
-        pairs = [merged[number : number + 2] for number in range(0, len(merged), 2)]
-        merged = [(pair[0][0], pair[-1][1]) for pair in pairs]
-    return merged
 
 
 @cache
