@@ -1,8 +1,8 @@
-"""The audit that never ends: it compares the tables with the archive a day at a time.
+"""The audit in the background: it compares the tables with the archive, a day at a time, for ever.
 
-It goes through the history in order, so that each row is compared once a sweep, and after each day
-of that looks at one chosen by chance, so that what happened to a row of long ago does not wait for
-a sweep. It reads no more of the archive than its budget.
+It goes through the history in order, so that each row is compared once a sweep. After each day it
+compares one that is chosen by chance, so that a row of long ago does not have to wait for the
+sweep. It reads no more of the archive than its budget.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from statscache.archive import Archive, Window
-from statscache.audit.comparison import depends_on_history
+from statscache.audit.archive_loss import find_loss, widened
 from statscache.audit.gaps import refetch_gaps
-from statscache.audit.memory import survey, widened
 from statscache.audit.repair import buckets_of, repair
 from statscache.audit.shortfall import objections
+from statscache.audit.target import depends_on_history
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.counting.engine import Engine
@@ -34,20 +34,20 @@ log = logging.getLogger(__name__)
 DAY = 86_400
 
 _TURN = 1.0
-"""Seconds after which it lets others have their turn."""
+"""Seconds after which a step ends, so that lanes can catch up in between."""
 
 _IDLE = 60.0
-"""Seconds until it looks again whether there is anything to audit."""
+"""Seconds until the next step when there was nothing to audit."""
 
 _HOUR = 3600.0
 
 
 class Audit:
-    """Compares in the background; one thread uses it.
+    """Compares the tables with the archive, one step at a time; one thread uses it.
 
     Args:
         engine: whose tables are compared.
-        archive: that is right.
+        archive: what is right.
         budget: messages of the archive that may be read in an hour; 0 switches the audit off.
         repairs: whether what differs is repaired.
     """
@@ -61,14 +61,14 @@ class Audit:
         self._database = Database(engine.uri, read_only=True)
         self._work: Iterator[int] | None = None
         self._resume_at = 0.0
-        # Of which days the loss has been logged in this sweep: some are looked at twice.
-        self._said: set[float] = set()
+        # The days whose loss was logged in this sweep: some are compared twice.
+        self._told: set[float] = set()
 
     def advance(self) -> float:
-        """Go on for a second at most; gives the seconds until it wants to go on.
+        """Make one step, of a second at most; returns the seconds until the next one is due.
 
         Raises:
-            ArchiveUnavailable: the day that it was at is begun anew the next time.
+            ArchiveUnavailable: the next step begins with the same day.
             DatabaseUnavailable: the same.
         """
         if not self._budget:
@@ -79,12 +79,12 @@ class Audit:
         return max(0.0, self._resume_at - self._clock.monotonic())
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections."""
         self._work = None
         self._database.dispose()
 
     def _read_on(self, deadline: float) -> float:
-        """Read until the deadline; gives the seconds that the budget allows for what was read."""
+        """Read until the deadline; returns the seconds that the budget allows for what was read."""
         if self._work is None:
             self._work = self._audit()
         messages = 0
@@ -97,12 +97,12 @@ class Audit:
             self._work = None
             raise
         except Exception:
-            log.exception("the audit failed, and begins the day anew")
+            log.exception("the audit failed, and begins the day again")
         self._work = None
         return messages * _HOUR / self._budget + _IDLE
 
     def _audit(self) -> Iterator[int]:
-        """Audit until there is nothing to do for now; gives now and then how much was read."""
+        """Audit until there is nothing to do; yields now and then how many messages were read."""
         while True:
             yield refetch_gaps(self._engine, self._archive)
             begin, end = self._limits()
@@ -112,7 +112,7 @@ class Audit:
             if position + DAY > end:
                 yield from self._compare(None, begin)
                 self._end_sweep()
-                return  # and not at once again, even where there was hardly anything to read
+                return  # a pause, even where there was hardly anything to read
             window = Window(position, position + DAY)
             lost = yield from self._compare(window, begin)
             self._advance_to(window.stop, lost)
@@ -123,7 +123,7 @@ class Audit:
                     yield from self._compare(Window(chosen, chosen + DAY), begin)
 
     def _limits(self) -> tuple[float, float]:
-        """From when to when there are whole days that have been reconciled for good."""
+        """Of which time there are whole days whose claims have been pruned in all lanes."""
         with self._database.begin() as connection:
             lanes = [lane for lane in read_lanes(connection) if lane.name in PERMANENT]
             # Without an epoch the history begins with the first message that there was.
@@ -155,10 +155,9 @@ class Audit:
     def _look_again(
         self, differing: Sequence[str], window: Window | None
     ) -> Generator[int, None, int]:
-        """Report, and repair, what differs still: rows were pruned, messages came late.
+        """Report, and repair, what still differs: rows may have been pruned, messages come late.
 
-        Of the times of which the archive has lost something nothing is said but that. Returns how
-        many messages it lacks.
+        Where the archive has lost messages, only that is reported. Returns how many it lacks.
         """
         lacking: dict[int, list[Window]] = {}
         lost = 0
@@ -167,15 +166,15 @@ class Audit:
         else:
             datasets = self._engine.installed.datasets
             buckets = filter(None, (buckets_of(datasets[ident]) for ident in differing))
-            found = yield from survey(self._engine, self._archive, widened(window, buckets))
-            lacking = {number: memory.unknown for number, memory in found.items()}
-            # Lanes have counted the same, more or less: one line of the log, not one of each.
-            memory = max(found.values(), key=lambda each: each.total_lost, default=None)
-            if memory is not None and memory.total_lost:
-                lost = memory.total_lost
-                if window.start not in self._said:
-                    self._said.add(window.start)
-                    log.error("%s: nothing is deleted on its word", memory)
+            found = yield from find_loss(self._engine, self._archive, widened(window, buckets))
+            lacking = {number: loss.undecidable for number, loss in found.items()}
+            # Lanes have counted nearly the same: it is logged once, not for each.
+            worst = max(found.values(), key=lambda each: each.total_lost, default=None)
+            if worst is not None and worst.total_lost:
+                lost = worst.total_lost
+                if window.start not in self._told:
+                    self._told.add(window.start)
+                    log.error("%s: nothing is deleted on its word", worst)
         if differing:
             again = self._verification(differing, window, lacking)
             yield from self._run(again)
@@ -187,7 +186,7 @@ class Audit:
         return lost
 
     def _without_lost(self, idents: Sequence[str]) -> list[str]:
-        """Those of whose whole history the archive has enough to be their judge."""
+        """Those of whose whole history the archive has lost no more than is tolerated."""
         refused = objections(self._engine, self._archive, idents)
         for text in set(refused.values()):
             log.error("%s: nothing is deleted on its word", text)
@@ -285,7 +284,7 @@ class Audit:
 
     def _end_sweep(self) -> None:
         row = tables.audit.c
-        self._said.clear()
+        self._told.clear()
         self._update(sweeps=row.sweeps + 1, position=None, lost=0, lost_last_sweep=row.lost)
         log.info("the audit has compared all of the history, and begins again")
 

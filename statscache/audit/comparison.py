@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Select, select
 
 from statscache.archive import Archive
+from statscache.audit.boundary_shifts import BoundaryShifts
 from statscache.audit.recount import Recount, stream
-from statscache.audit.restamping import Flows
+from statscache.audit.target import Target
+from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Difference, Verdict
 from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.plugins.buckets import floored
 from statscache.plugins.collation import ordered_alike
 from statscache.plugins.columns import is_counter
-from statscache.plugins.discovery import Dataset
 from statscache.plugins.merges import NEWEST_AT
 from statscache.times import naive
 
@@ -29,67 +29,16 @@ _DAY = 86_400
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A dataset that is compared.
-
-    Attributes:
-        since: messages from here on are counted.
-        start, stop: rows of this time are compared.
-        needs_all: whether its rows depend on all of its history, not on their own time alone.
-    """
-
-    dataset: Dataset
-    lane: int
-    since: float
-    start: float
-    stop: float
-    needs_all: bool
-
-    @property
-    def ident(self) -> str:
-        """Its ident."""
-        return self.dataset.ident
-
-
-def depends_on_history(dataset: Dataset) -> bool:
-    """Whether its rows tell of all that ever happened, and not of the time that they bear.
-
-    So it is with what classic plugins write, and with totals that are not kept in buckets.
-    """
-    if dataset.declaration is None:
-        return True
-    return dataset.schedule is None and not all(value.rule.takes_newest for value in dataset.values)
-
-
-class Doubts:
-    """Times of which it is not known whether table and archive speak of the same messages."""
-
-    def __init__(self) -> None:
-        self._spans: list[tuple[float, float]] = []
-
-    def add(self, start: float, stop: float) -> None:
-        """From ``start`` to ``stop``."""
-        self._spans.append((start - TIMESTAMP_TOLERANCE, stop + TIMESTAMP_TOLERANCE))
-
-    def touch(self, start: float, stop: float) -> bool:
-        """Whether there is one between two times."""
-        return any(first < stop and last >= start for first, last in self._spans)
-
-    def __bool__(self) -> bool:
-        return bool(self._spans)
-
-
 class Comparison:
-    """Compares the rows of one subject."""
+    """Compares the rows of one target."""
 
-    def __init__(self, subject: Subject, doubts: Doubts, stop: float) -> None:
-        self._subject = subject
-        self._doubts = doubts
-        self._stop = min(subject.stop, stop)
-        self._table = subject.dataset.model.__table__
-        self._verdict = Verdict(subject.ident, subject.start, self._stop)
-        declaration = subject.dataset.declaration
+    def __init__(self, target: Target, uncertain: UncertainRanges, stop: float) -> None:
+        self._target = target
+        self._uncertain = uncertain
+        self._stop = min(target.stop, stop)
+        self._table = target.dataset.model.__table__
+        self._verdict = Verdict(target.ident, target.start, self._stop)
+        declaration = target.dataset.declaration
         self._width = declaration.width if declaration is not None else None
         keys = [column.name for column in self._table.primary_key.columns]
         if declaration is None:
@@ -101,20 +50,26 @@ class Comparison:
         self._keys = len(keys)
 
     def run(self, connection: Connection, scratch: Recount, archive: Archive) -> Verdict:
-        """The verdict."""
-        subject = self._subject
-        if subject.needs_all and self._doubts:
+        """Compare, and return the verdict.
+
+        Args:
+            connection: that reads the tables.
+            scratch: the recount that they are compared with.
+            archive: that is asked for the messages around the edges of buckets.
+        """
+        target = self._target
+        if target.needs_all and self._uncertain:
             self._verdict.waits = True
             self._verdict.skipped = (
                 "the archive does not have yet all that has been counted: try again later"
             )
             return self._verdict
-        if subject.dataset.declaration is None:
+        if target.dataset.declaration is None:
             self._compare_lists(connection, scratch)
         else:
             pairs = self._pairs(connection, scratch)
             is_bucketed = self._width is not None
-            judge = self._judge_bucket if is_bucketed or subject.needs_all else self._judge_latest
+            judge = self._judge_bucket if is_bucketed or target.needs_all else self._judge_latest
             for stored, counted in pairs:
                 judge(stored, counted)
             if is_bucketed and self._verdict.differences:
@@ -135,11 +90,11 @@ class Comparison:
         statement = select(*columns).order_by(*order)
         time_of = self._table.c.timestamp
         if self._width is not None:
-            statement = statement.where(time_of >= math.ceil(self._subject.start))
+            statement = statement.where(time_of >= math.ceil(self._target.start))
             if self._stop != math.inf:
                 statement = statement.where(time_of < math.ceil(self._stop))
         elif isinstance(time_of.type, DateTime):
-            since = naive(self._subject.since)
+            since = naive(self._target.since)
             statement = statement.where(time_of >= since)
         return statement
 
@@ -148,7 +103,7 @@ class Comparison:
         assert row is not None
         if stored == counted:
             self._verdict.rows += 1
-        elif self._width is not None and self._doubts.touch(row[0], row[0] + self._width):
+        elif self._width is not None and self._uncertain.overlaps(row[0], row[0] + self._width):
             self._wait()
         else:
             self._differ(stored, counted)
@@ -156,16 +111,16 @@ class Comparison:
     def _judge_latest(self, stored: Row | None, counted: Row | None) -> None:
         """Rows of latest values; ``counted`` knows only the messages of the time compared."""
         place = self._columns.index("timestamp")
-        subject = self._subject
+        target = self._target
         when = stored[place] if stored is not None else counted[place]  # type: ignore[index]
         if stored == counted:
             self._verdict.rows += 1
-        elif self._doubts.touch(when, when + 1e-6):
+        elif self._uncertain.overlaps(when, when + 1e-6):
             self._wait()
         elif stored is None:
             self._differ(stored, counted)
         elif counted is None:
-            if subject.start <= when < self._stop:
+            if target.start <= when < self._stop:
                 self._differ(stored, counted)
         elif when >= self._stop and counted[place] < when:
             self._verdict.rows += 1
@@ -207,7 +162,7 @@ class Comparison:
 
         self._verdict.differences.append(
             Difference(
-                self._subject.ident,
+                self._target.ident,
                 dict(zip(names[:split], row[:split], strict=True)),
                 values(stored),
                 values(counted),
@@ -219,13 +174,13 @@ class Comparison:
             self._verdict.days.add(floored(int(moment), _DAY))
 
     def _explain(self, archive: Archive) -> None:
-        """Take back the differences that come of copies with times on both sides of an edge."""
-        table = self._subject.dataset.declaration
+        """Remove differences that come of copies with times on both sides of an edge."""
+        table = self._target.dataset.declaration
         assert table is not None
         if not is_counter(table.plugin.values):
             return
-        flows = Flows(archive, table, self._subject.start, self._stop)
-        explained = flows.explained(self._verdict.differences)
+        shifts = BoundaryShifts(archive, table, self._target.start, self._stop)
+        explained = shifts.explained(self._verdict.differences)
         self._verdict.restamped += len(explained)
         self._verdict.differences = [
             difference for difference in self._verdict.differences if difference not in explained

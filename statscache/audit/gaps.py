@@ -1,4 +1,4 @@
-"""Ask the archive again for what it once did not give."""
+"""Ask the archive again for what it once did not return."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _AT_ONCE = 20
 
 
 def refetch_gaps(engine: Engine, archive: Archive) -> int:
-    """Close gaps behind the horizons of lanes; gives how many messages were read.
+    """Fill in gaps up to which the claims of lanes are pruned; returns how many messages were read.
 
-    Claims in gaps are not pruned: they tell what has been counted already. Newer gaps close
-    themselves, because the overlap is read again and again.
+    Claims in gaps are not pruned: they tell what has been counted already. Newer gaps need no care,
+    because the overlap is read again and again.
 
     Raises:
         ArchiveUnavailable: the gaps stay.

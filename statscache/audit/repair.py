@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select
 
 from statscache.archive import Archive, Window, read
-from statscache.audit.comparison import Doubts
-from statscache.audit.memory import Given, Memory, widened
+from statscache.audit.archive_loss import ArchivedDigests, ArchiveLoss, widened
 from statscache.audit.recount import Recount
 from statscache.audit.shortfall import objections
+from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import claimed_among
 from statscache.counting.engine import Engine
@@ -39,15 +39,17 @@ _NOT_YET = (
 def repair(
     engine: Engine, archive: Archive, idents: Sequence[str], window: Window | None
 ) -> Generator[int, None, list[str]]:
-    """Count ``idents`` anew in ``window``; gives how much was read, and returns what was repaired.
+    """Replace the rows of ``idents`` in ``window`` by those of a recount.
 
-    Their buckets of the window are replaced, in one transaction for each lane; those that are not
-    over by what has been counted of them, unless the archive does not have it yet, which is logged
-    with what to do. Rows that are no buckets may come of any time: those plugins are rebuilt as a
-    whole, in a shadow.
+    Their buckets of the window are replaced in one transaction for each lane. Those that are still
+    open are replaced by what has been counted of them, unless the archive does not have it yet,
+    which is logged with what to do. Rows that are no buckets may come of any time: those plugins
+    are rebuilt as a whole, in a shadow.
 
     Where the archive has less than was counted, only those buckets are replaced of whose time it
     has exactly what was counted, and nothing is rebuilt.
+
+    Yields now and then how many messages were read; returns the idents that were repaired.
 
     Raises:
         ArchiveUnavailable: nothing was changed.
@@ -77,11 +79,11 @@ def _repair_lane(
     bucketed: Mapping[str, AggregateTable],
     window: Window,
 ) -> Generator[int, None, list[str]]:
-    """Count anew what is behind the horizon of the lane, and of what is newer what it claims."""
+    """Recount what is older than the pruned claims of the lane, and of the rest what it claims."""
     wide = widened(window, bucketed.values())
     settled = _clamped(lane.claims_pruned_until, wide)
     datasets = engine.installed.datasets
-    given = Given()
+    digests = ArchivedDigests()
     recent: list[Message] = []
     with Recount({ident: (datasets[ident], wide.start) for ident in bucketed}, {}) as scratch:
         for start, stop in ((wide.start, settled), (settled, wide.stop)):
@@ -89,7 +91,7 @@ def _repair_lane(
                 if piece.missing:
                     log.error("the archive has gaps there: nothing is repaired")
                     return []
-                given.add(piece.messages)
+                digests.add(piece.messages)
                 if start < settled:
                     scratch.add(piece)
                 else:
@@ -97,21 +99,21 @@ def _repair_lane(
                 yield piece.size
         with engine.transaction(alone=True) as connection:
             lane = next((each for each in read_lanes(connection) if each.id == lane.id), lane)
-            horizon = _clamped(lane.claims_pruned_until, wide)
-            doubts = Doubts()
+            pruned_until = _clamped(lane.claims_pruned_until, wide)
+            uncertain = UncertainRanges()
             if settled < wide.stop:
-                claimed, _ = claimed_among(connection, lane.id, recent, settled, doubts)
+                claimed, _ = claimed_among(connection, lane.id, recent, settled, uncertain)
                 scratch.count(claimed, settled)
-            memory = Memory.of(connection, lane, Window(wide.start, horizon), given)
+            loss = ArchiveLoss.of(connection, lane, Window(wide.start, pruned_until), digests)
             lane_of = _lanes_of(connection, bucketed)
             repaired = []
             for ident, table in bucketed.items():
                 span = widened(window, [table])
                 objection = scratch.regressions.objection(connection, ident)
-                # What is claimed behind the horizon the memory knows.
-                open_from = max(span.start, horizon)
-                has_doubts = open_from < span.stop and doubts.touch(open_from, span.stop)
-                if has_doubts or lane_of.get(ident) != lane.id or horizon < settled:
+                # Of what is older, the loss says where the archive cannot be trusted.
+                open_from = max(span.start, pruned_until)
+                is_uncertain = open_from < span.stop and uncertain.overlaps(open_from, span.stop)
+                if is_uncertain or lane_of.get(ident) != lane.id or pruned_until < settled:
                     objection = objection or _NOT_YET
                 if objection:
                     log.error("%s is not repaired: %s", ident, objection)
@@ -119,12 +121,12 @@ def _repair_lane(
                 row = connection.execute(
                     select(tables.plugin).where(tables.plugin.c.ident == ident)
                 ).one()
-                kept = memory.kept(table)
+                kept = loss.kept(table)
                 if _replace(connection, scratch, table, span, row.pruned_until, kept):
                     repaired.append(ident)
-            if repaired and not memory.lost:
-                stop = min(window.stop, horizon)
-                replace_checksums(connection, lane, window.start, stop, memory.archived)
+            if repaired and not loss.lost:
+                stop = min(window.stop, pruned_until)
+                replace_checksums(connection, lane, window.start, stop, loss.archived)
             engine.note_changes(connection, repaired)
     return repaired
 
@@ -135,16 +137,16 @@ def _lanes_of(connection: Connection, idents: Iterable[str]) -> dict[str, int]:
     return {found.ident: found.lane for found in connection.execute(query)}
 
 
-def _clamped(horizon: float | None, window: Window) -> float:
-    return max(window.start, min(window.stop, horizon or 0.0))
+def _clamped(moment: float | None, window: Window) -> float:
+    return max(window.start, min(window.stop, moment or 0.0))
 
 
 def mend(
     engine: Engine, archive: Archive, verdicts: Iterable[Verdict]
 ) -> Generator[int, None, list[str]]:
-    """Repair the days in which rows differ; gives how much was read.
+    """Repair the days in which rows differ; yields now and then how many messages were read.
 
-    Returns the idents that have no buckets, and are being rebuilt as a whole, beside.
+    Returns the idents that have no buckets: they are being rebuilt as a whole, in shadows.
 
     Raises:
         ArchiveUnavailable: the days before this one have been repaired.
@@ -158,7 +160,7 @@ def mend(
 
 
 def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[str]:
-    """Let plugins be rebuilt as a whole; returns those for which nothing speaks against it."""
+    """Let plugins be rebuilt as a whole; returns those of which the archive has enough."""
     refused = objections(engine, archive, idents)
     for ident, objection in refused.items():
         log.error("%s is not rebuilt: %s", ident, objection)

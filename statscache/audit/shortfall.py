@@ -1,7 +1,8 @@
-"""How much less an archive has than was counted: then it is no judge of the tables.
+"""How many messages an archive lacks of those that were counted, by their numbers.
 
-An archive may have been emptied, or restored in part. What it lacks was counted all the same, and
-nothing is deleted, or replaced by less, on its word.
+An archive may have been emptied, or restored in part. What it lacks was counted all the same, so
+nothing is deleted, or replaced by less, because of it. Which messages it lacks is found, for a
+short time, in :mod:`statscache.audit.archive_loss`.
 """
 
 from __future__ import annotations
@@ -93,13 +94,13 @@ def measure(
 
 
 def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> Counter[int]:
-    """How many messages the lane has counted, by week: what is claimed, and what is in sums."""
+    """How many messages the lane has counted, by week: by claims and by checksums."""
     numbers: Counter[int] = Counter()
     for moment, (number, _) in read_checksums(connection, lane, start, stop).items():
         numbers[floored(moment, _WIDTH)] += number
     claim = tables.claim.c
-    # What is behind the horizon and claimed still the archive has lost, or never had. Of what is
-    # newer, it may not have yet what it has not shown.
+    # Where claims are pruned, those that are left are of messages that the archive has lost, or
+    # never had. Of what is newer, it may not have yet what it has not shown.
     is_due = (claim.timestamp < (lane.claims_pruned_until or 0.0)) | (claim.archived == 1)
     query = select(claim.timestamp).where(
         claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due

@@ -1,4 +1,4 @@
-"""What a comparison finds: rows that are not what the archive gives."""
+"""What a comparison finds: rows that differ from those of the archive."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from statscache.times import to_the_second
 
 @dataclass(frozen=True)
 class Difference:
-    """One row that is not what the archive gives.
+    """One row that differs from that of the archive.
 
     Attributes:
         key: of the row, by column.
         stored: its values in the table; None where there is no such row.
-        counted: the values that the archive gives; None where it gives no such row.
+        counted: the values by what the archive has; None where that makes no such row.
     """
 
     ident: str

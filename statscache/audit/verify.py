@@ -1,8 +1,8 @@
 """Compare tables with the archive: whatever it has is counted again, and the rows are compared.
 
-While the hub goes on, the newest messages are a question of who came first. So what happened
-behind the horizon of a lane must be in the tables; of what is newer, exactly what the lane has
-claimed. Claims that the archive cannot show yet leave their buckets undecided.
+The hub may go on counting meanwhile. So the tables must have all that is older than the claims
+that a lane has pruned; of what is newer, exactly what it has claimed. Claims of messages that the
+archive does not have yet leave their buckets undecided.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from statscache.archive import Archive, Window, read
-from statscache.audit.comparison import Comparison, Doubts, Subject, depends_on_history
+from statscache.audit.comparison import Comparison
 from statscache.audit.recount import Recount
+from statscache.audit.target import Target, depends_on_history
+from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.clock import SYSTEM, Clock
 from statscache.counting.lanes.digests import claim_digest, content_digests
@@ -36,7 +38,7 @@ class Verification:
     Args:
         database: that the tables are in; it is only read.
         installed: the plugins.
-        archive: that is right.
+        archive: what is right.
         idents: which; all of them when absent.
         start, stop: the time that is compared, widened to whole buckets; UNIX seconds. Absent: all
             that each ident covers.
@@ -80,15 +82,15 @@ class Verification:
         self.messages = 0
 
     def run(self) -> Iterator[tuple[float, float]]:
-        """Do it; gives, over and over, up to when the archive has been read, and up to when it is.
+        """Compare; yields up to when the archive has been read, and up to when it will be.
 
         Raises:
             ArchiveUnavailable: nothing is known yet; it can be run again.
             DatabaseUnavailable: the same.
         """
         self.verdicts.clear()
-        for lane, subjects in self._subjects():
-            left = subjects
+        for lane, targets in self._targets():
+            left = targets
             while left:
                 try:
                     yield from self._compare_lane(lane, left)
@@ -97,20 +99,20 @@ class Verification:
                     left = self._without_the_guilty(left, fault)
         self.verdicts.sort(key=lambda verdict: verdict.ident)
 
-    def _without_the_guilty(self, subjects: list[Subject], fault: PluginFault) -> list[Subject]:
-        guilty = [subject for subject in subjects if subject.ident in fault.idents]
+    def _without_the_guilty(self, targets: list[Target], fault: PluginFault) -> list[Target]:
+        guilty = [target for target in targets if target.ident in fault.idents]
         if not guilty:
             raise fault
-        self.verdicts += [Verdict(subject.ident, refused=str(fault)) for subject in guilty]
-        return [subject for subject in subjects if subject not in guilty]
+        self.verdicts += [Verdict(target.ident, refused=str(fault)) for target in guilty]
+        return [target for target in targets if target not in guilty]
 
     # What can be compared.
 
-    def _subjects(self) -> list[tuple[Lane, list[Subject]]]:
+    def _targets(self) -> list[tuple[Lane, list[Target]]]:
         with self._database.begin() as connection:
             lanes = {lane.id: lane for lane in read_lanes(connection)}
             rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
-        groups: dict[int, list[Subject]] = {}
+        groups: dict[int, list[Target]] = {}
         for ident in self._idents:
             row = rows.get(ident)
             lane = lanes.get(row.lane) if row is not None else None
@@ -118,51 +120,51 @@ class Verification:
             if reason or lane is None:
                 self.verdicts.append(Verdict(ident, skipped=reason, waits=True))
                 continue
-            subject = self._subject(self._installed.datasets[ident], row, lane)
-            if subject.needs_all and not self._history:
+            target = self._target(self._installed.datasets[ident], row, lane)
+            if target.needs_all and not self._history:
                 self.verdicts.append(Verdict(ident, skipped="it depends on all of its history"))
-            elif subject.start >= subject.stop:
+            elif target.start >= target.stop:
                 self.verdicts.append(Verdict(ident, skipped="it covers nothing of this time"))
             else:
-                groups.setdefault(lane.id, []).append(subject)
-        return [(lanes[number], subjects) for number, subjects in groups.items()]
+                groups.setdefault(lane.id, []).append(target)
+        return [(lanes[number], targets) for number, targets in groups.items()]
 
-    def _subject(self, dataset: Dataset, row: Any, lane: Lane) -> Subject:
+    def _target(self, dataset: Dataset, row: Any, lane: Lane) -> Target:
         since = max(row.since or 0.0, lane.history_start or 0.0, row.pruned_until or 0.0)
         start = since if self._start is None else max(since, self._start)
         stop = math.inf if self._stop is None else self._stop
         if depends_on_history(dataset):
-            return Subject(dataset, lane.id, since, since, math.inf, needs_all=True)
+            return Target(dataset, lane.id, since, since, math.inf, needs_all=True)
         table = dataset.declaration
         assert table is not None
         if table.width is None:
-            return Subject(dataset, lane.id, start, start, stop, needs_all=False)
+            return Target(dataset, lane.id, start, start, stop, needs_all=False)
         # Whole buckets: outwards of what was asked for, inwards of what is covered.
         first = table.floored(since)
         first += table.width if first < since else 0
         begin = max(first, table.floored(start))
         end = stop if stop == math.inf else table.ceiled(stop)
-        return Subject(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
+        return Target(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
 
     # One lane: its plugins have counted the same.
 
-    def _compare_lane(self, lane: Lane, subjects: list[Subject]) -> Iterator[tuple[float, float]]:
-        start = min(subject.since for subject in subjects)
-        stop = min(max(subject.stop for subject in subjects), self._clock.time())
-        doubts = Doubts()
+    def _compare_lane(self, lane: Lane, targets: list[Target]) -> Iterator[tuple[float, float]]:
+        start = min(target.since for target in targets)
+        stop = min(max(target.stop for target in targets), self._clock.time())
+        uncertain = UncertainRanges()
         for window in self._lacking.get(lane.id, ()):
-            doubts.add(window.start, window.stop)
+            uncertain.add(window.start, window.stop)
         missing: list[Window] = []
         if lane.joins is not None:
             # Its history is still being filled in.
             missing.append(Window(lane.watermark or 0.0, math.inf))
             stop = min(stop, missing[0].start)
-            doubts.add(stop, math.inf)
+            uncertain.add(stop, math.inf)
         settled = min(stop, lane.claims_pruned_until or lane.history_start or 0.0)
         with ExitStack() as stack:
             scratch = stack.enter_context(
                 Recount(
-                    {s.ident: (s.dataset, s.since) for s in subjects},
+                    {s.ident: (s.dataset, s.since) for s in targets},
                     self._classics,
                     self._time_limit,
                 )
@@ -171,7 +173,7 @@ class Verification:
                 scratch.add(piece)
                 self.messages += piece.size
                 if piece.missing:
-                    doubts.add(piece.window.start, piece.window.stop)
+                    uncertain.add(piece.window.start, piece.window.stop)
                     missing.append(piece.window)
                 yield piece.window.stop, stop
             recent: list[Message] = []
@@ -179,19 +181,21 @@ class Verification:
                 recent += piece.messages
                 self.messages += piece.size
                 if piece.missing:
-                    doubts.add(piece.window.start, piece.window.stop)
+                    uncertain.add(piece.window.start, piece.window.stop)
                     missing.append(piece.window)
                 yield piece.window.stop, stop
             connection = stack.enter_context(self._database.begin())
-            claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, doubts)
+            claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, uncertain)
             scratch.count(claimed, settled)
-            for subject in subjects:
-                refused = scratch.regressions.doubt(connection, subject.ident)
+            for target in targets:
+                refused = scratch.regressions.objection_to_compare(connection, target.ident)
                 if refused:
-                    self.verdicts.append(Verdict(subject.ident, refused=refused))
+                    self.verdicts.append(Verdict(target.ident, refused=refused))
                     continue
-                verdict = Comparison(subject, doubts, stop).run(connection, scratch, self._archive)
-                verdict.unfilled = _unfilled(subject, unclaimed, missing, self._clock.time())
+                verdict = Comparison(target, uncertain, stop).run(
+                    connection, scratch, self._archive
+                )
+                verdict.unfilled = _unfilled(target, unclaimed, missing, self._clock.time())
                 verdict.waits |= verdict.unfilled is not None
                 self.verdicts.append(verdict)
         yield stop, stop
@@ -202,19 +206,19 @@ def claimed_among(
     number: int,
     recent: Sequence[Message],
     settled: float,
-    doubts: Doubts,
+    uncertain: UncertainRanges,
 ) -> tuple[list[Message], list[Message]]:
     """Those of the messages from ``settled`` on that the lane has counted by now, and the others.
 
     Copies of what it has counted are neither. Where it cannot be told, or the archive did not give
-    what was counted, there are doubts.
+    what was counted, the time is added to ``uncertain``.
     """
     claim, late = tables.claim.c, tables.late.c
     lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)
     if lane is None:
-        doubts.add(0.0, math.inf)  # it has joined another one meanwhile
+        uncertain.add(0.0, math.inf)  # it has joined another one meanwhile
         return [], []
-    horizon = max(lane.claims_pruned_until or 0.0, settled)
+    pruned_until = max(lane.claims_pruned_until or 0.0, settled)
     query = select(claim.identity, claim.timestamp).where(
         claim.lane == number, claim.timestamp >= (lane.history_start or 0.0)
     )
@@ -224,29 +228,29 @@ def claimed_among(
     for message in recent:
         digests = (claim_digest(message.identity), *content_digests(message))
         found = [digest for digest in digests if claims.pop(digest, None) is not None]
-        if message.timestamp < horizon - 2 * TIMESTAMP_TOLERANCE or found:
+        if message.timestamp < pruned_until - 2 * TIMESTAMP_TOLERANCE or found:
             counted.append(message)
             known.update(digests)
         elif (
-            message.timestamp < horizon + 2 * TIMESTAMP_TOLERANCE
+            message.timestamp < pruned_until + 2 * TIMESTAMP_TOLERANCE
             and lane.claims_pruned_until is not None
         ):
             # Its claim may have been pruned, under another time.
-            doubts.add(message.timestamp, message.timestamp)
+            uncertain.add(message.timestamp, message.timestamp)
         elif known.isdisjoint(digests):
             others.append(message)
     for when in claims.values():
-        # Behind the horizon only those are claimed still that the archive has lost.
-        doubts.add(when, when)
+        # Where claims are pruned, only those are left that the archive has lost.
+        uncertain.add(when, when)
     for when in connection.scalars(select(late.timestamp).where(late.lane == number)):
-        doubts.add(when, when)
+        uncertain.add(when, when)
     return counted, others
 
 
 def _unfilled(
-    subject: Subject, unclaimed: Iterable[Message], missing: Iterable[Window], now: float
+    target: Target, unclaimed: Iterable[Message], missing: Iterable[Window], now: float
 ) -> float | None:
-    """Since when a subject lacks something that the archive has; None where it lacks nothing.
+    """Since when a target lacks something that the archive has; None where it lacks nothing.
 
     Args:
         unclaimed: messages that have not been counted.
@@ -256,14 +260,14 @@ def _unfilled(
     moments = [
         message.timestamp
         for message in unclaimed
-        if subject.start <= message.timestamp < subject.stop
-        and subject.dataset.subscribes(message.topic)
+        if target.start <= message.timestamp < target.stop
+        and target.dataset.subscribes(message.topic)
     ]
-    stop = min(subject.stop, now)
+    stop = min(target.stop, now)
     moments += [
-        max(window.start, subject.start)
+        max(window.start, target.start)
         for window in missing
-        if window.start < stop and window.stop > subject.start
+        if window.start < stop and window.stop > target.start
     ]
     return min(moments, default=None)
 

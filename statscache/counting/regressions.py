@@ -80,8 +80,8 @@ class Regressions:
         """
         return _objection(self._new(connection, ident))
 
-    def doubt(self, connection: Connection, ident: str) -> str:
-        """Why differences between the new rows and the served ones mean nothing; else empty.
+    def objection_to_compare(self, connection: Connection, ident: str) -> str:
+        """Why the new rows must not be compared with the served ones; empty where they may.
 
         Of a plugin that rejects very much, the log has not all that it ever rejected. Then its
         rows are compared: what it could not take before is in neither.

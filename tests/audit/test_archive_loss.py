@@ -52,11 +52,11 @@ class Place:
         self.archive = folder / "archive.jsonl"
 
     def configure(self, **more: Any) -> None:
-        given = {
+        archived = {
             "statscache.archive.files": [str(self.archive)],
             "statscache.consumer.epoch": EPOCH.replace(tzinfo=None),
         }
-        configure(self.folder, **given | more)
+        configure(self.folder, **archived | more)
 
     def call(self, *arguments: str) -> tuple[int, str]:
         done = call(self.folder, *arguments, uri=self.uri)

@@ -1,7 +1,8 @@
-"""What a lane remembers of a time, beside what the archive gives of it.
+"""What the archive has lost of the messages that a lane has counted.
 
-An archive may have lost some of what was counted. Of such a time it is no judge: nothing that
-differs from it is known to be wrong, and nothing is replaced.
+The claims and checksums of the lane are compared with the digests of what the archive has. Where
+the archive has lost something it cannot tell which rows are right: none is called wrong, and none
+is replaced. :mod:`statscache.audit.shortfall` tells by numbers alone how much it has lost.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, select
 
 from statscache.archive import Archive, Window, read
 from statscache.counting.engine import Engine
-from statscache.counting.lanes.checksums import CHECKSUM_WIDTH, checksum_window, read_checksums
+from statscache.counting.lanes.checksums import (
+    CHECKSUM_WIDTH,
+    Checksums,
+    checksum_window,
+    read_checksums,
+)
 from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
@@ -24,48 +29,60 @@ from statscache.plugins.aggregate import AggregateTable
 from statscache.spans import union
 from statscache.times import iso
 
-Sums = dict[int, tuple[int, int]]
-"""By the start of a window of :data:`CHECKSUM_WIDTH`: how many messages, and their sum."""
 
+class ArchivedDigests:
+    """Digests of what the archive has, with the times of the messages.
 
-class Given:
-    """What the archive gave: the times of its messages, under all that they may be claimed by."""
+    Attributes:
+        times: by the digest of a message, its time, UNIX seconds.
+        of_claim: by each digest under which a message may be claimed, the digest of the message.
+        beside: by window, how many messages are just outside of it: the copies that were counted
+            may have been stamped inside.
+    """
 
     def __init__(self) -> None:
-        self.digests: dict[bytes, float] = {}
-        self.names: dict[bytes, bytes] = {}
+        self.times: dict[bytes, float] = {}
+        self.of_claim: dict[bytes, bytes] = {}
         self.beside: Counter[int] = Counter()
-        """How many it has just outside of each window: they may have been counted inside."""
 
     def add(self, messages: Iterable[Message]) -> None:
+        """Add messages of the archive."""
         for message in messages:
             digest = claim_digest(message.identity)
-            self.digests[digest] = when = message.timestamp
-            self.names |= dict.fromkeys((*content_digests(message), digest), digest)
+            self.times[digest] = when = message.timestamp
+            self.of_claim |= dict.fromkeys((*content_digests(message), digest), digest)
             first, last = when - TIMESTAMP_TOLERANCE, when + TIMESTAMP_TOLERANCE
             around = {checksum_window(first), checksum_window(last)}
             self.beside.update(around - {checksum_window(when)})
 
 
 @dataclass
-class Memory:
-    """What a lane remembers of a time, beside what the archive gave of it.
+class ArchiveLoss:
+    """What the archive lacks of what a lane has counted in a window.
+
+    The window is divided into those of :data:`CHECKSUM_WIDTH`, each known by its start.
 
     Attributes:
-        window: the time.
-        archived: the sums of what the archive gave, but for what is claimed still.
-        lost: the windows of which the archive has less, each with how many messages it lacks.
-        differing: the windows of which it has not exactly what was counted.
+        archived: the checksums of what the archive has, without what is still claimed.
+        lost: of which the archive has less than was counted, each with how many messages it lacks.
+        differing: of which the archive has not exactly what was counted.
     """
 
     window: Window
-    archived: Sums
+    archived: Checksums
     lost: dict[int, int]
     differing: list[int]
 
     @classmethod
-    def of(cls, connection: Connection, lane: Lane, window: Window, given: Given) -> Memory:
-        """Of a lane, of a time behind its horizon; other processes do not count now."""
+    def of(
+        cls, connection: Connection, lane: Lane, window: Window, digests: ArchivedDigests
+    ) -> ArchiveLoss:
+        """The loss in a window up to which the claims of the lane are pruned.
+
+        Args:
+            connection: of a transaction in which no other process counts.
+            digests: of all that the archive has of the window.
+        """
         claim = tables.claim.c
         mine = select(claim.identity, claim.timestamp).where(
             claim.lane == lane.id,
@@ -73,10 +90,10 @@ class Memory:
             claim.timestamp < window.stop + TIMESTAMP_TOLERANCE,
         )
         claimed = {bytes(digest): when for digest, when in connection.execute(mine)}
-        # What is claimed still is not in the sums.
-        found = {given.names[digest] for digest in claimed if digest in given.names}
-        archived: Sums = {}
-        for digest, when in given.digests.items():
+        # What is still claimed is not in the checksums of the lane.
+        found = {digests.of_claim[digest] for digest in claimed if digest in digests.of_claim}
+        archived: dict[int, tuple[int, int]] = {}
+        for digest, when in digests.times.items():
             if digest not in found and when < window.stop:
                 start = checksum_window(when)
                 number, total = archived.get(start, (0, 0))
@@ -84,11 +101,11 @@ class Memory:
         lost = Counter(
             checksum_window(when)
             for digest, when in claimed.items()
-            if digest not in given.names and window.start <= when < window.stop
+            if digest not in digests.of_claim and window.start <= when < window.stop
         )
         counted = read_checksums(connection, lane, window.start, window.stop)
         for start, (number, _) in counted.items():
-            missing = number - archived.get(start, (0, 0))[0] - given.beside[start]
+            missing = number - archived.get(start, (0, 0))[0] - digests.beside[start]
             if missing > 0:
                 lost[start] += missing
         differing = [
@@ -110,34 +127,34 @@ class Memory:
         )
 
     @property
-    def unknown(self) -> list[Window]:
-        """The times of which, since the archive has lost some of it, it is no judge."""
+    def undecidable(self) -> list[Window]:
+        """The times of which the archive, having lost some of it, cannot tell what is right."""
         starts = self.differing if self.lost else []
         return [Window(*span) for span in union((each, each + CHECKSUM_WIDTH) for each in starts)]
 
     def kept(self, table: AggregateTable) -> list[Window]:
         """The buckets that are not to be replaced."""
-        wide = (widened(each, [table]) for each in self.unknown)
+        wide = (widened(each, [table]) for each in self.undecidable)
         return [Window(*span) for span in union((each.start, each.stop) for each in wide)]
 
 
-def survey(
+def find_loss(
     engine: Engine, archive: Archive, window: Window
-) -> Generator[int, None, dict[int, Memory]]:
-    """See what the archive lacks of a time, all topics; gives now and then how much was read.
+) -> Generator[int, None, dict[int, ArchiveLoss]]:
+    """Compare all that the archive has of a window, of all topics, with what lanes have counted.
 
-    Returns, by the number of the lane, what there is to say of what is behind its horizon; nothing
-    where the archive does not give now all that it says it has.
+    Yields now and then how many messages were read. Returns the loss by the number of the lane, as
+    far as its claims are pruned; nothing where the archive does not give all that it says it has.
 
     Raises:
         ArchiveUnavailable: nothing is known.
         DatabaseUnavailable: the same.
     """
-    given = Given()
+    digests = ArchivedDigests()
     for piece in read(archive, window.start, window.stop):
         if piece.missing:
             return {}
-        given.add(piece.messages)
+        digests.add(piece.messages)
         yield piece.size
     with engine.transaction(alone=True) as connection:
         found = {}
@@ -145,14 +162,14 @@ def survey(
             # What is newer the archive may not have yet.
             settled = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
             if settled.start < settled.stop:
-                found[lane.id] = Memory.of(connection, lane, settled, given)
+                found[lane.id] = ArchiveLoss.of(connection, lane, settled, digests)
         return found
 
 
-def widened(window: Window, found: Any) -> Window:
-    """The window, in whole buckets of all the tables."""
+def widened(window: Window, aggregate_tables: Iterable[AggregateTable]) -> Window:
+    """The window, widened to whole buckets of all the tables."""
     start, stop = window.start, window.stop
-    for table in found:
+    for table in aggregate_tables:
         start = min(start, table.floored(window.start))
         stop = max(stop, table.ceiled(window.stop))
     return Window(float(start), float(stop))

@@ -1,4 +1,4 @@
-"""Counters that differ because the bus and the archive give one message two times."""
+"""Messages that moved to the bucket beside theirs: bus and archive give them different times."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from statscache.plugins.aggregate import AggregateTable
 Row = tuple[Any, ...]
 
 
-class Flows:
-    """Whether differences of counters are messages that went to the bucket beside theirs.
+class BoundaryShifts:
+    """Tells which differences of counters come of messages that moved across an edge of buckets.
 
-    What one bucket lacks its neighbour then has too much, and no more can have crossed an edge
-    than the archive has around it.
+    What one bucket lacks its neighbour then has too much, and no more messages can have moved
+    across an edge than the archive has around it.
     """
 
     def __init__(self, archive: Archive, table: AggregateTable, start: float, stop: float) -> None:
@@ -26,10 +26,10 @@ class Flows:
         self._width = table.width or 1
         self._limits = (start, stop)
         self._value = plugin.values[0].name
-        self._near: dict[float, dict[Row, tuple[int, int]]] = {}
+        self._messages_around: dict[float, dict[Row, tuple[int, int]]] = {}
 
     def explained(self, differences: Sequence[Difference]) -> list[Difference]:
-        """Those that are."""
+        """The differences that such messages explain."""
         by_key: dict[Row, dict[int, tuple[int, Difference]]] = {}
         for difference in differences:
             moment, *keys = difference.key.values()
@@ -63,7 +63,7 @@ class Flows:
 
     def _crossing(self, key: Row, edge: float) -> tuple[int, int]:
         """How much may have gone over an edge, to the left (negative) and to the right."""
-        if edge not in self._near:
+        if edge not in self._messages_around:
             near: dict[Row, tuple[int, int]] = {}
             first, last = edge - TIMESTAMP_TOLERANCE, edge + TIMESTAMP_TOLERANCE
             window = read(self._archive, first, last, self._plugin.topics)
@@ -74,8 +74,8 @@ class Flows:
                         near[tuple(keys)] = (left - number, right)
                     else:
                         near[tuple(keys)] = (left, right + number)
-            self._near[edge] = near
-        return self._near[edge].get(key, (0, 0))
+            self._messages_around[edge] = near
+        return self._messages_around[edge].get(key, (0, 0))
 
     def _number(self, values: Mapping[str, Any] | None) -> int:
         return int(values[self._value]) if values is not None else 0
