@@ -99,13 +99,13 @@ def _measure_reading(name: str, uris: Mapping[int, str]) -> None:
 def _asks(uri: str, size: int) -> dict[str, Callable[[], None]]:
     """Functions that ask for one page each, which is read every time."""
     app = create_app({"statscache.sqlalchemy.uri": uri, "statscache.app.cache_bytes": 0})
-    rows = app.extensions["statscache"].rows
+    datasets = app.extensions["statscache"].service.datasets
 
     def asking(path: str) -> Callable[[], None]:
         get = _getter(app.wsgi_app, path)
 
         def ask() -> None:
-            rows.forget()
+            datasets.last.rows.forget_counts()
             assert get()[0] == "200 OK"
 
         ask()

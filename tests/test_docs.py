@@ -24,7 +24,6 @@ from statscache.app.dispatch.route import Route
 from statscache.app.http import problems, reply
 from statscache.app.http.parameters import LONGEST_QUERY
 from statscache.app.live import long_poll
-from statscache.app.route_table import ROUTES
 from statscache.app.routes import badge, batch, openapi, series, top, values
 from statscache.app.state import coverage, filters, row_reader
 from statscache.cli import statscache as command_line
@@ -46,6 +45,7 @@ from tests.support.documents import (
     terms,
 )
 from tests.support.paths import ROOT
+from tests.support.routes import ROUTES
 
 SERVER = "http://127.0.0.1:8080"
 
@@ -278,9 +278,9 @@ def test_the_examples_of_the_readme_work_at_any_time_and_without_an_archive(
 
 
 def test_the_documents_have_examples_of_every_route(app: flask.Flask) -> None:
-    planner = app.extensions["statscache"].dispatcher._planner
+    table = app.extensions["statscache"].routes
     shown = {
-        planner.match(example.address.partition("?")[0])[0].rule
+        table.match(example.address.partition("?")[0])[0].rule
         for example in EXAMPLES
         if example.document == API
     }

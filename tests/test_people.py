@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.app import create_app
-from statscache.app.route_table import ROUTES
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -21,6 +20,7 @@ from statscache.plugins import Aggregate, Key, Value, discovery
 from statscache.plugins.aggregate import Aggregate as AnyAggregate
 from tests.support.databases import table
 from tests.support.messages import NOON, message
+from tests.support.routes import ROUTES
 
 HIDDEN = "ralph"
 NAME = re.compile(rf"(?<![a-z0-9_]){HIDDEN}(?![a-z0-9_])", re.IGNORECASE)
@@ -244,7 +244,7 @@ def test_who_is_hidden_is_answered_like_nobody(migrated_uri: str, *, is_stored: 
     app = create_app(hiding)
     client = app.test_client()
     searched: list[tuple[str, Any]] = []
-    engine = app.extensions["statscache"]._database.engine
+    engine = app.extensions["statscache"].service.database.database.engine
 
     def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_rest: Any) -> None:
         # What the hub says of itself is read anew once in a while.

@@ -1,23 +1,34 @@
-"""The application, assembled from its parts."""
+"""The application, assembled from parts that are complete when they are made."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flask
 
 from statscache import config as configuration
-from statscache.app import route_table
-from statscache.app.dispatch.cache_middleware import Front
+from statscache.app.dispatch.cache import AnswerCache
+from statscache.app.dispatch.cache_middleware import CacheMiddleware
 from statscache.app.dispatch.dispatcher import Dispatcher
+from statscache.app.dispatch.request_metrics import MetricsMiddleware, RequestMetrics
+from statscache.app.dispatch.routing import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.http import problems
-from statscache.app.http.reply import COMMON_HEADERS
-from statscache.app.live.event_rows import NewestRows
+from statscache.app.http.client import client_of
+from statscache.app.http.problems import too_much
+from statscache.app.http.reply import COMMON_HEADERS, Reply, StreamReply
+from statscache.app.http.request import Request
+from statscache.app.live.event_rows import EventRows
+from statscache.app.live.listeners import Listeners
+from statscache.app.live.long_poll import wait_for_change
 from statscache.app.pages import rendering
-from statscache.app.routes.metrics import Measured
+from statscache.app.route_table import make_table
+from statscache.app.routes import rows
+from statscache.app.routes.downloads import Downloads
+from statscache.app.state.revisions import Revisions
 from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
@@ -37,28 +48,123 @@ def create_app(config: dict[str, Any] | None = None) -> flask.Flask:
     return build_app(Settings.from_config(config), discovery.discover(config))
 
 
+@dataclass(frozen=True)
+class Application:
+    """The parts of an application; ``app.extensions["statscache"]``.
+
+    Attributes:
+        service: settings, plugins, and what the hub has committed.
+        answers: those that are kept.
+        dispatcher: answers requests.
+        listeners: clients that wait for changes.
+        downloads: those that are under way.
+    """
+
+    service: Service
+    answers: AnswerCache
+    dispatcher: Dispatcher
+    listeners: Listeners
+    downloads: Downloads
+
+    @property
+    def revisions(self) -> Revisions:
+        """How often each dataset has changed."""
+        return self.service.revisions
+
+    @property
+    def settings(self) -> Settings:
+        """Of the operator."""
+        return self.service.settings
+
+    @property
+    def installed(self) -> Installed:
+        """The plugins, as they are installed."""
+        return self.service.installed
+
+    @property
+    def routes(self) -> RouteTable:
+        """All routes."""
+        return self.dispatcher.routes
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which a client must have read what is sent of an answer without end."""
+        return self.service.patience
+
+    def runs_in(self, threads: int | None) -> None:
+        """Let listeners and downloads leave some of the ``threads`` of the server to others.
+
+        Args:
+            threads: how many there are; None where neither of them takes one.
+        """
+        if threads is None:
+            self.listeners.take_no_threads()
+        else:
+            self.listeners.leave_threads(threads)
+        self.downloads.leave_threads(threads)
+
+
 def build_app(
     settings: Settings, installed: Installed, clock: Callable[[], float] = time.time
 ) -> flask.Flask:
     """The WSGI application for these plugins; ``clock`` tells the present, in UNIX seconds."""
-    app = flask.Flask(__name__)
     service = Service(settings, installed)
-    app.extensions["statscache"] = service
-    app.url_map.strict_slashes = False
-    dispatcher = service.dispatcher = Dispatcher(service, route_table.ROUTES, clock)
-    service.newest = NewestRows(dispatcher, service.reading, settings.default_rows_per_page)
-    service.listeners.before_waking = service.newest.refresh
-    route_table.register(app, dispatcher)
-    front = Front(app.wsgi_app, dispatcher, settings.request_timeout.total_seconds())
-    app.wsgi_app = service.measured = Measured(front, dispatcher)  # type: ignore[method-assign]
+    answers = AnswerCache(settings.cache_bytes)
+    downloads, request_metrics = Downloads(), RequestMetrics()
+    rows_route = rows.route(downloads)
+    # Events carry what the route of rows answers. They need only that one, so that it can be made
+    # before the table of all routes, which has the routes of events.
+    rows_dispatcher = Dispatcher(service, RouteTable((rows_route,)), answers, clock)
+    event_rows = EventRows(rows_dispatcher, service.database.begin, settings.default_rows_per_page)
+    listeners = Listeners(service.revisions, settings.maximum_listeners, event_rows.refresh)
+    table = make_table(rows_route, listeners, event_rows, request_metrics)
+    dispatcher = Dispatcher(service, table, answers, clock)
+    seconds = settings.request_timeout.total_seconds()
+    app = flask.Flask(__name__)
+    app.extensions["statscache"] = Application(service, answers, dispatcher, listeners, downloads)
+    table.add_to(app, _view(dispatcher, listeners, seconds))
+    cached = CacheMiddleware(app.wsgi_app, dispatcher, seconds)
+    app.wsgi_app = MetricsMiddleware(cached, request_metrics, table)  # type: ignore[method-assign]
     app.before_request(_answer_preflight)
     app.after_request(_allow_other_origins)
     problems.register(app, rendering.of_problem)
     return app
 
 
+def _view(
+    dispatcher: Dispatcher, listeners: Listeners, seconds: float
+) -> Callable[..., flask.Response]:
+    """The view of all routes: from Flask's request to its response.
+
+    Args:
+        seconds: that a request may take.
+    """
+
+    def view(**_arguments: str) -> flask.Response:
+        environ = flask.request.environ
+        request, if_none_match = Request.of(environ), environ.get("HTTP_IF_NONE_MATCH")
+        client = client_of(environ)
+        began = time.monotonic()
+        reply = dispatcher.respond(request, if_none_match, client=client)
+        awaited = reply.awaited if isinstance(reply, Reply) else None
+        if awaited is not None and wait_for_change(listeners, awaited, client):
+            began = time.monotonic()
+            reply = dispatcher.respond(request, if_none_match, client=client)
+        if isinstance(reply, Reply):
+            if time.monotonic() >= began + seconds:
+                raise too_much(seconds)
+            client.send_until(began + seconds)
+        if flask.request.method == "HEAD" and isinstance(reply, StreamReply):
+            # Flask would not close a body that is never sent.
+            reply.body.close()
+            return flask.Response(iter(()), reply.status, reply.headers)
+        return flask.Response(reply.body, reply.status, reply.headers)
+
+    return view
+
+
 def _answer_preflight() -> flask.Response | None:
-    """A browser asks whether it may ask: of any address, so that it is told what is wrong there."""
+    """Allow preflights of any address, so that the request that follows is told what is wrong."""
     asks = flask.request.headers
     if flask.request.method == "OPTIONS" and "Access-Control-Request-Method" in asks:
         return flask.Response(status=204)
@@ -66,12 +172,12 @@ def _answer_preflight() -> flask.Response | None:
 
 
 def _allow_other_origins(answer: flask.Response) -> flask.Response:
-    """Errors and redirects too."""
+    """Add the headers of CORS to all answers, errors and redirects among them."""
     for name, text in COMMON_HEADERS:
         answer.headers.setdefault(name, text)
     if flask.request.method == "OPTIONS":
         answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
-        # None of them gives anybody more than is public.
+        # Whatever the headers, only what is public is answered.
         wanted = flask.request.headers.get("Access-Control-Request-Headers", "*")
         answer.headers["Access-Control-Allow-Headers"] = wanted
         answer.headers.add("Vary", "Access-Control-Request-Headers")

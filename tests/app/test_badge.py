@@ -10,7 +10,6 @@ import flask
 import orjson
 import pytest
 
-from statscache.app import route_table
 from statscache.app.application import build_app
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.http.reply import Reply
@@ -129,8 +128,10 @@ def test_what_nobody_knows_is_not_zero(get: Callable[..., Any]) -> None:
 
 
 def test_by_default_it_is_the_last_bucket_that_has_ended(app: flask.Flask) -> None:
-    service = app.extensions["statscache"]
-    dispatcher = Dispatcher(service, route_table.ROUTES, clock=lambda: float(NOW))
+    application = app.extensions["statscache"]
+    dispatcher = Dispatcher(
+        application.service, application.routes, application.answers, clock=lambda: float(NOW)
+    )
 
     def message_of(address: str) -> Any:
         path, _, query = address.partition("?")

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.app.dispatch.cache import ENTRY_OVERHEAD, AnswerCache, Entry, Flights, Memo
+from statscache.app.dispatch.cache import ENTRY_OVERHEAD, AnswerCache, Entry
+from statscache.app.dispatch.single_flight import SingleFlight
+from statscache.app.state.memo import Memo
 
 
 def entry(size: int, mark: object = 1) -> Entry:
@@ -87,8 +89,8 @@ def test_a_memo_forgets_what_was_not_used_for_longest() -> None:
     assert len(memo) == 2
 
 
-def flights(patience: float = 60, *, may_share: Callable[[object], bool] = bool) -> Flights:
-    return Flights(patience, may_share)
+def flights(patience: float = 60, *, may_share: Callable[[object], bool] = bool) -> SingleFlight:
+    return SingleFlight(patience, may_share)
 
 
 def together(count: int, run: Callable[[int], object]) -> list[object]:
@@ -122,20 +124,20 @@ def test_what_several_want_at_once_is_computed_once() -> None:
 
     def ask(_number: int) -> object:
         asked.release()
-        return shared.run("key", compute)
+        return shared.share("key", compute)
 
     assert together(8, ask) == ["value"] * 8
     assert len(computed) == 1
     # Nothing is kept: the next one computes anew.
     for _ in range(7):
         asked.release()
-    shared.run("key", compute)
+    shared.share("key", compute)
     assert len(computed) == 2
 
 
 def test_other_keys_do_not_wait() -> None:
     shared = flights()
-    assert shared.run("a", lambda: shared.run("b", lambda: "inner")) == "inner"
+    assert shared.share("a", lambda: shared.share("b", lambda: "inner")) == "inner"
 
 
 def test_each_gets_an_exception_of_its_own() -> None:
@@ -145,10 +147,10 @@ def test_each_gets_an_exception_of_its_own() -> None:
         time.sleep(0.01)
         raise ValueError("no")
 
-    found = together(6, lambda _number: shared.run("key", fail))
+    found = together(6, lambda _number: shared.share("key", fail))
     assert all(isinstance(error, ValueError) for error in found)
     assert len({id(error) for error in found}) == 6
-    assert shared.run("key", lambda: "value") == "value"
+    assert shared.share("key", lambda: "value") == "value"
 
 
 def test_what_may_not_be_shared_is_computed_by_each() -> None:
@@ -159,16 +161,16 @@ def test_what_may_not_be_shared_is_computed_by_each() -> None:
         made.append(object())
         return made[-1]
 
-    found = together(6, lambda _number: shared.run("key", compute))
+    found = together(6, lambda _number: shared.share("key", compute))
     assert len(set(map(id, found))) == 6
 
 
 def test_nobody_waits_for_ever() -> None:
     shared = flights(patience=0.05)
     stuck = threading.Event()
-    first = threading.Thread(target=lambda: shared.run("key", lambda: stuck.wait(10)))
+    first = threading.Thread(target=lambda: shared.share("key", lambda: stuck.wait(10)))
     first.start()
-    assert shared.run("key", lambda: "mine") == "mine"
+    assert shared.share("key", lambda: "mine") == "mine"
     stuck.set()
     first.join()
 

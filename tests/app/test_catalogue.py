@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert, text, update
 
 from statscache.app.application import build_app
-from statscache.app.route_table import ROUTES
 from statscache.app.routes.plugins import ENTRY_SCHEMA
 from statscache.app.state import table_sizes
 from statscache.app.state.table_sizes import Size
@@ -25,6 +24,7 @@ from statscache.plugins.discovery import Installed
 from tests.support.databases import execute
 from tests.support.hub import DISTRIBUTION
 from tests.support.messages import NOON, message
+from tests.support.routes import ROUTES
 
 DAY = 86_400
 BUNDLED = discovery.discover({})

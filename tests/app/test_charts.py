@@ -407,7 +407,9 @@ class Explained:
         self.client = place.client()
         self._statements: list[tuple[str, Any]] = []
         service = self.client.application.extensions["statscache"]
-        sa.event.listen(service._database.engine, "before_cursor_execute", self._note)
+        sa.event.listen(
+            service.service.database.database.engine, "before_cursor_execute", self._note
+        )
 
     def _note(self, _c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if "FROM visits_" in statement:
@@ -607,5 +609,5 @@ def test_every_parameter_is_documented() -> None:
 def test_sums_are_not_compiled(own: Place) -> None:
     if own.uri.startswith("postgresql"):
         service = own.client().application.extensions["statscache"]
-        with service.reading() as connection:
+        with service.service.database.begin() as connection:
             assert connection.scalar(sa.text("SHOW jit")) == "off"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from statscache.app.http.times import Every
 from statscache.app.state import coverage, revisions
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
+from statscache.app.state.steps import Every
 from statscache.archive import FileArchive
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace

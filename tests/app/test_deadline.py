@@ -167,14 +167,14 @@ def test_all_statements_of_a_batch_have_one_limit(migrated_uri: str, limit_of: s
                 time.sleep(0.15)
 
         service = api.app.extensions["statscache"]
-        event.listen(service._database.engine, "before_cursor_execute", be_slow)
+        event.listen(service.service.database.database.engine, "before_cursor_execute", be_slow)
         one = f"/api/sizes-1h/summary%3Fstart={NOON - 3600:.0f}%26stop={NOON + 3600:.0f}%26size="
         questions = [f"q={one}{number}" for number in range(20)]
         answer = api.client.get(f"/api/batch?{'&'.join(questions)}")
         assert answer.status_code == 422
         detail = answer.get_json(force=True)["detail"]
         assert "1.5 seconds that a request may" in detail
-        event.remove(service._database.engine, "before_cursor_execute", be_slow)
+        event.remove(service.service.database.database.engine, "before_cursor_execute", be_slow)
         # The connections are as good as before.
         answer = api.client.get(f"/api/batch?{'&'.join(questions)}")
         assert [one["status"] for one in answer.json["answers"]] == [200] * 20

@@ -14,14 +14,17 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
+from statscache.app.application import Application
+from statscache.app.dispatch.cache import AnswerCache
 from statscache.app.dispatch.dispatcher import Dispatcher
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Scope
-from statscache.app.dispatch.service import Service
+from statscache.app.dispatch.route import Call, Route, Scope
+from statscache.app.dispatch.routing import RouteTable
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
 from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
 from statscache.app.state import row_reader
-from statscache.app.state.transaction import Reading
+from statscache.app.state.transaction import ReadTransaction
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, swap
@@ -114,7 +117,7 @@ def test_queries_that_ask_the_same_share_an_answer(api: ApiFixture) -> None:
         found = {api.client.get(ROWS + query).headers["ETag"] for query in queries}
         assert len(found) == 1, queries
         etags |= found
-        assert len(api.app.extensions["statscache"].dispatcher.answers) == number
+        assert len(api.app.extensions["statscache"].answers) == number
     assert len(etags) == len(SAME)
 
 
@@ -199,7 +202,7 @@ def test_bodies_are_compressed_where_it_is_wanted_and_worth_it(api: ApiFixture) 
 
 
 def test_jsonp_is_made_from_what_is_kept(api: ApiFixture) -> None:
-    answers = api.app.extensions["statscache"].dispatcher.answers
+    answers = api.app.extensions["statscache"].answers
     plain = api.client.get(ROWS)
     for number in range(3):
         name = f"jQuery{number}.done"
@@ -245,7 +248,9 @@ def test_open_ranges_are_kept_for_seconds_by_others(api: ApiFixture) -> None:
 
 def custom(api: ApiFixture, *routes: Route) -> Dispatcher:
     """A dispatcher of other routes, on the same service."""
-    return Dispatcher(api.app.extensions["statscache"], routes, lambda: api.now)
+    application = api.app.extensions["statscache"]
+    answers = AnswerCache(application.settings.cache_bytes)
+    return Dispatcher(application.service, RouteTable(routes), answers, lambda: api.now)
 
 
 def route(answer: Any, **more: Any) -> Route:
@@ -368,13 +373,13 @@ def test_nothing_is_kept_of_what_depends_on_everything(api: ApiFixture) -> None:
 
 
 def test_several_answers_may_be_of_one_moment(api: ApiFixture) -> None:
-    service = api.app.extensions["statscache"]
-    with Reading(service.reading) as reading:
-        first = service.dispatcher.respond(request(ROWS), reading=reading)
+    application = api.app.extensions["statscache"]
+    with ReadTransaction(application.service.database.begin) as transaction:
+        first = application.dispatcher.respond(request(ROWS), transaction=transaction)
         api.count(things(("a", 1)))
-        second = service.dispatcher.respond(request(ROWS, "order=asc"), reading=reading)
+        second = application.dispatcher.respond(request(ROWS, "order=asc"), transaction=transaction)
         assert orjson.loads(second.body) == orjson.loads(first.body)[::-1]
-    third = service.dispatcher.respond(request(ROWS))
+    third = application.dispatcher.respond(request(ROWS))
     assert third.body != first.body
     assert api.client.get(ROWS).data == third.body
 
@@ -467,8 +472,8 @@ def test_a_table_that_is_replaced_is_never_read_in_part(
             connection.execute(text("INSERT INTO shadow_of_sizes SELECT * FROM sizes_1h"))
             swap(connection, table, "shadow_of_sizes")
 
-    service: Service = app.extensions["statscache"]
-    event.listen(service._database.engine, "before_cursor_execute", replace)
+    service: Application = app.extensions["statscache"]
+    event.listen(service.service.database.database.engine, "before_cursor_execute", replace)
     assert app.test_client().get(path).data == expected
     assert replaced
     writer.dispose()

@@ -250,7 +250,7 @@ def test_a_server_sends_several_downloads_at_once(migrated_uri: str, tmp_path: P
     ("threads", "most"), [(1, 3), (4, 3), (8, 3), (16, 6), (24, 9), (100, 10), (None, 10)]
 )
 def test_how_many_downloads_suit_a_server(threads: int | None, most: int) -> None:
-    exports = downloads.Exports()
+    exports = downloads.Downloads()
     assert exports.maximum == 3
     exports.leave_threads(threads)
     assert exports.maximum == most

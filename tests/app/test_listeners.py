@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -18,9 +18,9 @@ from statscache.app.application import build_app
 from statscache.app.http.client import Client
 from statscache.app.http.problems import Problem
 from statscache.app.live import listeners as module
-from statscache.app.live.event_rows import Newest, NewestRows
+from statscache.app.live.event_rows import EventRows, RevisionRows
+from statscache.app.live.event_stream import HEARTBEAT, EventStream, known_of
 from statscache.app.live.listeners import Listeners, is_newer
-from statscache.app.routes.events import HEARTBEAT, Stream, known_of
 from statscache.app.state import change_feed
 from statscache.app.state.revisions import Revision, Revisions
 from statscache.config import Settings
@@ -54,9 +54,13 @@ def revisions(database: Database) -> Revisions:
     return Revisions(database.begin, database)
 
 
+def nothing(_changed: Collection[str]) -> None:
+    """No rows are read before listeners are woken."""
+
+
 @pytest.fixture
 def listeners(revisions: Revisions) -> Iterator[Listeners]:
-    listeners = Listeners(revisions, 1000)
+    listeners = Listeners(revisions, 1000, nothing)
     yield listeners
     assert len(listeners) == 0
     wait_until(lambda: watching() == 0, "the thread ends")
@@ -72,9 +76,11 @@ def stream(
     *idents: str,
     heartbeat: float = 60,
     client: Client = PATIENT,
-) -> Stream:
-    listener = listeners.join(idents, client)
-    return Stream(listeners, listener, idents, {}, revisions.all(), timedelta(seconds=heartbeat))
+) -> EventStream:
+    listener = listeners.add(idents, client)
+    return EventStream(
+        listeners, listener, idents, {}, revisions.all(), timedelta(seconds=heartbeat)
+    )
 
 
 def test_a_change_costs_the_same_for_one_as_for_hundreds(
@@ -152,14 +158,14 @@ def test_room_is_given_back(listeners: Listeners, revisions: Revisions, engine: 
     listeners.maximum = 2
     first, second = stream(listeners, revisions, IDENT), stream(listeners, revisions, IDENT)
     with pytest.raises(Problem) as caught:
-        listeners.join([IDENT], PATIENT)
+        listeners.add([IDENT], PATIENT)
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) > 0
     first.close()
     first.close()
     third = stream(listeners, revisions, IDENT)
     with pytest.raises(Problem):
-        listeners.join([IDENT], PATIENT)
+        listeners.add([IDENT], PATIENT)
     second.close()
     third.close()
 
@@ -227,15 +233,15 @@ def test_a_database_that_goes_away_ends_no_stream(
 ) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.05)
     away = threading.Event()
-    read, tries = revisions.wait, []
+    read, tries = revisions.next_after, []
 
-    def wait(*arguments: Any) -> Any:
+    def next_after(*arguments: Any) -> Any:
         if away.is_set():
             tries.append(1)
             raise ConnectionError("there is no database")
         return read(*arguments)
 
-    monkeypatch.setattr(revisions, "wait", wait)
+    monkeypatch.setattr(revisions, "next_after", next_after)
     one = stream(listeners, revisions, IDENT, heartbeat=0.1)
     one.take()
     away.set()
@@ -262,18 +268,18 @@ def test_rows_that_take_too_long_are_left_out(migrated_uri: str, engine: Engine)
             yield connection
 
     class Slow:
-        def respond(self, _request: Any, reading: Any) -> Any:
+        def respond(self, _request: Any, transaction: Any) -> Any:
             if "1m" not in _request.path:
-                return service.dispatcher.respond(_request, reading=reading)
+                return service.dispatcher.respond(_request, transaction=transaction)
             forever = "SELECT count(*) FROM f a, f b, f c, f d"
             numbers = (
                 "WITH RECURSIVE f(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM f WHERE n < 999)"
             )
-            return reading.connection.execute(sa.text(f"{numbers} {forever}"))
+            return transaction.connection.execute(sa.text(f"{numbers} {forever}"))
 
-    newest = NewestRows(Slow(), begin, 100)  # type: ignore[arg-type]
+    newest = EventRows(Slow(), begin, 100)  # type: ignore[arg-type]
     newest.want(["volume-1m", "volume-1h"])
-    assert newest.get("volume-1m") == Newest(Revision(1, ANY), None)
+    assert newest.get("volume-1m") == RevisionRows(Revision(1, ANY), None)
     found = newest.get("volume-1h")
     assert found is not None
     assert found.rows is not None
@@ -284,7 +290,7 @@ def test_rows_that_take_too_long_are_left_out(migrated_uri: str, engine: Engine)
 
 def test_how_many_listeners_suit_a_server() -> None:
     def maximum(configured: int | None, threads: int | None) -> int:
-        listeners = Listeners(Revisions(None, None), configured)  # type: ignore[arg-type]
+        listeners = Listeners(Revisions(None, None), configured, nothing)  # type: ignore[arg-type]
         if threads is None:
             listeners.take_no_threads()
         else:
@@ -295,8 +301,8 @@ def test_how_many_listeners_suit_a_server() -> None:
     assert [maximum(10, threads) for threads in (1, 4, 64)] == [0, 2, 10]
     assert maximum(None, None) == 500
     assert maximum(2000, None) == 2000
-    assert Listeners(Revisions(None, None), None).maximum == 2  # type: ignore[arg-type]
-    assert Listeners(Revisions(None, None), 7).maximum == 7  # type: ignore[arg-type]
+    assert Listeners(Revisions(None, None), None, nothing).maximum == 2  # type: ignore[arg-type]
+    assert Listeners(Revisions(None, None), 7, nothing).maximum == 7  # type: ignore[arg-type]
 
 
 def test_which_revision_is_newer() -> None:

@@ -22,15 +22,14 @@ from statscache.app.dispatch.route import Route
 from statscache.app.http import cursors
 from statscache.app.http.parameters import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, filters_of
 from statscache.app.http.reply import COMMON_HEADERS
-from statscache.app.route_table import ROUTES
 from statscache.app.routes.batch import MOST_QUERIES
 from statscache.app.routes.health import READYZ
-from statscache.app.routes.metrics import ROUTE as METRICS
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.plugins.discovery import Dataset
 from tests.support.databases import migrated, table
 from tests.support.full_app import FullApp
+from tests.support.routes import ROUTES
 from tests.support.servers import Server
 
 IDENTS = ("volume-by-user-1h", "wiki-edits-by-title-1d", "release-engineering-event-logs")
@@ -273,7 +272,7 @@ def test_every_route_reads_only(full_app: FullApp, client: FlaskClient, route: R
     check(told)
     assert told.status_code == 200
     assert head.status_code == told.status_code
-    varies = {"Content-Length"} if route is METRICS else set()
+    varies = {"Content-Length"} if route.name == "metrics" else set()
     assert dict(head.headers).keys() == dict(told.headers).keys()
     assert {*head.headers} - {*told.headers} <= {(n, head.headers[n]) for n in varies}
     assert head.data == b""
@@ -305,7 +304,7 @@ KEYS = (
 
 @pytest.mark.parametrize("ident", IDENTS)
 def test_forged_cursors_lead_nowhere(full_app: FullApp, client: FlaskClient, ident: str) -> None:
-    types = full_app.service.stored.last.rows[ident].key_types
+    types = full_app.service.service.datasets.last.rows[ident].key_types
     fitting: list[Any] = [
         {float: 1e9, int: 5, str: "a"}.get(type_, ["2015-01-01"]) for type_ in types
     ]
@@ -412,6 +411,6 @@ def ask(port: int, sent: bytes) -> bytes:
 def test_the_transaction_of_an_answer_cannot_write(full_app: FullApp, statement: str) -> None:
     with (
         pytest.raises((DBAPIError, DatabaseUnavailable), match=r"(?i)read.?only"),
-        full_app.service.reading() as connection,
+        full_app.service.service.database.begin() as connection,
     ):
         connection.execute(text(statement))

@@ -26,7 +26,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import Case, CheckContext, GenerationMode, Response
 
 from statscache.app.application import build_app
-from statscache.app.route_table import ROUTES
 from statscache.app.routes.openapi import PROBLEM_SCHEMA
 from statscache.plugins import Aggregate
 from statscache.plugins.discovery import Dataset
@@ -34,6 +33,7 @@ from tests.support.api_fixture import Sizes, api_fixture, things
 from tests.support.bundled import NOW
 from tests.support.examples import tried
 from tests.support.full_app import FullApp
+from tests.support.routes import ROUTES
 
 EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
 FEW = 2

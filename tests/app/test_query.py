@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
-from statscache.app import route_table
 from statscache.app.http.parameters import START, TEXT, Parameter, parse, split
 from statscache.app.http.problems import Problem
 from statscache.plugins.columns import QUERY_PARAMETERS
 from tests.support.api_fixture import ApiFixture, api_fixture, things
 from tests.support.messages import NOON
+from tests.support.routes import ROUTES
 
 IDENTS = ("sizes-1h", "latest-sizes", "log")
 
@@ -188,13 +188,13 @@ def test_times_relative_to_the_present(api: ApiFixture) -> None:
 
 def test_no_column_can_be_called_like_a_parameter() -> None:
     """Nor could a filter by it be told from the parameter."""
-    for route in route_table.ROUTES:
+    for route in ROUTES:
         if route.filterable:
             assert {parameter.name for parameter in route.all_parameters} <= QUERY_PARAMETERS
 
 
 def test_every_parameter_has_what_the_documents_need() -> None:
-    for route in route_table.ROUTES:
+    for route in ROUTES:
         for parameter in route.all_parameters:
             assert parameter.summary.endswith("."), (route.name, parameter.name)
 

@@ -183,12 +183,12 @@ def test_what_a_transaction_saw_is_never_taken_back(
             sa.text("UPDATE statscache_revision SET revision = 2 WHERE ident = :ident"),
             {"ident": IDENT},
         )
-    revisions.saw(IDENT, Revision(2, 0.0))
+    revisions.observe(IDENT, Revision(2, 0.0))
     assert number(revisions) == 2
     statements.clear()
-    revisions.saw(IDENT, Revision(2, 0.0))
-    revisions.saw(IDENT, Revision(1, 0.0))
-    revisions.saw("another", None)
+    revisions.observe(IDENT, Revision(2, 0.0))
+    revisions.observe(IDENT, Revision(1, 0.0))
+    revisions.observe("another", None)
     assert number(revisions) == 2
     assert statements == []
 
@@ -196,14 +196,14 @@ def test_what_a_transaction_saw_is_never_taken_back(
 def test_waits_until_something_changes(revisions: Revisions, engine: Engine) -> None:
     known = revisions.all()
     began = time.monotonic()
-    assert revisions.wait(known, 0.3) is known
+    assert revisions.next_after(known, 0.3) is known
     assert 0.3 <= time.monotonic() - began < 10
     commit = threading.Timer(0.2, engine.count, [[message()]])
     commit.start()
-    assert revisions.wait(known, 30).revisions[IDENT].number == 1
+    assert revisions.next_after(known, 30).revisions[IDENT].number == 1
     assert time.monotonic() - began < 20
     commit.join()
-    assert revisions.wait(known, 30).revisions[IDENT].number == 1
+    assert revisions.next_after(known, 30).revisions[IDENT].number == 1
 
 
 @pytest.mark.usefixtures("never_checks")
@@ -213,7 +213,7 @@ def test_who_waits_is_told_what_another_thread_found(
     monkeypatch.setattr(change_feed, "POLL_EVERY", 3600.0)
     known = revisions.all()
     found: list[Snapshot] = []
-    waiting = threading.Thread(target=lambda: found.append(revisions.wait(known, 60)))
+    waiting = threading.Thread(target=lambda: found.append(revisions.next_after(known, 60)))
     waiting.start()
     # Asks so often that it takes the announcement from under the other's nose.
     engine.count([message()])
@@ -287,8 +287,8 @@ while number() < 2 and time.monotonic() < deadline:
     time.sleep(0.001)
 assert number() == 2
 # The end of the children has not ended the connection of the parent.
-assert revisions._copy._commits is not None
-assert not revisions._copy._commits.have_come()
+assert revisions._copy._feed is not None
+assert not revisions._copy._feed.has_changed()
 """
 
 
@@ -310,11 +310,11 @@ def test_what_limits_statements_does_not_end_the_watch(migrated_uri: str, engine
     database = Database(migrated_uri, read_only=True, statement_timeout=limit)
     revisions = Revisions(database.begin, database)
     assert number(revisions) == 0
-    watch = revisions._copy._commits
+    watch = revisions._copy._feed
     time.sleep(2 * limit.total_seconds())
     for _ in range(20_000):
         revisions.all()
-    assert revisions._copy._commits is watch
+    assert revisions._copy._feed is watch
     database.dispose()
 
 
@@ -329,9 +329,9 @@ def test_says_what_is_wrong_with_the_database(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(SchemaError, match="db upgrade"):
         revisions.all()
-    upgrade(str(service._database.uri))
+    upgrade(str(service.database.database.uri))
     assert revisions.all().revisions == {}
-    service._database.dispose()
+    service.database.database.dispose()
 
 
 @pytest.mark.parametrize(
@@ -453,13 +453,13 @@ def test_a_listener_that_hears_nothing_is_noticed(
 ) -> None:
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 0.1)
     assert number(revisions) == 0
-    deaf: Any = revisions._copy._commits
+    deaf: Any = revisions._copy._feed
     # As behind a pooler, which gives each transaction another connection.
     deaf._connection.cursor().execute("UNLISTEN *")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen all the same")
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
-    wait_until(lambda: number(revisions) and revisions._copy._commits is not deaf, "it is replaced")
+    wait_until(lambda: number(revisions) and revisions._copy._feed is not deaf, "it is replaced")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 2, "it is announced again")
 

@@ -431,7 +431,7 @@ def test_pages_are_read_from_an_index(serve: Serve, migrated_uri: str, query: st
         if "FROM things_1h" in statement and "count" not in statement:
             statements.append((statement, parameters))
 
-    sa.event.listen(service._database.engine, "before_cursor_execute", note)
+    sa.event.listen(service.service.database.database.engine, "before_cursor_execute", note)
     client.get(f"/api/things-1h{query}")
     ((statement, parameters),) = statements
     sqlite = migrated_uri.startswith("sqlite")

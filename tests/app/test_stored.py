@@ -248,7 +248,11 @@ def test_a_table_that_changes_under_an_answer(hub_fixture: HubFixture, path: str
             )
             announce(connection, ["votes-1d"])
 
-    event.listen(app.extensions["statscache"]._database.engine, "before_cursor_execute", replace)
+    event.listen(
+        app.extensions["statscache"].service.database.database.engine,
+        "before_cursor_execute",
+        replace,
+    )
     answer = app.test_client().get(path)
     assert answer.status_code == 200
     assert tried

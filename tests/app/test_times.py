@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statscache.app.http import times
-from statscache.app.http.times import EARLIEST, LATEST, Every, Time
+from statscache.app.http.times import EARLIEST, LATEST, Time
+from statscache.app.state.steps import Every
 from tests.support.messages import NOON
 
 

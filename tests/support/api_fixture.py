@@ -11,8 +11,7 @@ import flask
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from statscache.app.application import build_app
-from statscache.app.dispatch.service import Service
+from statscache.app.application import Application, build_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -117,10 +116,10 @@ class ApiFixture:
         def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_rest: Any) -> None:
             made.append((text, parameters))
 
-        service: Service = (app or self.app).extensions["statscache"]
-        sa.event.listen(service._database.engine, "before_cursor_execute", note)
+        service: Application = (app or self.app).extensions["statscache"]
+        sa.event.listen(service.service.database.database.engine, "before_cursor_execute", note)
         yield made
-        sa.event.remove(service._database.engine, "before_cursor_execute", note)
+        sa.event.remove(service.service.database.database.engine, "before_cursor_execute", note)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
-from statscache.app.dispatch.service import Service
+from statscache.app.application import Application
 from statscache.message import Message
 from statscache.plugins.discovery import Installed
 from tests.support.bundled import NOW, counted, recent
@@ -25,8 +25,8 @@ class FullApp:
     app: flask.Flask
 
     @property
-    def service(self) -> Service:
-        found: Service = self.app.extensions["statscache"]
+    def service(self) -> Application:
+        found: Application = self.app.extensions["statscache"]
         return found
 
     @property

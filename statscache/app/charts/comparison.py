@@ -16,8 +16,8 @@ from statscache.app.charts.ranges import Range
 from statscache.app.charts.sources import Unfit
 from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters
-from statscache.app.http.times import MINUTES, Steps, steps_of
 from statscache.app.state.revisions import Snapshot
+from statscache.app.state.steps import MINUTES, Steps, steps_of
 
 PREVIOUS, YEAR = "previous", "year"
 

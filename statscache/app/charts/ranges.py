@@ -27,13 +27,14 @@ from statscache.app.charts.calendar import (
     time_zone,
 )
 from statscache.app.charts.sources import Measure, Part, Source, Unfit
-from statscache.app.dispatch.route import Call, Lifetime
+from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters, times
+from statscache.app.http.answer import Lifetime
 from statscache.app.http.parameters import Kind, Parameter
 from statscache.app.http.problems import Problem
-from statscache.app.http.times import Open, Steps
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
+from statscache.app.state.steps import MINUTES, Open, Steps
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
@@ -254,7 +255,7 @@ class RangeSteps:
 def steps(dataset: Dataset | None, values: Mapping[str, Any]) -> Steps:
     """What the present is rounded down to: the finer of the widths of the ident and the buckets."""
     if dataset is None or dataset.schedule is None:
-        return times.MINUTES
+        return MINUTES
     own, zone = _own(dataset), values.get("tz")
     wanted = values.get("resolution") or own
     finer = min(own, wanted, key=lambda resolution: resolution.width)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Float, Integer, Numeric, String, Table, inspect
 
 from statscache.app.charts.calendar import Buckets, Piece
-from statscache.app.http.times import Steps
 from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Revision, Snapshot
+from statscache.app.state.steps import Steps
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.buckets import UNIX_EPOCH
 from statscache.plugins.discovery import Dataset, Installed

@@ -1,18 +1,13 @@
-"""Answers that were given, kept in the memory of the process and bounded by their bytes."""
+"""Answers that can be given again, kept in the memory of the process and bounded by their bytes."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-Links = tuple[tuple[str, tuple[tuple[str, str | None], ...]], ...]
-"""Relation to what differs in the query there; None is left out."""
+from statscache.app.http.answer import Links
 
 ENTRY_OVERHEAD = 1_000
 """Bytes that an entry takes besides its body: the objects around it, keys and headers."""
@@ -23,14 +18,14 @@ class Entry:
     """A serialised answer.
 
     Attributes:
-        mark: what it depends on, as it was when it was computed.
+        validator: what it depends on, as it was when it was computed.
         status: of HTTP.
-        headers: all but those that depend on who asks.
+        headers: all but those that depend on the request.
         links: relation to what differs in the query there.
         body: as it is sent.
     """
 
-    mark: Hashable
+    validator: Hashable
     status: int
     headers: tuple[tuple[str, str], ...]
     links: Links
@@ -44,7 +39,7 @@ class Entry:
 
 
 class AnswerCache:
-    """Keeps the answers that were used last; for all threads.
+    """Keeps the answers that were used last; for all threads, and bounded.
 
     Args:
         most_bytes: of all entries together.
@@ -73,7 +68,7 @@ class AnswerCache:
             return entry
 
     def put(self, key: str, entry: Entry) -> None:
-        """Keep ``entry`` in place of what ``key`` had, and let the oldest ones go."""
+        """Keep ``entry`` in place of the one under ``key``, and drop the oldest ones."""
         if entry.size > self._most_bytes:
             return
         with self._lock:
@@ -83,81 +78,3 @@ class AnswerCache:
             while self._bytes > self._most_bytes:
                 _, gone = self._entries.popitem(last=False)
                 self._bytes -= gone.size
-
-
-class Memo(Generic[Key, Value]):
-    """Remembers the values that were used last, ``most`` of them; for all threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: Key) -> Value | None:
-        """The value, if it is remembered."""
-        with self._lock:
-            value = self._values.get(key)
-            if value is not None:
-                self._values.move_to_end(key)
-            return value
-
-    def put(self, key: Key, value: Value) -> None:
-        """Remember ``value``."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            if len(self._values) > self._most:
-                self._values.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        with self._lock:
-            self._values.clear()
-
-
-class _Flight(Generic[Value]):
-    def __init__(self) -> None:
-        self.landed = threading.Event()
-        self.values: list[Value] = []
-
-
-class Flights(Generic[Key, Value]):
-    """Lets one thread compute what several ask for at the same time.
-
-    Args:
-        patience: seconds after which who waits computes for itself.
-        may_share: whether a value is also for those who wait; they compute their own otherwise.
-    """
-
-    def __init__(self, patience: float, may_share: Callable[[Value], bool]) -> None:
-        self._patience = patience
-        self._may_share = may_share
-        self._flights: dict[Key, _Flight[Value]] = {}
-        self._lock = threading.Lock()
-
-    def run(self, key: Key, compute: Callable[[], Value]) -> Value:
-        """What ``compute`` gives, here or in the thread that was first.
-
-        Where the first one failed, the others compute for themselves, and so fail with their own
-        exception; nobody waits for somebody who waits.
-        """
-        with self._lock:
-            flight = self._flights.get(key)
-            is_first = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-        if not is_first:
-            flight.landed.wait(self._patience)
-            return flight.values[0] if flight.values else compute()
-        try:
-            value = compute()
-            if self._may_share(value):
-                flight.values.append(value)
-            return value
-        finally:
-            with self._lock:
-                del self._flights[key]
-            flight.landed.set()

@@ -1,7 +1,7 @@
-"""The door: what is kept is sent from here, before Flask has looked at the request.
+"""Sends answers that are kept before Flask looks at the request.
 
-Flask takes several times as long to build a response as it takes to find the bytes of one. Whatever
-needs more than that goes on to Flask.
+Flask takes several times as long to build a response as it takes to find the bytes of one in
+memory. All other requests go on to Flask.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from statscache.app.http.request import Request
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
-class Front:
+class CacheMiddleware:
     """A WSGI application around another one.
 
     Args:
-        app: that answers what is not kept.
-        dispatcher: that knows what is.
-        seconds: that it may take to send it.
+        app: answers what is not kept.
+        dispatcher: knows what is.
+        seconds: that sending an answer may take.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Front:
     ) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
         method = environ["REQUEST_METHOD"]
-        if "HTTP_CACHE_CONTROL" in environ and _asks_anew(environ["HTTP_CACHE_CONTROL"]):
+        if "HTTP_CACHE_CONTROL" in environ and _wants_newest(environ["HTTP_CACHE_CONTROL"]):
             self._dispatcher.confirm()
         if method in ("GET", "HEAD"):
             reply = self._dispatcher.kept(Request.of(environ), environ.get("HTTP_IF_NONE_MATCH"))
@@ -50,7 +50,7 @@ class Front:
         return self._app(environ, start_response)
 
 
-def _asks_anew(cache_control: str) -> bool:
-    """Whether a client, told of a change or reloading a page, wants nothing but the newest."""
+def _wants_newest(cache_control: str) -> bool:
+    """Whether a client, told of a change or reloading a page, accepts only the newest answer."""
     words = cache_control.lower()
     return "no-cache" in words or "max-age=0" in words

@@ -1,9 +1,8 @@
-"""The one form of all queries that ask the same, and the names under which answers are kept."""
+"""The one form of all queries that ask the same."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -48,8 +47,3 @@ def write(
         pairs.append(("now", repr(now)))
     query = "&".join(f"{quote(name, safe='')}={quote(text, safe='')}" for name, text in pairs)
     return f"{address}?{query}" if query else address
-
-
-def digest(*parts: Hashable) -> str:
-    """A name for ``parts``, whose representations tell them apart: 128 bits, as hexadecimals."""
-    return hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=16).hexdigest()

@@ -8,33 +8,34 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Table
 from sqlalchemy.exc import ProgrammingError
 
-from statscache.app.dispatch import canonical
-from statscache.app.dispatch.cache import AnswerCache, Entry, Flights, Memo
+from statscache.app.dispatch.cache import AnswerCache, Entry
 from statscache.app.dispatch.plan import Plan, Planner
-from statscache.app.dispatch.route import Answer, Route, Scope
+from statscache.app.dispatch.route import Route, Scope
+from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.service import Service
+from statscache.app.dispatch.single_flight import SingleFlight
 from statscache.app.http import formats, reply
-from statscache.app.http.client import NOBODY, Client
+from statscache.app.http.answer import Answer
+from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.problems import too_much
-from statscache.app.http.reply import COMMON_HEADERS, Reply, Stream, StreamReply, Wait
+from statscache.app.http.reply import COMMON_HEADERS, AwaitedChange, BodyStream, Reply, StreamReply
 from statscache.app.http.request import Request
-from statscache.app.state.datasets import Served
+from statscache.app.state.datasets import ServedDatasets
+from statscache.app.state.digest import digest
+from statscache.app.state.memo import Memo
 from statscache.app.state.revisions import Revision, Snapshot
-from statscache.app.state.transaction import Outdated, Reading, Torn
+from statscache.app.state.transaction import DefinitionsChanged, ReadTransaction, TableReplaced
 from statscache.config import Settings
 from statscache.errors import StatementTimeout, StatscacheError
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
-
-if TYPE_CHECKING:
-    from statscache.app.dispatch.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ LONGEST_REMEMBERED = 1_500
 """Characters of a request; what is remembered of all of them is a few megabytes at most."""
 
 UNCHANGING = "unchanging"
-"""The mark of what depends on nothing that the hub writes."""
+"""The validator of what depends on nothing that the hub writes."""
 
 
 class Dispatcher:
@@ -51,41 +52,47 @@ class Dispatcher:
 
     Args:
         service: settings, plugins and the way to the database.
-        routes: all of them.
+        table: of the routes.
+        answers: where those that may be given again are kept.
         clock: UNIX seconds.
-
-    Attributes:
-        routes: all of them.
-        answers: those that are kept.
     """
 
     def __init__(
-        self, service: Service, routes: Iterable[Route], clock: Callable[[], float] = time.time
+        self,
+        service: Service,
+        table: RouteTable,
+        answers: AnswerCache,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.routes = tuple(routes)
-        self.answers = AnswerCache(service.settings.cache_bytes)
+        self._table = table
+        self._answers = answers
         self._clock = clock
         self._service = service
-        self._planner = Planner(service, self.routes)
+        self._planner = Planner(service, table, self)
         self._plans: Memo[Request, Plan] = Memo(MOST_PLANS)
         # A stream is for the one who asked.
-        self._flights: Flights[Hashable, Entry | StreamReply] = Flights(
+        self._flights: SingleFlight[Hashable, Entry | StreamReply] = SingleFlight(
             patience=_longest(service.settings).total_seconds(),
             may_share=lambda result: isinstance(result, Entry),
         )
+
+    @property
+    def routes(self) -> RouteTable:
+        """All routes."""
+        return self._table
 
     def respond(
         self,
         request: Request,
         if_none_match: str | None = None,
-        reading: Reading | None = None,
-        client: Client = NOBODY,
+        transaction: ReadTransaction | None = None,
+        client: Client = NO_CLIENT,
     ) -> Reply | StreamReply:
         """The reply to ``request``.
 
         Args:
             if_none_match: the header.
-            reading: a transaction to answer in, so that several answers are of one moment.
+            transaction: to answer in, so that several answers are of one moment.
             client: who asks.
 
         Raises:
@@ -96,8 +103,8 @@ class Dispatcher:
         began = time.monotonic()
         while True:
             try:
-                return self._respond(request, if_none_match, reading, client, began)
-            except Outdated:
+                return self._respond(request, if_none_match, transaction, client, began)
+            except DefinitionsChanged:
                 log.info("the definition of a table changed meanwhile: once more")
                 self.confirm()
 
@@ -105,36 +112,37 @@ class Dispatcher:
         self,
         request: Request,
         if_none_match: str | None,
-        reading: Reading | None,
+        transaction: ReadTransaction | None,
         client: Client,
         began: float,
     ) -> Reply | StreamReply:
-        plan = self._plan(
-            request, self._service.served if reading is None else partial(self._served_in, reading)
-        )
-        mark, etag = self._mark(plan, reading)
-        kept = self._kept(plan, request, if_none_match, mark, etag)
+        served: Callable[[], ServedDatasets] = self._service.served
+        if transaction is not None:
+            served = partial(self._served_in, transaction)
+        plan = self._plan(request, served)
+        validator, etag = self._validate(plan, transaction)
+        kept = self._kept(plan, request, if_none_match, validator, etag)
         if kept is not None:
             return kept
 
         def compute() -> Entry | StreamReply:
-            return self._compute(plan, client, reading, began)
+            return self._compute(plan, client, transaction, began)
 
         # What is read in a transaction of the caller may be older than what others ask for.
-        alone = mark is None or reading is not None
-        result = compute() if alone else self._flights.run((plan.key, mark), compute)
+        is_alone = validator is None or transaction is not None
+        result = compute() if is_alone else self._flights.share((plan.key, validator), compute)
         return result if isinstance(result, StreamReply) else self._reply(plan, request, result)
 
-    def mark(self, request: Request, snapshot: Snapshot) -> Hashable:
-        """What the answer to ``request`` depends on, and the query: equal marks, equal answers.
+    def validator_of(self, request: Request, snapshot: Snapshot) -> Hashable:
+        """What the answer to ``request`` depends on: equal validators, equal answers.
 
         Raises:
             Problem: the request cannot be answered as it is.
         """
-        plan = self._plan(request, lambda: self._service.stored.at(snapshot))
-        mark = self._mark_in(plan, snapshot)
-        # Where nobody would say when it changes, it has changed.
-        return plan.key, self._clock() if mark is None else mark
+        plan = self._plan(request, lambda: self._service.datasets.at(snapshot))
+        validator = self._validator_in(plan, snapshot)
+        # Where nothing tells when it changes, it may have changed.
+        return plan.key, self._clock() if validator is None else validator
 
     def route_of(self, request: Request) -> Route:
         """The route that answers ``request``.
@@ -142,12 +150,12 @@ class Dispatcher:
         Raises:
             Problem: a 404, none does.
         """
-        return self._planner.match(request.path)[0]
+        return self._table.match(request.path)[0]
 
-    def _served_in(self, reading: Reading) -> Served:
-        return self._service.stored.at(reading.snapshot)
+    def _served_in(self, transaction: ReadTransaction) -> ServedDatasets:
+        return self._service.datasets.at(transaction.snapshot)
 
-    def _plan(self, request: Request, serve: Callable[[], Served]) -> Plan:
+    def _plan(self, request: Request, serve: Callable[[], ServedDatasets]) -> Plan:
         plan = self._plans.get(request)
         clock = self._clock()
         is_outdated = plan is not None and plan.served is not None and plan.served is not serve()
@@ -158,7 +166,7 @@ class Dispatcher:
         return plan
 
     def confirm(self) -> None:
-        """Let no answer from now on be older than this call, not even by a millisecond."""
+        """See to it that no later answer is older than this call, not even by a millisecond."""
         self._service.revisions.confirm()
 
     def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
@@ -167,35 +175,35 @@ class Dispatcher:
         if plan is None or self._clock() >= plan.valid_until:
             return None
         try:
-            mark, etag = self._mark(plan, None)
-        except (StatscacheError, Outdated):
+            validator, etag = self._validate(plan, None)
+        except (StatscacheError, DefinitionsChanged):
             return None
-        kept = self._kept(plan, request, if_none_match, mark, etag)
-        # Who waits, does not wait here.
-        return None if kept is not None and kept.wait is not None else kept
+        kept = self._kept(plan, request, if_none_match, validator, etag)
+        # A long poll is not answered from memory: it waits for a change.
+        return None if kept is not None and kept.awaited is not None else kept
 
     def _kept(
         self,
         plan: Plan,
         request: Request,
         if_none_match: str | None,
-        mark: Hashable,
+        validator: Hashable,
         etag: str,
     ) -> Reply | None:
-        if mark is None:
+        if validator is None:
             return None
         if if_none_match is not None and reply.matches(if_none_match, etag):
             headers = [("ETag", etag), *COMMON_HEADERS]
             if plan.cache_control is not None:
                 headers.append(("Cache-Control", plan.cache_control))
-            return Reply(304, headers, b"", _wait(plan, mark))
-        entry = self.answers.get(plan.key)
-        if entry is None or entry.mark != mark:
+            return Reply(304, headers, b"", _awaited(plan, validator))
+        entry = self._answers.get(plan.key)
+        if entry is None or entry.validator != validator:
             return None
         return self._reply(plan, request, entry)
 
-    def _mark(self, plan: Plan, reading: Reading | None) -> tuple[Hashable, str]:
-        """What the answer depends on, as it is now (None where that cannot be told), and the ETag.
+    def _validate(self, plan: Plan, transaction: ReadTransaction | None) -> tuple[Hashable, str]:
+        """The validator, as it is now (None where it cannot be told), and the ETag.
 
         Never reads a table of a plugin.
         """
@@ -203,45 +211,47 @@ class Dispatcher:
             return None, ""
         snapshot = None
         if plan.route.scope is not Scope.NOTHING or plan.route.state is not None:
-            snapshot = self._service.revisions.all() if reading is None else reading.snapshot
-        seen, mark, etag = plan.seen
-        if seen is not snapshot or not etag:
+            snapshot = (
+                self._service.revisions.all() if transaction is None else transaction.snapshot
+            )
+        known, validator, etag = plan.validated
+        if known is not snapshot or not etag:
             if snapshot is not None:
                 self._check(plan, snapshot)
-            mark = self._mark_in(plan, snapshot)
-            etag = _etag(plan, mark)
-            # One assignment, so that no other thread sees the half of it.
-            plan.seen = (snapshot, mark, etag)
-        return mark, etag
+            validator = self._validator_in(plan, snapshot)
+            etag = _etag(plan, validator)
+            # One assignment, so that no other thread sees a part of it.
+            plan.validated = (snapshot, validator, etag)
+        return validator, etag
 
-    def _mark_in(self, plan: Plan, snapshot: Snapshot | None) -> Hashable:
+    def _validator_in(self, plan: Plan, snapshot: Snapshot | None) -> Hashable:
         if snapshot is None:
             return UNCHANGING
-        mark: Hashable = UNCHANGING
+        validator: Hashable = UNCHANGING
         if plan.route.scope is Scope.IDENT:
             assert plan.dataset is not None
-            mark = snapshot.revisions.get(plan.dataset.ident)
-            if mark is None:
-                # Nobody would say when it changes.
+            validator = snapshot.revisions.get(plan.dataset.ident)
+            if validator is None:
+                # Nothing tells when it changes.
                 return None
         elif plan.route.scope is Scope.ALL:
-            mark = tuple(snapshot.revisions.items())
+            validator = tuple(snapshot.revisions.items())
         if plan.route.state is None:
-            return mark
-        call = plan.call(Reading(self._service.reading), NOBODY)
-        return mark, plan.route.state(call, snapshot)
+            return validator
+        call = plan.call(ReadTransaction(self._service.database.begin), NO_CLIENT)
+        return validator, plan.route.state(call, snapshot)
 
     def _check(self, plan: Plan, snapshot: Snapshot) -> None:
         """See that the tables are still those that ``plan`` is made for.
 
         Raises:
-            Outdated: they are not.
+            DefinitionsChanged: they are not.
         """
-        if plan.served is not None and plan.served is not self._service.stored.at(snapshot):
-            raise Outdated
+        if plan.served is not None and plan.served is not self._service.datasets.at(snapshot):
+            raise DefinitionsChanged
 
     def _compute(
-        self, plan: Plan, client: Client, shared: Reading | None, began: float
+        self, plan: Plan, client: Client, shared: ReadTransaction | None, began: float
     ) -> Entry | StreamReply:
         if shared is not None:
             return self._answer(plan, client, shared, began)
@@ -253,38 +263,39 @@ class Dispatcher:
         try:
             while True:
                 try:
-                    with Reading(self._service.reading, began + seconds) as reading:
-                        return self._answer(plan, client, reading, began)
-                except Torn:
+                    begin, until = self._service.database.begin, began + seconds
+                    with ReadTransaction(begin, until) as transaction:
+                        return self._answer(plan, client, transaction, began)
+                except TableReplaced:
                     log.info("a table was replaced while it was read: once more")
         except StatementTimeout as error:
             raise too_much(seconds) from error
 
     def _answer(
-        self, plan: Plan, client: Client, reading: Reading, began: float
+        self, plan: Plan, client: Client, transaction: ReadTransaction, began: float
     ) -> Entry | StreamReply:
         if plan.dataset is not None:
-            self._check(plan, reading.snapshot)
-        call = plan.call(reading, client)
+            self._check(plan, transaction.snapshot)
+        call = plan.call(transaction, client)
         try:
             answer = plan.route.answer(call)
         except ProgrammingError:
-            if self._is_outdated(reading):
-                raise Torn from None
+            if self._is_outdated(transaction):
+                raise TableReplaced from None
             raise
-        mark = self._mark_of_answer(plan, reading)
-        if mark is not None and plan.dataset is not None:
+        validator = self._validator_of_answer(plan, transaction)
+        if validator is not None and plan.dataset is not None:
             ident = plan.dataset.ident
-            self._service.revisions.saw(ident, reading.snapshot.revisions.get(ident))
-        headers = _headers(plan, answer, mark)
+            self._service.revisions.observe(ident, transaction.snapshot.revisions.get(ident))
+        headers = _headers(plan, answer, validator)
         links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         if answer.chunks is not None:
             until = math.inf
             if plan.format != formats.ENDLESS:
                 until = began + self._service.settings.request_timeout.total_seconds()
-            stream = Stream(
+            stream = BodyStream(
                 answer.chunks,
-                reading,
+                transaction,
                 compressed=plan.compressed,
                 until=until,
                 patience=self._service.patience,
@@ -292,43 +303,43 @@ class Dispatcher:
             )
             try:
                 # What has been read so far; the statement holds the table until its end.
-                _check_rows(plan, reading)
+                _check_rows(plan, transaction)
             except BaseException:
-                # Nobody else knows of it yet.
+                # Nothing else would close it.
                 stream.close()
                 raise
-            reading.keep_open(until)
+            transaction.keep_open(until)
             if plan.compressed:
                 headers.append(GZIPPED)
             if links:
                 headers.append(("Link", reply.link_header(call.request, links)))
             return StreamReply(answer.status, headers, stream)
-        body = formats.body(answer, call)
-        _check_rows(plan, reading)
+        body = formats.body(answer, call.format, call.values.get("csv"))
+        _check_rows(plan, transaction)
         if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
             body = formats.compress(body)
             headers.append(GZIPPED)
         headers.insert(1, ("Content-Length", str(len(body))))
-        entry = Entry(mark, answer.status, tuple(headers), links, body)
-        if mark is not None and entry.status == 200:
-            self.answers.put(plan.key, entry)
+        entry = Entry(validator, answer.status, tuple(headers), links, body)
+        if validator is not None and entry.status == 200:
+            self._answers.put(plan.key, entry)
         return entry
 
-    def _is_outdated(self, reading: Reading) -> bool:
+    def _is_outdated(self, transaction: ReadTransaction) -> bool:
         """Whether PostgreSQL may have found tables that came after the moment that is read."""
-        if not reading.has_snapshot:
+        if not transaction.has_snapshot:
             return False
-        before = self._served_in(reading)
+        before = self._served_in(transaction)
         self.confirm()
         return self._service.served() is not before
 
-    def _mark_of_answer(self, plan: Plan, reading: Reading) -> Hashable:
-        """What the answer depends on, as it was in the transaction that it was computed in."""
+    def _validator_of_answer(self, plan: Plan, transaction: ReadTransaction) -> Hashable:
+        """The validator, as it was in the transaction that the answer was computed in."""
         if plan.route.scope is Scope.EVERYTHING:
             return None
         if plan.route.scope is Scope.NOTHING and plan.route.state is None:
             return UNCHANGING
-        return self._mark_in(plan, reading.snapshot)
+        return self._validator_in(plan, transaction.snapshot)
 
     def _reply(self, plan: Plan, request: Request, entry: Entry) -> Reply:
         headers, body = list(entry.headers), entry.body
@@ -349,38 +360,42 @@ GZIPPED = ("Content-Encoding", "gzip")
 
 
 def _longest(settings: Settings) -> timedelta:
-    """How long it may take until all of an answer has been read."""
+    """How long it may take to read all of an answer."""
     return min(settings.statement_timeout, settings.request_timeout)
 
 
-def _headers(plan: Plan, answer: Answer, mark: Hashable) -> reply.Headers:
-    plan.cache_control = reply.cache_control(plan, answer.lifetime)
+def _headers(plan: Plan, answer: Answer, validator: Hashable) -> reply.Headers:
+    plan.cache_control = reply.cache_control(
+        answer.lifetime, plan.width, is_relative=plan.is_relative
+    )
     headers = [
         ("Content-Type", answer.content_type or formats.FORMATS[plan.format].content_type),
         ("Cache-Control", plan.cache_control),
         *COMMON_HEADERS,
         *answer.headers.items(),
     ]
-    if mark is not None:
-        headers.append(("ETag", _etag(plan, mark)))
+    if validator is not None:
+        headers.append(("ETag", _etag(plan, validator)))
     return headers
 
 
-def _check_rows(plan: Plan, reading: Reading) -> None:
+def _check_rows(plan: Plan, transaction: ReadTransaction) -> None:
     """See that the rows that may have been read just now are those of one table, see ``check``."""
     if plan.dataset is not None:
-        reading.check(_tables_of(plan.dataset))
+        transaction.check(_tables_of(plan.dataset))
 
 
-def _wait(plan: Plan, mark: Hashable) -> Wait | None:
-    known = mark if isinstance(mark, Revision) or not isinstance(mark, tuple) else mark[0]
+def _awaited(plan: Plan, validator: Hashable) -> AwaitedChange | None:
+    known = validator
+    if isinstance(validator, tuple) and not isinstance(validator, Revision):
+        known = validator[0]
     if not plan.wait or plan.dataset is None or not isinstance(known, Revision):
         return None
-    return Wait(plan.dataset.ident, known, plan.wait)
+    return AwaitedChange(plan.dataset.ident, known, plan.wait)
 
 
-def _etag(plan: Plan, mark: Hashable) -> str:
-    return f'"{canonical.digest(plan.key, mark)}"'
+def _etag(plan: Plan, validator: Hashable) -> str:
+    return f'"{digest(plan.key, validator)}"'
 
 
 def _tables_of(dataset: Dataset) -> list[Table]:

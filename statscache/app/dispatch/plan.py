@@ -6,28 +6,26 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map, Rule
-
 from statscache.app.dispatch import canonical, rankings
-from statscache.app.dispatch.cache import Links
-from statscache.app.dispatch.route import Call, Route
+from statscache.app.dispatch.route import Call, Route, Subrequests
+from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.service import Service
 from statscache.app.http import formats
-from statscache.app.http.client import NOBODY, Client
+from statscache.app.http.answer import Links
+from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.parameters import Parameter, parse, refuse, split
-from statscache.app.http.problems import Problem, nothing_there
+from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
-from statscache.app.http.times import EARLIEST, Steps, Time
-from statscache.app.state.datasets import Served
+from statscache.app.http.times import EARLIEST, Time
+from statscache.app.state.datasets import ServedDatasets
+from statscache.app.state.digest import digest
 from statscache.app.state.revisions import Snapshot
-from statscache.app.state.transaction import Reading
+from statscache.app.state.steps import Steps
+from statscache.app.state.transaction import ReadTransaction
 from statscache.plugins.discovery import Dataset
-
-if TYPE_CHECKING:
-    from statscache.app.dispatch.service import Service
 
 
 @dataclass
@@ -46,16 +44,16 @@ class Plan:
         valid_until: UNIX seconds; a relative time means the same until then.
         width: of the step that the present is in, seconds.
         is_relative: whether a time of the query is.
-        wait: seconds that who has the answer already may be kept waiting for another one.
-        seen: in this snapshot, the mark and the ETag were these.
-        linked: for these links the header was this.
-        cache_control: of the answer, once there was one.
+        wait: seconds for which a client that has the answer already may wait for a newer one.
+        validated: the last snapshot, and the validator and the ETag of the answer in it.
+        linked: the last links, and the header for them.
+        cache_control: of the answer; None before the first one.
     """
 
-    call: Callable[[Reading, Client], Call]
+    call: Callable[[ReadTransaction, Client], Call]
     route: Route
     dataset: Dataset | None
-    served: Served | None
+    served: ServedDatasets | None
     format: str
     compressed: bool
     callback: str | None
@@ -64,7 +62,7 @@ class Plan:
     width: float
     is_relative: bool
     wait: int = 0
-    seen: tuple[Snapshot | None, Hashable, str] = (None, None, "")
+    validated: tuple[Snapshot | None, Hashable, str] = (None, None, "")
     linked: tuple[Links, str] = ((), "")
     cache_control: str | None = None
 
@@ -74,29 +72,16 @@ class Planner:
 
     Args:
         service: the plugins, and what the calls are given.
-        routes: all of them.
+        table: of the routes.
+        subrequests: answers other requests within a call.
     """
 
-    def __init__(self, service: Service, routes: Iterable[Route]) -> None:
+    def __init__(self, service: Service, table: RouteTable, subrequests: Subrequests) -> None:
         self._service = service
-        self._routes = {route.name: route for route in routes}
-        rules = [Rule(route.rule, endpoint=name) for name, route in self._routes.items()]
-        self._map = Map(rules, strict_slashes=False)
+        self._table = table
+        self._subrequests = subrequests
 
-    def match(self, path: str) -> tuple[Route, Mapping[str, str]]:
-        """The route of an address, a WSGI string, and the parts that its rule names.
-
-        Raises:
-            Problem: a 404.
-        """
-        text = path.encode("latin-1").decode("utf-8", "replace")
-        try:
-            name, arguments = self._map.bind("").match(text)
-        except HTTPException:
-            raise nothing_there() from None
-        return self._routes[name], arguments
-
-    def plan(self, request: Request, clock: float, serve: Callable[[], Served]) -> Plan:
+    def plan(self, request: Request, clock: float, serve: Callable[[], ServedDatasets]) -> Plan:
         """What ``request`` means at the time ``clock``, UNIX seconds.
 
         Args:
@@ -105,7 +90,7 @@ class Planner:
         Raises:
             Problem: it means nothing that can be answered.
         """
-        route, arguments = self.match(request.path)
+        route, arguments = self._table.match(request.path)
         served = serve() if "ident" in arguments else None
         dataset = None if served is None else _dataset(served, arguments["ident"])
         pairs = split(request.query)
@@ -127,9 +112,10 @@ class Planner:
         is_finite = form != formats.ENDLESS
         compressed = callback is None and is_finite and formats.takes_gzip(request.accept_encoding)
 
-        def call(reading: Reading, client: Client) -> Call:
+        def call(transaction: ReadTransaction, client: Client) -> Call:
             return Call(
                 service=self._service,
+                subrequests=self._subrequests,
                 route=route,
                 request=request,
                 arguments=arguments,
@@ -139,14 +125,14 @@ class Planner:
                 format=form,
                 now=now,
                 canonical=text,
-                reading=reading,
+                transaction=transaction,
                 client=client,
                 served=served,
                 found=dataset,
             )
 
-        rankings.check_lists(call(Reading(self._service.reading), NOBODY))
-        mark = "" if served is None else served.mark
+        rankings.check_lists(call(ReadTransaction(self._service.database.begin), NO_CLIENT))
+        tables = "" if served is None else served.validator
         return Plan(
             call=call,
             route=route,
@@ -155,9 +141,7 @@ class Planner:
             format=form,
             compressed=compressed,
             callback=callback,
-            key=canonical.digest(
-                self._service.fingerprint, mark, route.name, text, form, compressed
-            ),
+            key=digest(self._service.fingerprint, tables, route.name, text, form, compressed),
             valid_until=after if is_relative or route.clock else math.inf,
             width=after - now,
             is_relative=is_relative,
@@ -165,7 +149,7 @@ class Planner:
         )
 
 
-def _dataset(served: Served, ident: str) -> Dataset:
+def _dataset(served: ServedDatasets, ident: str) -> Dataset:
     datasets = served.installed.datasets
     if ident not in datasets:
         similar = difflib.get_close_matches(ident[:200], datasets, n=3)

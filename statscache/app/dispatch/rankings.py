@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statscache import people
-from statscache.app.dispatch.route import Call, Route, everybody
+from statscache.app.dispatch.route import Call, Route, all_people
 from statscache.app.http.problems import Problem
 from statscache.people import LISTS, RANKINGS, People
 from statscache.plugins.discovery import Dataset
@@ -16,7 +16,7 @@ def may_list(who: People, dataset: Dataset, column: str) -> bool:
 
 def always_refuses(who: People, dataset: Dataset, route: Route) -> bool:
     """Whether ``route`` can but list the people of ``dataset``, and they are not listed."""
-    names_nobody = route.lists is everybody and not route.filterable
+    names_nobody = route.lists is all_people and not route.filterable
     return not who.lists and names_nobody and bool(people.columns(dataset))
 
 

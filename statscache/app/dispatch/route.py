@@ -41,39 +41,31 @@ a :class:`~statscache.app.http.problems.Problem`. What takes too long becomes a 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
 from statscache import people
-from statscache.app.http import times
-from statscache.app.http.client import NOBODY, Client
+from statscache.app.dispatch.service import Service
+from statscache.app.http.answer import Answer
+from statscache.app.http.client import NO_CLIENT, Client
+from statscache.app.http.formats import CSV
 from statscache.app.http.parameters import PLAIN, Parameter, choice
+from statscache.app.http.reply import Reply, StreamReply
 from statscache.app.http.request import Request
-from statscache.app.http.times import Steps
+from statscache.app.state import coverage
+from statscache.app.state.coverage import Coverage
+from statscache.app.state.datasets import ServedDatasets
 from statscache.app.state.filters import Filters
 from statscache.app.state.revisions import Revision, Snapshot
-from statscache.app.state.transaction import Reading
+from statscache.app.state.row_reader import RowQuery, RowReader
+from statscache.app.state.steps import Steps, steps_of
+from statscache.app.state.transaction import ReadTransaction
 from statscache.config import Settings
 from statscache.plugins.discovery import Dataset, Installed
-
-if TYPE_CHECKING:
-    from statscache.app.dispatch.service import Service
-    from statscache.app.state.datasets import Served
-    from statscache.app.state.row_reader import RowReaders
-
-
-SAFE, RAW = "safe", "raw"
-CSV = Parameter(
-    "csv",
-    choice(SAFE, RAW),
-    "In CSV: an apostrophe before text that spreadsheets would take for a formula (safe), or the "
-    "text as it is (raw).",
-    SAFE,
-)
 
 
 class Scope(enum.Enum):
@@ -85,50 +77,35 @@ class Scope(enum.Enum):
     EVERYTHING = "more than can be told beforehand: never kept, no ETag"
 
 
-class Lifetime(enum.Enum):
-    """How long others may keep an answer without asking again."""
+class Subrequests(Protocol):
+    """Answers other requests within a call, so that all answers are of one moment."""
 
-    OPEN = "it may change with the next message: seconds, by the resolution"
-    RECONCILED = "its range agrees with the archive, and only very late messages change it: an hour"
-    STATIC = "it changes with an upgrade only: five minutes"
-    NONE = "nobody may keep it"
+    @property
+    def routes(self) -> Iterable[Route]:
+        """All routes, in the order in which documents list them."""
 
+    def route_of(self, request: Request) -> Route:
+        """The route that answers ``request``.
 
-@dataclass(frozen=True)
-class Table:
-    """Rows for CSV and newline-delimited JSON; ``rows`` are tuples in the order of ``columns``."""
+        Raises:
+            Problem: a 404, none does.
+        """
 
-    columns: Sequence[str]
-    rows: Iterable[Sequence[Any]]
+    def respond(
+        self, request: Request, *, transaction: ReadTransaction | None = None
+    ) -> Reply | StreamReply:
+        """The reply to ``request``, read in ``transaction``.
 
+        Raises:
+            Problem: the request cannot be answered as it is.
+        """
 
-@dataclass
-class Answer:
-    """What a route says. One of ``value``, ``table``, ``body`` and ``chunks`` is enough.
+    def validator_of(self, request: Request, snapshot: Snapshot) -> Hashable:
+        """What the answer to ``request`` depends on: equal validators, equal answers.
 
-    Attributes:
-        value: for JSON; times are UNIX seconds.
-        table: for CSV and NDJSON, and for JSON where there is no ``value``: an array of objects.
-        body: finished, in :attr:`Call.format`.
-        chunks: the finished body, piece by piece: it is not kept, and the transaction of the call
-            stays open until the last piece is sent.
-        headers: more headers.
-        links: of the header ``Link``: relation to the parameters of the query that differ from the
-            present ones there, None for those to be left out.
-        lifetime: how long others may keep it.
-        status: of HTTP.
-        content_type: where it is not that of the format.
-    """
-
-    value: Any = None
-    table: Table | None = None
-    body: str | bytes | None = None
-    chunks: Iterator[bytes] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    links: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
-    lifetime: Lifetime = Lifetime.OPEN
-    status: int = 200
-    content_type: str | None = None
+        Raises:
+            Problem: the request cannot be answered as it is.
+        """
 
 
 @dataclass
@@ -136,7 +113,8 @@ class Call:
     """A request that was understood.
 
     Attributes:
-        service: settings, plugins, readers.
+        service: settings, plugins, and what the hub has committed.
+        subrequests: answers other requests within this call.
         route: that answers it.
         request: as it came.
         arguments: the parts of the address that the rule names, ``ident`` among them.
@@ -146,12 +124,14 @@ class Call:
         format: ``json``, ``csv``, ``ndjson``, ...
         now: the start of the step that the present is in, UNIX seconds.
         canonical: the canonical query.
-        reading: the transaction, see :attr:`connection`.
+        transaction: in which everything is read, see :attr:`connection`.
         client: who asks, for routes that let it wait.
         served: the datasets as their tables are, see :attr:`installed`.
+        found: the dataset of the ident; None where the rule has none.
     """
 
     service: Service
+    subrequests: Subrequests
     route: Route
     request: Request
     arguments: Mapping[str, str]
@@ -161,9 +141,9 @@ class Call:
     format: str
     now: float
     canonical: str
-    reading: Reading
-    client: Client = NOBODY
-    served: Served | None = None
+    transaction: ReadTransaction
+    client: Client = NO_CLIENT
+    served: ServedDatasets | None = None
     found: Dataset | None = None
 
     @property
@@ -172,48 +152,67 @@ class Call:
         return self._served.installed
 
     @property
-    def rows(self) -> RowReaders:
-        """What reads the rows of the datasets."""
-        return self._served.rows
+    def reader(self) -> RowReader:
+        """Reads the rows of the dataset."""
+        return self._served.rows[self.dataset.ident]
 
     @property
-    def _served(self) -> Served:
-        return self.served or self.service.stored.at(self.snapshot)
+    def row_query(self) -> RowQuery:
+        """The rows that ``start``, ``stop``, ``order``, ``select`` and the filters ask for."""
+        value = self.values.get
+        return RowQuery(
+            start=value("start"),
+            stop=value("stop"),
+            filters=self.filters,
+            is_descending=value("order", "desc") == "desc",
+            columns=value("select"),
+        )
+
+    @property
+    def _served(self) -> ServedDatasets:
+        return self.served or self.service.datasets.at(self.snapshot)
 
     @property
     def dataset(self) -> Dataset:
-        """What is behind the ident; only for routes with one."""
+        """The dataset of the ident; only for routes with one."""
         assert self.found is not None, f"{self.route.rule} has no ident"
         return self.found
 
     @property
     def connection(self) -> Connection:
         """The transaction of this call: begun at the first use, read-only, of one moment."""
-        return self.reading.connection
+        return self.transaction.connection
 
     @property
     def snapshot(self) -> Snapshot:
         """Revisions, lanes and states of the plugins, of the moment of :attr:`connection`."""
-        return self.reading.snapshot
+        return self.transaction.snapshot
 
     @property
     def revision(self) -> Revision | None:
         """Of the dataset; None where nothing was ever written."""
         return self.snapshot.revisions.get(self.dataset.ident)
 
+    def coverage_at(self, snapshot: Snapshot) -> Coverage:
+        """The coverage that an answer may tell, cut off at the last step that has ended.
+
+        So it changes once per step, and not whenever the hub says that it listens.
+        """
+        return coverage.of(snapshot, self.dataset.ident).floored(steps_of(self.dataset))
+
 
 def dataset_steps(dataset: Dataset | None, _values: Mapping[str, Any]) -> Steps:
     """The steps of the buckets of the dataset."""
-    return times.steps_of(dataset)
+    return steps_of(dataset)
 
 
-def everybody(dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
-    """What answers list that have all the columns: all the people."""
+def all_people(dataset: Dataset, _values: Mapping[str, Any]) -> Iterable[str]:
+    """The columns of people in answers that have all columns."""
     return people.columns(dataset)
 
 
-def nobody(_dataset: Dataset, _said: Mapping[str, Any]) -> Iterable[str]:
-    """What answers list that have no keys in them but those that the query names."""
+def no_people(_dataset: Dataset, _values: Mapping[str, Any]) -> Iterable[str]:
+    """The columns of people in answers that have no keys but those that the query names."""
     return ()
 
 
@@ -256,7 +255,7 @@ class Route:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     filterable: bool = False
-    lists: Callable[[Dataset, Mapping[str, Any]], Iterable[str]] = everybody
+    lists: Callable[[Dataset, Mapping[str, Any]], Iterable[str]] = all_people
     applies: Callable[[Dataset], bool] = lambda _dataset: True
     is_offered: Callable[[Settings], bool] = lambda _settings: True
     formats: tuple[str, ...] = ("json",)

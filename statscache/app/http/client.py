@@ -47,8 +47,8 @@ class Client:
     send_until: Callable[[float], None] = _has_time
 
 
-NOBODY = Client()
-"""Who asks in a process, not over HTTP."""
+NO_CLIENT = Client()
+"""Of requests that a process makes itself."""
 
 
 def client_of(environ: Mapping[str, Any]) -> Client:

@@ -11,30 +11,18 @@ import binascii
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
+
+from statscache.app.state.row_reader import Position
 
 LONGEST = 4_000
 """Characters; a cursor is longer than the key of its row by a third."""
 
 _DIGEST_BYTES = 6
 _LARGEST_INTEGER = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a page ended.
-
-    Attributes:
-        seen: the number of rows up to there.
-        keys: of the last of them: its time, and what makes the order total.
-    """
-
-    seen: int
-    keys: tuple[Any, ...]
 
 
 def write(position: Position, ident: str, order: str) -> str | None:

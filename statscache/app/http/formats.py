@@ -14,7 +14,9 @@ import orjson
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from statscache.app.dispatch.route import RAW, Answer, Call, Table
+from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Table
+from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.plugins.models import harmless
 
@@ -71,6 +73,15 @@ COMPRESSION_LEVEL = 1
 """The fast one: a body is compressed once per revision, while somebody waits."""
 
 _BROWSER = "text/html"
+
+SAFE, RAW = "safe", "raw"
+CSV = Parameter(
+    "csv",
+    parameters.choice(SAFE, RAW),
+    "In CSV: an apostrophe before text that spreadsheets would take for a formula (safe), or the "
+    "text as it is (raw).",
+    SAFE,
+)
 
 
 def negotiate(
@@ -134,14 +145,18 @@ def _accepting(header: str) -> MIMEAccept:
     return MIMEAccept([(type_.partition(";")[0], quality) for type_, quality in accept])
 
 
-def body(answer: Answer, call: Call) -> bytes:
-    """The body of ``answer`` to ``call``, which is not a stream."""
+def body(answer: Answer, name: str, csv_style: str | None) -> bytes:
+    """The body of ``answer``, which is not a stream, in the format of that name.
+
+    Args:
+        csv_style: the value of the parameter :data:`CSV`, where the route has it.
+    """
     if answer.body is not None:
         return answer.body.encode() if isinstance(answer.body, str) else answer.body
-    if call.format == "csv":
+    if name == "csv":
         assert answer.table is not None
-        return csv_text(answer.table, call).encode()
-    if call.format == "ndjson":
+        return csv_text(answer.table, csv_style).encode()
+    if name == "ndjson":
         assert answer.table is not None
         return ndjson(answer.table)
     if answer.value is None and answer.table is not None:
@@ -154,14 +169,14 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
-def csv_text(table: Table, call: Call, *, header: bool = True) -> str:
-    """``table`` as CSV (RFC 4180), with text that spreadsheets would run as ``call`` wants it."""
+def csv_text(table: Table, style: str | None, *, header: bool = True) -> str:
+    """``table`` as CSV (RFC 4180); ``style`` says what becomes of text that spreadsheets run."""
     text = io.StringIO()
     writer = csv.writer(text)
     if header:
         writer.writerow(table.columns)
     rows: Iterable[Iterable[Any]] = table.rows
-    if call.values["csv"] != RAW:
+    if style != RAW:
         rows = (map(harmless, row) for row in rows)
     writer.writerows(rows)
     return text.getvalue()

@@ -16,6 +16,7 @@ from statscache.app.http import times
 from statscache.app.http.problems import Problem
 from statscache.app.state import filters
 from statscache.app.state.filters import Filter, Filters
+from statscache.app.state.steps import Open
 from statscache.plugins.discovery import Dataset
 
 LARGEST_NUMBER = 10**9
@@ -158,7 +159,7 @@ def _callback(name: str, text: str) -> str:
 
 
 def _moment_text(value: float) -> str:
-    if isinstance(value, times.Open):
+    if isinstance(value, Open):
         return f"now {float(value)!r}"
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 

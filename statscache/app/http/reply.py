@@ -10,14 +10,12 @@ from urllib.parse import urlencode
 
 from werkzeug.http import parse_etags
 
-from statscache.app.dispatch.cache import Links
-from statscache.app.dispatch.plan import Plan
-from statscache.app.dispatch.route import Lifetime
 from statscache.app.http import formats, parameters
+from statscache.app.http.answer import Lifetime, Links
 from statscache.app.http.client import Client
 from statscache.app.http.request import Request
 from statscache.app.state.revisions import Revision
-from statscache.app.state.transaction import Reading
+from statscache.app.state.transaction import ReadTransaction
 from statscache.errors import RequestTimeout
 
 Headers = list[tuple[str, str]]
@@ -43,8 +41,8 @@ COMMON_HEADERS = (
 
 
 @dataclass(frozen=True)
-class Wait:
-    """What a client may be kept waiting for: another revision of ``ident`` than ``known``."""
+class AwaitedChange:
+    """What a client may be kept waiting for: a newer revision of ``ident`` than ``known``."""
 
     ident: str
     known: Revision
@@ -53,20 +51,20 @@ class Wait:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent at once, unless the client wants to wait for something better."""
+    """What is sent at once, unless the client waits for a change instead."""
 
     status: int
     headers: Headers
     body: bytes
-    wait: Wait | None = None
+    awaited: AwaitedChange | None = None
 
 
-class Stream:
+class BodyStream:
     """The pieces of a body; :meth:`close` ends the transaction that they are read in.
 
     Args:
         chunks: to be sent.
-        reading: the transaction.
+        transaction: that they are read in.
         compressed: whether they are to be.
         until: when all of them must have been sent, by :func:`time.monotonic`; infinite for what
             has no end.
@@ -77,7 +75,7 @@ class Stream:
     def __init__(
         self,
         chunks: Iterator[bytes],
-        reading: Reading,
+        transaction: ReadTransaction,
         *,
         compressed: bool,
         until: float,
@@ -90,7 +88,7 @@ class Stream:
         self._client = client
         timed = self._in_time()
         self._chunks = _compressed(timed) if compressed else timed
-        self._reading = reading
+        self._transaction = transaction
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -106,7 +104,7 @@ class Stream:
                 raise RequestTimeout("a download took longer than a request may: it is cut off")
 
     def close(self) -> None:
-        """At the end; called by the server too, which knows when the client is gone."""
+        """End it; the server calls this too, when it finds that the client is gone."""
         if time.monotonic() >= self._until:
             self._client.send_until(self._until)
         try:
@@ -114,7 +112,7 @@ class Stream:
             if close is not None:
                 close()
         finally:
-            self._reading.close()
+            self._transaction.close()
 
 
 @dataclass(frozen=True)
@@ -123,28 +121,33 @@ class StreamReply:
 
     status: int
     headers: Headers
-    body: Stream
+    body: BodyStream
 
 
-def cache_control(plan: Plan, lifetime: Lifetime) -> str:
-    """How long others may keep the answer to ``plan``."""
+def cache_control(lifetime: Lifetime, width: float, *, is_relative: bool) -> str:
+    """How long others may keep an answer.
+
+    Args:
+        width: of the step that the present is in, seconds.
+        is_relative: whether a time of the query is.
+    """
     if lifetime is Lifetime.NONE:
         return "no-store"
     if lifetime is Lifetime.STATIC:
         seconds: float = STATIC_SECONDS
     elif lifetime is Lifetime.RECONCILED:
         # A range that moves with the present is another one in the next step.
-        seconds = min(RECONCILED_SECONDS, plan.width) if plan.is_relative else RECONCILED_SECONDS
+        seconds = min(RECONCILED_SECONDS, width) if is_relative else RECONCILED_SECONDS
     else:
-        seconds = min(LONGEST_OPEN_SECONDS, max(1, plan.width // SHARES_OF_A_STEP))
+        seconds = min(LONGEST_OPEN_SECONDS, max(1, width // SHARES_OF_A_STEP))
     return f"public, max-age={int(seconds)}"
 
 
 def matches(if_none_match: str, etag: str) -> bool:
-    """Whether the client of an ``If-None-Match`` has what ``etag`` names."""
+    """Whether an ``If-None-Match`` names ``etag``."""
     if if_none_match == etag:
         return True
-    # A proxy that compresses makes the tag weak, and what it names is the same.
+    # A proxy that compresses an answer makes its tag weak.
     return parse_etags(if_none_match).contains_weak(etag.strip('"'))
 
 

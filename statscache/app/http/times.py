@@ -1,23 +1,18 @@
 """Times as people write them: UNIX seconds, ISO 8601, or relative to the present.
 
 A relative time is not a number until it is known what the present is rounded down to: see
-:class:`Steps`. ``now`` alone is the end of what is open, wherever it stands, so that ranges that
-follow each other add up. Dates, and days, months and years before the present, are those of a time
-zone; of UTC where a query names none.
+:class:`~statscache.app.state.steps.Steps`. ``now`` alone is the end of what is open, wherever it
+stands, so that ranges that follow each other add up. Dates, and days, months and years before the
+present, are those of a time zone; of UTC where a query names none.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from typing import Protocol
 
 from dateutil.relativedelta import relativedelta
-
-from statscache.plugins.buckets import UNIX_EPOCH
-from statscache.plugins.discovery import Dataset
 
 EARLIEST = 0.0
 LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -48,54 +43,6 @@ _PART = re.compile(r"-([0-9]+)([smhdwMy])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"M": 1, "y": 12}
-
-
-class Steps(Protocol):
-    """What the present is rounded down to, so that all who ask within one step ask the same."""
-
-    def floor(self, moment: float) -> float:
-        """The start of the step that ``moment`` is in, in UNIX seconds."""
-
-    def after(self, moment: float) -> float:
-        """The start of the next step, which is later than ``moment``."""
-
-    def end(self, moment: float) -> float:
-        """What ``now`` means at ``moment``: the end of the bucket that is open."""
-
-
-class Open(float):
-    """The end of an open step, which is to be that of the open bucket once its width is chosen."""
-
-
-@dataclass(frozen=True)
-class Every:
-    """Steps of ``width`` seconds, counted from ``offset``."""
-
-    width: int
-    offset: int = 0
-
-    def floor(self, moment: float) -> float:
-        """The start of the step that ``moment`` is in."""
-        return (math.floor(moment) - self.offset) // self.width * self.width + self.offset
-
-    def after(self, moment: float) -> float:
-        """The start of the next step."""
-        return self.floor(moment) + self.width
-
-    end = after
-
-
-MINUTES = Every(60)
-"""The steps where nothing has a resolution."""
-
-
-def steps_of(dataset: Dataset | None) -> Steps:
-    """The steps of the buckets of ``dataset``; minutes where it has none."""
-    schedule = None if dataset is None else dataset.schedule
-    if schedule is None:
-        return MINUTES
-    offset = (schedule.epoch - UNIX_EPOCH).total_seconds()
-    return Every(max(1, int(schedule.interval.total_seconds())), int(offset))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any
 import flask
 
 from statscache.app.http.client import DEFERRED, SEND_UNTIL
+from statscache.app.live.event_stream import HEARTBEAT, EventStream
 from statscache.app.live.listeners import Listener
-from statscache.app.live.long_poll import Hold
-from statscache.app.routes.events import HEARTBEAT, Stream
+from statscache.app.live.long_poll import LongPoll
 from statscache.errors import RequestTimeout
 
 Scope = MutableMapping[str, Any]
@@ -65,13 +65,13 @@ class AsgiApplication:
         gone = asyncio.ensure_future(_gone(receive))
         try:
             answer = await self._ask(scope)
-            if isinstance(answer.deferred, Hold):
+            if isinstance(answer.deferred, LongPoll):
                 await self._in_thread(answer.finish)
-                await _hold(answer.deferred, gone)
+                await _wait_for_change(answer.deferred, gone)
                 answer = await self._ask(scope, answer.deferred)
             try:
                 await answer.send(send, answer.start)
-                if isinstance(answer.deferred, Stream) and scope["method"] != "HEAD":
+                if isinstance(answer.deferred, EventStream) and scope["method"] != "HEAD":
                     await _stream(answer.deferred, self._patient(send), gone)
                 elif not answer.is_whole:
                     while (chunk := await self._in_thread(answer.read)) and not gone.done():
@@ -92,8 +92,8 @@ class AsgiApplication:
 
         return send_in_time
 
-    async def _ask(self, scope: Scope, waited: Hold | None = None) -> _Answer:
-        asking = self._in_thread(_Answer, self._app, scope, waited)
+    async def _ask(self, scope: Scope, waited: LongPoll | None = None) -> _Response:
+        asking = self._in_thread(_Response, self._app, scope, waited)
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -105,7 +105,7 @@ class AsgiApplication:
         return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
 
-class _Answer:
+class _Response:
     """What the WSGI application answers.
 
     Args:
@@ -120,7 +120,7 @@ class _Answer:
     """
 
     def __init__(
-        self, app: Callable[..., Iterable[bytes]], scope: Scope, waited: Hold | None = None
+        self, app: Callable[..., Iterable[bytes]], scope: Scope, waited: LongPoll | None = None
     ) -> None:
         self.start: dict[str, Any] = {"type": "http.response.start"}
         deferred: list[Any] = [] if waited is None else [waited]
@@ -177,7 +177,7 @@ async def _in_time(send: Send, event: Event, seconds: float) -> None:
         raise RequestTimeout("a client took longer to read an answer than it may") from None
 
 
-def _finish(asking: asyncio.Future[_Answer]) -> None:
+def _finish(asking: asyncio.Future[_Response]) -> None:
     if not asking.cancelled() and asking.exception() is None:
         asking.result().finish()
 
@@ -196,7 +196,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _stream(stream: Stream, send: Send, gone: asyncio.Future[None]) -> None:
+async def _stream(stream: EventStream, send: Send, gone: asyncio.Future[None]) -> None:
     loop = asyncio.get_running_loop()
     alarm = _Alarm(stream.listener, gone)
     beat_at = loop.time() + stream.heartbeat
@@ -211,10 +211,10 @@ async def _stream(stream: Stream, send: Send, gone: asyncio.Future[None]) -> Non
         await alarm.wait(beat_at - loop.time())
 
 
-async def _hold(hold: Hold, gone: asyncio.Future[None]) -> None:
-    alarm = _Alarm(hold.listener, gone)
-    with hold.listener:
-        while not gone.done() and (remaining := hold.remaining):
+async def _wait_for_change(poll: LongPoll, gone: asyncio.Future[None]) -> None:
+    alarm = _Alarm(poll.listener, gone)
+    with poll.listener:
+        while not gone.done() and (remaining := poll.remaining):
             await alarm.wait(remaining)
 
 

@@ -1,4 +1,4 @@
-"""The newest rows of idents, for events that carry them: read once per change for all listeners."""
+"""The newest rows of idents, which events carry: read once per change for all listeners."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
 from statscache.app.state.revisions import Revision
-from statscache.app.state.transaction import Reading, Torn
+from statscache.app.state.transaction import ReadTransaction, TableReplaced
 from statscache.errors import StatementTimeout
 
 LARGEST = 4_096
 """Bytes of rows that an event carries at most; a page fetches what is more."""
 
 
-class Newest(NamedTuple):
-    """The newest rows of one ident, as JSON; None where they are too many, or are not rows."""
+class RevisionRows(NamedTuple):
+    """The newest rows of one ident at a revision, as JSON.
+
+    ``rows`` is None where they are too large, or the plugin writes its JSON itself.
+    """
 
     revision: Revision
     rows: bytes | None
 
 
-class NewestRows:
-    """Keeps the newest rows of those idents that somebody wants to be told of.
+class EventRows:
+    """Keeps the newest rows of those idents that listeners want.
 
     Args:
-        dispatcher: that answers what the rows are, as it does for everybody.
+        dispatcher: answers the route of rows, as for any client.
         begin: a transaction that only reads.
-        most_rows: that are looked at.
+        most_rows: that are read.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class NewestRows:
         self._dispatcher = dispatcher
         self._begin = begin
         self._most_rows = most_rows
-        self._kept: dict[str, Newest] = {}
+        self._kept: dict[str, RevisionRows] = {}
         self._wanted: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -71,14 +74,14 @@ class NewestRows:
                     self._kept.pop(ident, None)
 
     def refresh(self, changed: Iterable[str]) -> None:
-        """Read anew those of ``changed`` that somebody wants.
+        """Read those of ``changed`` again that listeners want.
 
         Raises:
             DatabaseUnavailable, SchemaError: they cannot be read.
         """
         self._read([ident for ident in changed if ident in self._wanted])
 
-    def get(self, ident: str) -> Newest | None:
+    def get(self, ident: str) -> RevisionRows | None:
         """What was read last."""
         return self._kept.get(ident)
 
@@ -86,29 +89,29 @@ class NewestRows:
         for ident in idents:
             revision = None
             try:
-                with Reading(self._begin) as reading:
-                    revision = reading.snapshot.revisions.get(ident)
+                with ReadTransaction(self._begin) as transaction:
+                    revision = transaction.snapshot.revisions.get(ident)
                     kept = self._kept.get(ident)
                     if revision is not None and (kept is None or kept.revision != revision):
-                        self._kept[ident] = Newest(revision, self._rows(ident, reading))
+                        self._kept[ident] = RevisionRows(revision, self._rows(ident, transaction))
             except StatementTimeout:
                 if revision is None:
                     raise
-                # So it would be for whoever asks.
-                self._kept[ident] = Newest(revision, None)
-            except Torn:
-                # The new table is a change of its own: that comes next.
+                # Clients who ask for them would time out as well.
+                self._kept[ident] = RevisionRows(revision, None)
+            except TableReplaced:
+                # The replacement is a change of its own, which comes next.
                 assert revision is not None
-                self._kept[ident] = Newest(revision, None)
+                self._kept[ident] = RevisionRows(revision, None)
 
-    def _rows(self, ident: str, reading: Reading) -> bytes | None:
+    def _rows(self, ident: str, transaction: ReadTransaction) -> bytes | None:
         path = f"/api/{ident}".encode().decode("latin-1")
         query = f"format=json&rows_per_page={self._most_rows}"
         request = Request("http", "localhost", "", path, query, "", "")
         try:
-            reply = self._dispatcher.respond(request, reading=reading)
+            reply = self._dispatcher.respond(request, transaction=transaction)
         except Problem:
-            # Who asks without filters gets none either: of people that are not listed, say.
+            # Without filters the route refuses them: of people that are not listed, say.
             return None
         assert isinstance(reply.body, bytes)
         return _newest(orjson.loads(reply.body), self._most_rows)

@@ -1,4 +1,4 @@
-"""Who waits for changes: one thread watches for all listeners of a process.
+"""Clients that wait for changes: one thread watches for all listeners of a process.
 
 So a change costs the same queries for one listener as for hundreds.
 """
@@ -23,42 +23,47 @@ WITHOUT_THREADS = 500
 """Listeners of a process where none of them takes a thread."""
 
 UNKNOWN_THREADS = 2
-"""Listeners of a process whose threads nobody has counted."""
+"""Listeners of a process whose number of threads is not known."""
 
 RETRY_AFTER = 30
-"""Seconds after which a listener that there is no room for may come again."""
+"""Seconds after which a listener that found no room may come again."""
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether a client is still there, or the server about to end."""
+"""Seconds between two checks whether a client is still there, and the server not about to end."""
 
 PAUSE = 1.0
 """Seconds until a database that did not answer is asked again."""
 
 
 class Listeners:
-    """All who wait in this process, and the thread that wakes them.
+    """All listeners of a process, and the thread that wakes them.
 
     Args:
         revisions: what they wait for.
         maximum: how many there may be; None: as many as suit the server.
+        before_waking: called with the idents that changed, once for all listeners.
     """
 
-    def __init__(self, revisions: Revisions, maximum: int | None) -> None:
+    def __init__(
+        self,
+        revisions: Revisions,
+        maximum: int | None,
+        before_waking: Callable[[Collection[str]], None],
+    ) -> None:
         self._revisions = revisions
         self._configured = maximum
         self.maximum = UNKNOWN_THREADS if maximum is None else maximum
         self.is_ending: Callable[[], bool] = _never
-        """Whether the server is about to end, and waits for nobody but the listeners."""
+        """Whether the server is about to end, and waits only for the listeners."""
         self.snapshot: Snapshot | None = None
         """What the thread has seen last."""
-        self.before_waking: Callable[[Collection[str]], None] = _nothing
-        """Called with the idents that changed, once for all listeners."""
+        self._before_waking = before_waking
         self._lock = threading.Lock()
         self._all: set[Listener] = set()
         self._thread: threading.Thread | None = None
 
     def leave_threads(self, threads: int) -> None:
-        """Let listeners have half of the threads of the server at most, for each takes one."""
+        """Let listeners take half of the threads of the server at most; each takes one."""
         half = threads // 2
         self.maximum = half if self._configured is None else min(self._configured, half)
 
@@ -69,8 +74,8 @@ class Listeners:
     def __len__(self) -> int:
         return len(self._all)
 
-    def join(self, idents: Iterable[str], client: Client) -> Listener:
-        """A new listener, who must be closed at the end.
+    def add(self, idents: Iterable[str], client: Client) -> Listener:
+        """A new listener, which must be closed at the end.
 
         Raises:
             Problem: a 429, there is no room.
@@ -106,13 +111,13 @@ class Listeners:
             raise
         return listener
 
-    def leave(self, listener: Listener) -> None:
+    def remove(self, listener: Listener) -> None:
         """Forget ``listener``."""
         with self._lock:
             self._all.discard(listener)
 
     def _dismiss_gone(self) -> None:
-        """Do not wait until those who have hung up are noticed: a page was loaded anew, say."""
+        """Remove those that have hung up before their threads notice: a page was reloaded, say."""
         for listener in [listener for listener in self._all if listener.is_over]:
             self._all.discard(listener)
             listener.wake()
@@ -125,10 +130,10 @@ class Listeners:
                     self._thread = None
                     return
             try:
-                snapshot = self._revisions.wait(known, LOOK_EVERY)
+                snapshot = self._revisions.next_after(known, LOOK_EVERY)
                 changed = _changed(known, snapshot)
                 if changed:
-                    self.before_waking(changed)
+                    self._before_waking(changed)
                 is_well = True
             except Exception as error:
                 if is_well:
@@ -150,7 +155,7 @@ class Listeners:
 
 
 class Listener:
-    """One who waits for changes of some idents.
+    """A client that waits for changes of some idents.
 
     Attributes:
         idents: whose changes.
@@ -166,10 +171,10 @@ class Listener:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody listens any more, or nobody will tell."""
+        """Whether the client is gone, or the server about to end."""
         return self._client.is_gone() or self._listeners.is_ending()
 
-    def wait(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Sleep until there may be a change, ``seconds`` at most, or it is over."""
         deadline = time.monotonic() + seconds
         while not self.is_over:
@@ -179,8 +184,8 @@ class Listener:
         self._woken.clear()
 
     def close(self) -> None:
-        """Make room for another one."""
-        self._listeners.leave(self)
+        """Make room for another listener."""
+        self._listeners.remove(self)
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +200,7 @@ class Listener:
 
 
 def is_newer(revision: Revision, known: Revision | None) -> bool:
-    """Whether ``revision`` came after ``known``; a database made anew begins to count at 1."""
+    """Whether ``revision`` came after ``known``; a new database counts from 1."""
     return known is None or revision.number > known.number or revision.changed_at > known.changed_at
 
 
@@ -213,7 +218,3 @@ def _full(detail: str) -> Problem:
 
 def _never() -> bool:
     return False
-
-
-def _nothing(_changed: Collection[str]) -> None:
-    pass

@@ -11,8 +11,9 @@ import jinja2
 from werkzeug.http import HTTP_STATUS_CODES
 
 import statscache
-from statscache.app.dispatch.route import Answer, Call, Lifetime
+from statscache.app.dispatch.route import Call
 from statscache.app.http import formats
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
 from statscache.times import to_the_second

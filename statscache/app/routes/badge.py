@@ -13,8 +13,10 @@ from typing import Any
 from statscache import people
 from statscache.app.charts import ranges, sources
 from statscache.app.charts.aggregation import Aggregation, Number
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, everybody
-from statscache.app.routes import known_names, summary
+from statscache.app.dispatch import known_names
+from statscache.app.dispatch.route import Call, Route, all_people
+from statscache.app.http.answer import Answer, Lifetime
+from statscache.app.routes import summary
 from statscache.app.state.row_reader import Span
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
@@ -60,8 +62,8 @@ def _amount(call: Call) -> tuple[str | None, Lifetime]:
 
 def _newest(call: Call) -> tuple[str | None, Lifetime]:
     """The number of the newest row, or its date where it has none."""
-    all_columns = replace(call, values={**call.values, "select": None})
-    rows = call.rows[call.dataset.ident].page(all_columns, Span(1)).rows
+    all_columns = replace(call.row_query, columns=None)
+    rows = call.reader.page(call.transaction, all_columns, Span(1)).rows
     if not rows:
         return None, Lifetime.OPEN
     if not sources.measures(call.dataset):
@@ -122,7 +124,7 @@ ROUTE = Route(
     ),
     answer=answer,
     # The newest row is somebody's; what is added up is not.
-    lists=lambda dataset, said: everybody(dataset, said) if dataset.schedule is None else (),
+    lists=lambda dataset, said: all_people(dataset, said) if dataset.schedule is None else (),
     parameters=(
         # A day is one number where windows can be merged.
         replace(ranges.START, suits=lambda dataset: isinstance(dataset.plugin, Aggregate)),

@@ -8,8 +8,9 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from statscache.app.dispatch.route import Answer, Call, Route, Scope
+from statscache.app.dispatch.route import Call, Route, Scope
 from statscache.app.http import formats, parameters
+from statscache.app.http.answer import Answer
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.http.reply import Reply
@@ -29,10 +30,10 @@ def _answer(call: Call) -> Answer:
 
 def _one(call: Call, text: str) -> dict[str, Any]:
     """The answer to one address: as it would be alone, with its status and ETag."""
-    call.reading.check_time()
+    call.transaction.check_time()
     try:
         request = _request(call, text)
-        reply = call.service.dispatcher.respond(request, reading=call.reading)
+        reply = call.subrequests.respond(request, transaction=call.transaction)
         if not isinstance(reply, Reply):
             reply.body.close()
             raise _not_json(text)
@@ -53,12 +54,12 @@ def _one(call: Call, text: str) -> dict[str, Any]:
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:
     """What the answers depend on: all that each of them does, and the address in their links."""
-    return call.request.base, tuple(_mark(call, text, snapshot) for text in call.values["q"])
+    return call.request.base, tuple(_validator(call, text, snapshot) for text in call.values["q"])
 
 
-def _mark(call: Call, text: str, snapshot: Snapshot) -> Hashable:
+def _validator(call: Call, text: str, snapshot: Snapshot) -> Hashable:
     try:
-        return call.service.dispatcher.mark(_request(call, text), snapshot)
+        return call.subrequests.validator_of(_request(call, text), snapshot)
     except Problem as problem:
         return problem.status, problem.detail
 
@@ -73,7 +74,7 @@ def _request(call: Call, text: str) -> Request:
     )
     is_ours = request.path.startswith("/api/")
     # However the address is escaped: a batch of batches would be more than may be asked at once.
-    route = call.service.dispatcher.route_of(request) if is_ours else None
+    route = call.subrequests.route_of(request) if is_ours else None
     if route is None or route.name == ROUTE.name:
         raise Problem(
             400,

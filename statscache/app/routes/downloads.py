@@ -14,17 +14,18 @@ from typing import Any
 
 from sqlalchemy import DateTime, Float
 
-from statscache.app.dispatch.route import Answer, Call, Table
+from statscache.app.dispatch.route import Call
 from statscache.app.http import formats
+from statscache.app.http.answer import Answer, Table
 from statscache.app.http.problems import Problem
-from statscache.app.state.row_reader import RowReader, Span
+from statscache.app.state.row_reader import Span
 from statscache.plugins.models import plain
 
 FEWEST_AT_A_TIME = 3
 """Downloads that a process always lets run: what one page may want at once."""
 
 MOST_AT_A_TIME = 10
-"""However many threads there are: each takes one of the fifteen connections to the database."""
+"""Whatever the number of threads: each takes one of the fifteen connections to the database."""
 
 RETRY_AFTER = 30
 
@@ -32,7 +33,7 @@ Write = Callable[[Sequence[Any], bool], bytes]
 """Rows as they are sent; and whether they are the first ones, before which a header stands."""
 
 
-class Exports:
+class Downloads:
     """All downloads that are under way in one process.
 
     Attributes:
@@ -53,20 +54,20 @@ class Exports:
         share = MOST_AT_A_TIME if threads is None else threads * 3 // 8
         self.maximum = min(max(FEWEST_AT_A_TIME, share), MOST_AT_A_TIME)
 
-    def answer(self, call: Call, reader: RowReader, span: Span) -> Answer:
+    def answer(self, call: Call, span: Span) -> Answer:
         """The rows of ``span`` that ``call`` asks for, in the format ``csv`` or ``ndjson``.
 
         Raises:
             Problem: a 429, because as many are sent piece by piece as may be.
         """
-        chunks = _chunks(call, reader, span)
+        chunks = _chunks(call, span)
         first = next(chunks)
         second = next(chunks, None)
         if second is None:
             return Answer(body=first)
-        return Answer(chunks=self._begin(chain((first, second), chunks)))
+        return Answer(chunks=self._start(chain((first, second), chunks)))
 
-    def _begin(self, chunks: Iterator[bytes]) -> Export:
+    def _start(self, chunks: Iterator[bytes]) -> Download:
         with self._lock:
             if self._running >= self.maximum:
                 raise Problem(
@@ -77,14 +78,14 @@ class Exports:
                     headers={"Retry-After": str(RETRY_AFTER)},
                 )
             self._running += 1
-        return Export(chunks, self._end)
+        return Download(chunks, self._end)
 
     def _end(self) -> None:
         with self._lock:
             self._running -= 1
 
 
-class Export:
+class Download:
     """The chunks of one download; :meth:`close` ends it, whether it has begun or not.
 
     Args:
@@ -105,44 +106,46 @@ class Export:
         return next(self._chunks)
 
     def close(self) -> None:
-        """Let another one begin."""
+        """Make room for another one."""
         with self._lock:
             was_over, self._is_over = self._is_over, True
         if not was_over:
             self._release()
 
 
-def _chunks(call: Call, reader: RowReader, span: Span) -> Iterator[bytes]:
+def _chunks(call: Call, span: Span) -> Iterator[bytes]:
     """The body, a portion of rows in each; the first one is there even if there are no rows."""
-    write, is_first = _writer(call, reader), True
-    for portion in _portions(call, reader, span):
+    write, is_first = _writer(call), True
+    for portion in _portions(call, span):
         yield write(portion, is_first)
         is_first = False
     if is_first:
         yield write((), is_first)
 
 
-def _portions(call: Call, reader: RowReader, span: Span) -> Iterable[Sequence[Any]]:
-    if not reader.exists(call):
+def _portions(call: Call, span: Span) -> Iterable[Sequence[Any]]:
+    reader = call.reader
+    if not reader.exists(call.transaction):
         return ()
-    return reader.portions(call, span, instances=_is_own(call, reader))
+    return reader.portions(call.transaction, call.row_query, span, instances=_is_own(call))
 
 
-def _is_own(call: Call, reader: RowReader) -> bool:
+def _is_own(call: Call) -> bool:
     """Whether the author of the plugin writes the rows."""
-    return call.format == "csv" and reader.writes_csv
+    return call.format == "csv" and call.reader.writes_csv
 
 
-def _writer(call: Call, reader: RowReader) -> Write:
-    if _is_own(call, reader):
+def _writer(call: Call) -> Write:
+    if _is_own(call):
         return _Own(call.dataset.model.to_csv)
+    reader = call.reader
     names = call.values["select"] or list(reader.columns)
     tidy = _tidier([reader.columns[name].type for name in names])
     return partial(_csv if call.format == "csv" else _ndjson, call, names, tidy)
 
 
 def _csv(call: Call, names: Sequence[str], tidy: Any, rows: Sequence[Any], is_first: bool) -> bytes:
-    return formats.csv_text(Table(names, tidy(rows)), call, header=is_first).encode()
+    return formats.csv_text(Table(names, tidy(rows)), call.values["csv"], header=is_first).encode()
 
 
 def _ndjson(

@@ -6,11 +6,12 @@ import logging
 
 from sqlalchemy import select
 
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.dispatch.route import Call, Route, Scope
 from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.parameters import Parameter
-from statscache.app.http.times import Every
 from statscache.app.state.coverage import LIVE_WITHIN
+from statscache.app.state.steps import Every
 from statscache.database.tables import hub_failure
 from statscache.errors import Unavailable
 from statscache.plugins.models import plain
@@ -33,7 +34,7 @@ def _ready(call: Call) -> Answer:
     checks = {"database": OK, "hub": OK}
     beat = None
     try:
-        call.service.check_access(call.connection)
+        call.service.database.check_access(call.connection)
         lanes = call.snapshot.lanes.values()
         failure = call.connection.execute(select(hub_failure)).one_or_none()
     except Unavailable as error:

@@ -20,9 +20,10 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from statscache.app.charts import ranges
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, nobody
+from statscache.app.dispatch import known_names
+from statscache.app.dispatch.route import Call, Route, no_people
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
-from statscache.app.routes import known_names
 from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.filters import Filters
@@ -315,7 +316,7 @@ def _answer(call: Call) -> Answer:
             "statscache.datagrepper.endpoint",
         )
     found = query_of(call.dataset, known_names.known(call, known_names.columns(call.dataset)))
-    covered = coverage.of_call(call)
+    covered = call.coverage_at(call.snapshot)
     start, stop = _window(call, covered)
     is_empty = found.is_empty or start >= stop
     pairs = [
@@ -358,7 +359,7 @@ def _text(moment: float) -> str:
 
 
 def _public(endpoint: str) -> str:
-    """The address without what is not for everybody."""
+    """The address without what is not for all_people."""
     parts = urlsplit(endpoint)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/", "", ""))
@@ -435,11 +436,11 @@ ROUTE = Route(
     "buckets that it is made of. The archive cannot be asked everything: where ``exact`` is false, "
     "its query finds more messages than were counted, and ``narrow`` says which to leave out.",
     answer=_answer,
-    lists=nobody,
+    lists=no_people,
     is_offered=lambda settings: settings.datagrepper_endpoint is not None,
     parameters=(ranges.START, ranges.STOP, ranges.TZ),
     filterable=True,
-    state=coverage.of_call,
+    state=Call.coverage_at,
     clock=True,
     schema=SCHEMA,
     example="?start=-7d",

@@ -1,127 +1,26 @@
-"""``/metrics`` for Prometheus: what this server has answered, and how far the hub is.
-
-With several worker processes set PROMETHEUS_MULTIPROC_DIR to an empty folder, as prometheus_client
-has it: then each of them tells what all have answered.
-"""
+"""``/metrics`` for Prometheus: what this server has answered, and how far the hub is."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-    multiprocess,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.dispatch.request_metrics import RequestMetrics
+from statscache.app.dispatch.route import Call, Route, Scope
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.state import coverage
 from statscache.database import tables
-from statscache.logs.records import begin_request
-
-if TYPE_CHECKING:
-    from statscache.app.dispatch.dispatcher import Dispatcher
-
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 OPENMETRICS = "openmetrics"
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
-_OTHER = "other"
-
-# Since when each of them is counted would double what is sent, and nobody asks.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
-
-class Measured:
-    """A WSGI application around another one, which counts what that answers.
-
-    Args:
-        app: the other one.
-        dispatcher: knows which routes there are.
-    """
-
-    def __init__(self, app: Callable[..., Iterable[bytes]], dispatcher: Dispatcher) -> None:
-        self._app = app
-        self._dispatcher = dispatcher
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "statscache_requests",
-            "Requests that were answered.",
-            ("route", "status"),
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "statscache_request_seconds",
-            "Seconds until the first byte of an answer; those who wait for a change are not there.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        # To find the child of a metric by its labels takes longer than to count.
-        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
-        self._tails = {
-            route.rule.rpartition("/")[2]: route.name
-            for route in dispatcher.routes
-            if not route.rule.endswith(">") and "<column>" not in route.rule
-        }
-
-    def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
-        """Answer one request, as WSGI has it."""
-        began = time.perf_counter()
-        begin_request(environ)
-
-        def measured(status: str, *arguments: Any) -> Any:
-            route = self._route(environ.get("PATH_INFO", ""))
-            requests, seconds = self._child(route, status[:3])
-            requests.inc()
-            if "wait=" not in environ.get("QUERY_STRING", ""):
-                seconds.observe(time.perf_counter() - began)
-            return start_response(status, *arguments)
-
-        return self._app(environ, measured)
-
-    def register(self, registry: CollectorRegistry) -> None:
-        """Let ``registry`` have what was counted, in all processes where they share a folder."""
-        if os.environ.get(MULTIPROCESS_VARIABLE):
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        else:
-            registry.register(self.registry)
-
-    def _child(self, route: str, status: str) -> tuple[Any, Any]:
-        child = self._children.get((route, status))
-        if child is None:
-            child = (self._requests.labels(route, status), self._seconds.labels(route))
-            self._children[route, status] = child
-        return child
-
-    def _route(self, path: str) -> str:
-        """The name of the route, told from the address: there are few, whatever clients ask for."""
-        head, _, tail = path.rstrip("/").rpartition("/")
-        if head == "/api":
-            return self._tails.get(tail, "rows")
-        if path.rstrip("/") == "/api":
-            return "idents"
-        if head == "/api/plugins":
-            return "plugin"
-        if head.endswith("/values"):
-            return "values"
-        return self._tails.get(tail, _OTHER) if tail else _OTHER
 
 
 class Hub(Collector):
@@ -254,9 +153,9 @@ def _counts(connection: Connection) -> Iterator[Metric]:
     yield lost
 
 
-def _answer(call: Call) -> Answer:
+def _answer(metrics: RequestMetrics, call: Call) -> Answer:
     registry = CollectorRegistry()
-    call.service.measured.register(registry)
+    metrics.add_to(registry)
     registry.register(Hub(call))
     if call.format == OPENMETRICS:
         body = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
@@ -265,13 +164,15 @@ def _answer(call: Call) -> Answer:
     return Answer(body=body, content_type=_CONTENT_TYPE, lifetime=Lifetime.NONE)
 
 
-ROUTE = Route(
-    rule="/metrics",
-    name="metrics",
-    summary="What is measured, for Prometheus.",
-    description="Times are UNIX seconds.",
-    answer=_answer,
-    formats=("text", OPENMETRICS),
-    scope=Scope.EVERYTHING,
-    schema={"type": "string"},
-)
+def route(metrics: RequestMetrics) -> Route:
+    """The route, which tells ``metrics`` and what the tables say."""
+    return Route(
+        rule="/metrics",
+        name="metrics",
+        summary="What is measured, for Prometheus.",
+        description="Times are UNIX seconds.",
+        answer=partial(_answer, metrics),
+        formats=("text", OPENMETRICS),
+        scope=Scope.EVERYTHING,
+        schema={"type": "string"},
+    )

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import statscache
 from statscache import people
 from statscache.app.dispatch import rankings
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Scope
+from statscache.app.dispatch.route import Call, Route, Scope
+from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.formats import ENDLESS, FORMATS
 from statscache.app.http.parameters import Parameter, filters_of
 from statscache.app.routes import values
@@ -209,15 +210,13 @@ def _parameter(parameter: Parameter, dataset: Dataset | None) -> dict[str, Any]:
 
 
 def _answer(call: Call) -> Answer:
-    from statscache.app.route_table import ROUTES
-
     root = quote(call.request.root.encode("latin-1"))
-    found = document(call.installed, ROUTES, call.service.settings, root)
+    found = document(call.installed, call.subrequests.routes, call.service.settings, root)
     return Answer(found, lifetime=Lifetime.STATIC)
 
 
 def _state(call: Call, snapshot: Snapshot) -> Hashable:
-    return call.request.root, call.service.stored.at(snapshot).mark
+    return call.request.root, call.service.datasets.at(snapshot).validator
 
 
 ROUTE = Route(

@@ -12,12 +12,13 @@ from sqlalchemy import Column, DateTime, Float, Integer, Numeric, inspect
 from statscache import people
 from statscache.app.charts import sources
 from statscache.app.dispatch import rankings
-from statscache.app.dispatch.route import Answer, Call, Route, Scope, nobody
-from statscache.app.http.times import MINUTES
+from statscache.app.dispatch.route import Call, Route, Scope, no_people
+from statscache.app.http.answer import Answer
 from statscache.app.routes import values
 from statscache.app.state import coverage, filters, table_sizes
 from statscache.app.state.coverage import LIVE_WITHIN, Coverage
 from statscache.app.state.revisions import Snapshot
+from statscache.app.state.steps import MINUTES
 from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
 from statscache.plugins.aggregate import Aggregate, AggregateTable
@@ -248,13 +249,11 @@ def _freshness(covered: Coverage, settings: Settings, now: float) -> dict[str, A
 
 
 def _links(call: Call, dataset: Dataset) -> dict[str, str]:
-    from statscache.app.route_table import ROUTES
-
     # A prefix under which the service is mounted comes first.
     root = quote(call.request.root.encode("latin-1"))
     ident = quote(dataset.ident, safe="")
     found = {}
-    for route in ROUTES:
+    for route in call.subrequests.routes:
         if "<ident>" not in route.rule or not _leads_somewhere(call, dataset, route):
             continue
         rule = route.rule.replace("<ident>", ident)
@@ -425,7 +424,7 @@ ROUTES = (
         description="Its columns, what it covers, how fresh it is, where to go from here. Times "
         "are UNIX seconds.",
         answer=_one,
-        lists=nobody,
+        lists=no_people,
         state=_state,
         clock=True,
         steps=lambda _dataset, _values: MINUTES,

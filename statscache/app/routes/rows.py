@@ -9,20 +9,22 @@ all of them in tables up to that size, and a page beyond is refused in larger on
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Boolean, Column, DateTime, Float, Integer, Numeric, inspect
 
-from statscache.app.dispatch.route import Answer, Call, Lifetime, Route, Table
+from statscache.app.dispatch.route import Call, Route
 from statscache.app.http import cursors, parameters
-from statscache.app.http.cursors import Position
+from statscache.app.http.answer import Answer, Lifetime, Table
 from statscache.app.http.parameters import Kind, Parameter
 from statscache.app.live.long_poll import WAIT
+from statscache.app.routes.downloads import Downloads
 from statscache.app.state import coverage
 from statscache.app.state.row_reader import (
     MOST_NUMBERED_ROWS,
     Page,
-    RowReader,
+    Position,
     Span,
     writes_otherwise,
 )
@@ -43,32 +45,33 @@ MAXIMUM = "X-Maximum-Rows-Per-Page"
 """The header of pages that others follow: JSON has no larger ones, whatever is asked for."""
 
 
-def answer(call: Call) -> Answer:
+def _answer(downloads: Downloads, call: Call) -> Answer:
     """A page of rows, or, as a download, all of them."""
-    reader = call.rows[call.dataset.ident]
-    _refuse_foreign_columns(call, reader)
+    _refuse_foreign_columns(call)
     size = call.values["rows_per_page"]
     if size == ALL:
         _refuse_whole(call)
     is_download = call.format in STREAMED
     if is_download and (size == ALL or call.given.isdisjoint(PAGING)):
-        return _download(call, reader, Span(call.values["limit"]), 1, 1)
+        return _download(downloads, call, Span(call.values["limit"]), 1, 1)
     settings = call.service.settings
     size = size or settings.default_rows_per_page
-    return _page(call, reader, size if is_download else min(size, settings.maximum_rows_per_page))
+    size = size if is_download else min(size, settings.maximum_rows_per_page)
+    return _page(downloads, call, size)
 
 
-def _download(call: Call, reader: RowReader, span: Span, number: int, pages: int) -> Answer:
-    said = call.service.exports.answer(call, reader, span)
+def _download(downloads: Downloads, call: Call, span: Span, number: int, pages: int) -> Answer:
+    said = downloads.answer(call, span)
     said.headers |= _numbers(number, pages)
     said.lifetime = _lifetime(call)
     return said
 
 
-def _page(call: Call, reader: RowReader, size: int) -> Answer:
+def _page(downloads: Downloads, call: Call, size: int) -> Answer:
+    reader, transaction, query = call.reader, call.transaction, call.row_query
     limit, number = call.values["limit"], call.values["page"]
-    after = _position(call, reader)
-    counted = reader.count(call)
+    after = _position(call)
+    counted = reader.count(transaction, query)
     total = counted if limit is None else min(counted, limit)
     offset = 0 if after is not None else (number - 1) * size
     if offset >= MOST_NUMBERED_ROWS == total:
@@ -79,18 +82,18 @@ def _page(call: Call, reader: RowReader, size: int) -> Answer:
         )
     span = Span(size, offset, after)
     if limit is not None:
-        span = replace(span, limit=max(0, min(size, limit - span.begin)))
+        span = replace(span, limit=max(0, min(size, limit - span.rows_before)))
     number = number if after is None else after.seen // size + 1
     pages = max(1, -(-total // size))
     if size > call.service.settings.maximum_rows_per_page:
         # More than are kept in memory at a time.
-        page = reader.end(call, span)
-        said = _download(call, reader, span, number, pages)
+        page = reader.end(transaction, query, span)
+        said = _download(downloads, call, span, number, pages)
     else:
         is_beyond = after is None and offset >= total
-        page = Page(()) if is_beyond else reader.page(call, span)
+        page = Page(()) if is_beyond else reader.page(transaction, query, span)
         said = Answer(headers=_numbers(number, pages), lifetime=_lifetime(call))
-        _write(said, call, reader, page)
+        _write(said, call, page)
     said.links = _links(call, page, number, pages, limit)
     if "next" in said.links and call.format not in STREAMED:
         said.headers[MAXIMUM] = str(call.service.settings.maximum_rows_per_page)
@@ -119,8 +122,8 @@ def _links(
     return links
 
 
-def _write(said: Answer, call: Call, reader: RowReader, page: Page) -> None:
-    model, names = call.dataset.model, call.values["select"]
+def _write(said: Answer, call: Call, page: Page) -> None:
+    reader, model, names = call.reader, call.dataset.model, call.values["select"]
     if names is None and call.format == "json":
         said.body = model.to_json(page.rows)
     elif names is None and call.format == "csv" and reader.writes_csv:
@@ -130,19 +133,20 @@ def _write(said: Answer, call: Call, reader: RowReader, page: Page) -> None:
         said.table = Table(names, [[plain(getattr(row, n)) for n in names] for row in page.rows])
 
 
-def _position(call: Call, reader: RowReader) -> Position | None:
+def _position(call: Call) -> Position | None:
     cursor = call.values["cursor"]
     if cursor is None:
         return None
     if "page" in call.given:
         parameters.refuse("cursor", "says where the page begins: leave out page")
     try:
-        return cursors.read(cursor, call.dataset.ident, call.values["order"], reader.key_types)
+        return cursors.read(cursor, call.dataset.ident, call.values["order"], call.reader.key_types)
     except ValueError as error:
         parameters.refuse("cursor", f'{error}: take it from the header Link, rel="next"')
 
 
-def _refuse_foreign_columns(call: Call, reader: RowReader) -> None:
+def _refuse_foreign_columns(call: Call) -> None:
+    reader = call.reader
     writes_own = {"json": reader.writes_json, "csv": reader.writes_csv}
     if call.values["select"] is not None and writes_own.get(call.format, False):
         parameters.refuse(
@@ -243,34 +247,39 @@ def _schema(dataset: Dataset) -> dict[str, Any]:
     return {"type": "array", "items": row_schema(dataset)} if is_ours else {}
 
 
-ROUTE = Route(
-    rule="/api/<ident>",
-    name="rows",
-    summary="The rows of one ident, newest first.",
-    description=(
-        "The header Link leads to the next page, by a cursor, and to the previous one. Such pages "
-        "cost the same at any depth, and no row is skipped or doubled while others arrive; but a "
-        "row whose time changes (the latest value of a key) moves. X-Link-Number is the number of "
-        "the page, and X-Link-Count how many there are: no more than those of the first "
-        f"{MOST_NUMBERED_ROWS} rows, to which pages by number reach. Where other rows follow, "
-        f"{MAXIMUM} is the largest page of JSON that the server gives. CSV and newline-delimited "
-        "JSON are downloads: the whole range in one answer, unless limit or rows_per_page asks for "
-        "less."
-    ),
-    answer=answer,
-    parameters=(
-        ORDER,
-        LIMIT,
-        parameters.START,
-        parameters.STOP,
-        PAGE,
-        ROWS_PER_PAGE,
-        CURSOR,
-        SELECT,
-        WAIT,
-    ),
-    filterable=True,
-    formats=("json", "csv", "ndjson"),
-    schema=_schema,
-    example="?start=-7d",
+_DESCRIPTION = (
+    "The header Link leads to the next page, by a cursor, and to the previous one. Such pages "
+    "cost the same at any depth, and no row is skipped or doubled while others arrive; but a "
+    "row whose time changes (the latest value of a key) moves. X-Link-Number is the number of "
+    "the page, and X-Link-Count how many there are: no more than those of the first "
+    f"{MOST_NUMBERED_ROWS} rows, to which pages by number reach. Where other rows follow, "
+    f"{MAXIMUM} is the largest page of JSON that the server gives. CSV and newline-delimited "
+    "JSON are downloads: the whole range in one answer, unless limit or rows_per_page asks for "
+    "less."
 )
+
+
+def route(downloads: Downloads) -> Route:
+    """The route, whose large answers are among ``downloads``."""
+    return Route(
+        rule="/api/<ident>",
+        name="rows",
+        summary="The rows of one ident, newest first.",
+        description=_DESCRIPTION,
+        answer=partial(_answer, downloads),
+        parameters=(
+            ORDER,
+            LIMIT,
+            parameters.START,
+            parameters.STOP,
+            PAGE,
+            ROWS_PER_PAGE,
+            CURSOR,
+            SELECT,
+            WAIT,
+        ),
+        filterable=True,
+        formats=("json", "csv", "ndjson"),
+        schema=_schema,
+        example="?start=-7d",
+    )

@@ -11,8 +11,9 @@ from statscache.app.charts.aggregation import Aggregation, Number, plain
 from statscache.app.charts.ranges import COMPLETE, MISSING, PARTIAL, Range
 from statscache.app.charts.sources import Measure
 from statscache.app.dispatch import rankings
-from statscache.app.dispatch.route import Answer, Call, Route, Table
+from statscache.app.dispatch.route import Call, Route
 from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import coverage

@@ -10,8 +10,9 @@ from statscache.app.charts.aggregation import Aggregation, Number
 from statscache.app.charts.calendar import Resolution
 from statscache.app.charts.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
 from statscache.app.charts.sources import Measure
-from statscache.app.dispatch.route import Answer, Call, Route, Table, nobody
+from statscache.app.dispatch.route import Call, Route, no_people
 from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.state import coverage
 from statscache.app.state.revisions import Snapshot
@@ -140,7 +141,7 @@ ROUTE = Route(
         "has been counted of it, and of the same part of the other."
     ),
     answer=answer,
-    lists=nobody,
+    lists=no_people,
     applies=ranges.merges,
     parameters=(
         ranges.START,

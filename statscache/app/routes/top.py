@@ -9,8 +9,9 @@ from statscache.app.charts import ranges, sources
 from statscache.app.charts.aggregation import Aggregation
 from statscache.app.charts.ranges import STATE_SCHEMA
 from statscache.app.dispatch import rankings
-from statscache.app.dispatch.route import Answer, Call, Route, Table
+from statscache.app.dispatch.route import Call, Route
 from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.routes.summary import amount, default_span

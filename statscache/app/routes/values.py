@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Column, Integer, Select, func, inspect, literal, null, select, union_all
 
 from statscache.app.dispatch import rankings
-from statscache.app.dispatch.route import Answer, Call, Route, Table
+from statscache.app.dispatch.route import Call, Route
 from statscache.app.http import parameters
+from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import filters

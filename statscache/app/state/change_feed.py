@@ -1,8 +1,8 @@
 """Whether something was committed: asked before every request, so it costs microseconds.
 
-SQLite tells when it is asked, and exactly. PostgreSQL calls, within about a millisecond; calls get
-lost where a pooler stands between, or the network breaks without a word, so that it is asked every
-:data:`CHECK_EVERY` seconds as well.
+SQLite is polled, and answers exactly. PostgreSQL announces commits, within about a millisecond.
+Announcements get lost behind a pooler, or when the network breaks silently, so that the database is
+read every :data:`CHECK_EVERY` seconds as well.
 """
 
 from __future__ import annotations
@@ -18,55 +18,55 @@ from statscache.database.announcements import CHANNEL
 from statscache.database.connection import Database
 
 POLL_EVERY = 0.2
-"""Seconds between two looks at a file, while somebody waits."""
+"""Seconds between two polls of a file, while a client waits."""
 
 CHECK_EVERY = 1.0
-"""Seconds after which PostgreSQL is asked, though it did not call."""
+"""Seconds after which PostgreSQL is read, although it announced nothing."""
 
 
-class Commits(Protocol):
-    """Has a connection of its own; not for several threads at a time, nor for a forked process."""
+class ChangeFeed(Protocol):
+    """Tells of commits, by a connection of its own; for one thread of one process."""
 
     @property
     def errors(self) -> type[Exception]:
         """What is raised when the connection is lost."""
 
-    def have_come(self) -> bool:
-        """Whether there was a commit since the last time that this was asked."""
+    def has_changed(self) -> bool:
+        """Whether there was a commit since the last call."""
 
-    def have_certainly_come(self) -> bool:
-        """Likewise, with nothing on its way; may ask the database."""
+    def has_certainly_changed(self) -> bool:
+        """Likewise, without those that are still on their way; may ask the database."""
 
-    def may_be_missed(self) -> bool:
-        """Whether it is time to ask the database itself; then it is time again later."""
+    def must_check(self) -> bool:
+        """Whether the database itself is to be read; true again only after some time."""
 
     def close(self) -> None:
         """End the connection."""
 
 
-class FileVersion:
-    """The commits to a file of SQLite; a :class:`Commits`."""
+class FileChangeFeed:
+    """The commits to a file of SQLite; a :class:`ChangeFeed`."""
 
     def __init__(self, engine: Engine) -> None:
         self.errors: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._connection = _own_connection(engine)
-        # What limits the statements of all others does not know of ours.
+        # The handler that limits statements is for the connections of requests.
         self._connection.set_progress_handler(None, 0)
         self._version = None
-        self.have_come()
+        self.has_changed()
 
-    def have_come(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether another connection has written to the file."""
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(version != before)
 
-    def have_certainly_come(self) -> bool:
-        """The same: nothing is ever on its way."""
-        return self.have_come()
+    def has_certainly_changed(self) -> bool:
+        """The same: SQLite answers exactly."""
+        return self.has_changed()
 
-    def may_be_missed(self) -> bool:
-        """Never: what is read is in the memory that all connections to the file share."""
+    def must_check(self) -> bool:
+        """Never: the version is in memory that all connections to the file share."""
         return False
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class FileVersion:
         self._connection.close()
 
 
-class Announced:
-    """The commits that PostgreSQL announces; a :class:`Commits`."""
+class AnnouncedChangeFeed:
+    """The commits that PostgreSQL announces; a :class:`ChangeFeed`."""
 
     def __init__(self, engine: Engine) -> None:
         self.errors: type[Exception] = engine.dialect.loaded_dbapi.Error
@@ -84,23 +84,23 @@ class Announced:
         self._connection.cursor().execute(f"LISTEN {CHANNEL}")
         self._check_at = time.monotonic() + CHECK_EVERY
 
-    def have_come(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether one was announced."""
-        # Takes what has been received, and does not wait. Of a server that goes away it is the last
-        # words first, and its end only then.
+        # Takes what has been received, and does not wait. When the server goes away, the first poll
+        # takes its last announcements, and only the second one finds that the connection has ended.
         self._connection.poll()
         self._connection.poll()
-        have_come = bool(self._connection.notifies)
+        has_changed = bool(self._connection.notifies)
         self._connection.notifies.clear()
-        return have_come
+        return has_changed
 
-    def have_certainly_come(self) -> bool:
+    def has_certainly_changed(self) -> bool:
         """Whether one was announced up to now."""
-        # Before it says that it is ready again the server sends what it has to announce.
+        # The server sends announcements before it completes a statement.
         self._connection.cursor().execute("SELECT 1")
-        return self.have_come()
+        return self.has_changed()
 
-    def may_be_missed(self) -> bool:
+    def must_check(self) -> bool:
         """Once in :data:`CHECK_EVERY` seconds."""
         now = time.monotonic()
         if now < self._check_at:
@@ -118,26 +118,26 @@ class Announced:
             self._connection.close()
 
 
-def watch(database: Database) -> Commits:
+def open_feed(database: Database) -> ChangeFeed:
     """The commits to ``database`` from now on.
 
     Raises:
-        Commits.errors, sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not
-            announce (one that only follows another does not).
+        ChangeFeed.errors, sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not
+            announce (a standby does not).
     """
-    kind = FileVersion if database.backend == "sqlite" else Announced
+    kind = FileChangeFeed if database.backend == "sqlite" else AnnouncedChangeFeed
     return kind(database.engine)
 
 
-def wait(commits: Commits | None, bell: Any, seconds: float) -> None:
+def sleep(feed: ChangeFeed | None, bell: Any, seconds: float) -> None:
     """Sleep until there may have been a commit, or ``bell``, a socket, can be read."""
     sockets: list[Any] = [bell]
-    calls = isinstance(commits, Announced)
-    if calls:
-        sockets.append(commits)
-    # Another thread may end the connection meanwhile: that is news too.
+    announces = isinstance(feed, AnnouncedChangeFeed)
+    if announces:
+        sockets.append(feed)
+    # Another thread may close the connection meanwhile, which ends the sleep too.
     with suppress(OSError, ValueError):
-        select.select(sockets, (), (), min(seconds, CHECK_EVERY if calls else POLL_EVERY))
+        select.select(sockets, (), (), min(seconds, CHECK_EVERY if announces else POLL_EVERY))
 
 
 def _own_connection(engine: Engine) -> Any:

@@ -16,15 +16,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from statscache.app.http.times import Steps, steps_of
 from statscache.app.state.revisions import MOST_GAPS, Snapshot
+from statscache.app.state.steps import Steps
 from statscache.plugins.models import plain
 from statscache.spans import Span, union
 
-if TYPE_CHECKING:
-    from statscache.app.dispatch.route import Call
 
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
@@ -194,16 +192,6 @@ def _of_nothing(found: Coverage, rejected: int) -> Coverage:
         error=f"it has no row, and has rejected {rejected} messages: "
         "'statscache rejected list' shows them, and why",
     )
-
-
-def of_call(call: Call, snapshot: Snapshot | None = None) -> Coverage:
-    """The coverage that an answer may tell, cut off at the last step that has ended.
-
-    It is a :attr:`~statscache.app.dispatch.route.Route.state` too: it changes once per step, and
-    not whenever the hub says that it listens.
-    """
-    found = of(snapshot or call.snapshot, call.dataset.ident)
-    return found.floored(steps_of(call.dataset))
 
 
 def _coverage(

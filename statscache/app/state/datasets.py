@@ -1,9 +1,9 @@
 """The datasets as their tables are, which need not be as the installed plugins declare them.
 
-When the definition of a plugin changes, its table is counted anew into another one, which takes its
-place when it is complete. Until then the served table is of the definition that is stored with it;
-and an API that still runs the former release is given a table of the next one. So the tables are
-read by the stored definitions, whichever release of a plugin this process has.
+When the definition of a plugin changes, its table is rebuilt in another one, which replaces it when
+it is complete. Until then the served table is of the definition that is stored with it; and an API
+that still runs the former release finds a table of the next one. So the tables are read by the
+stored definitions, whichever release of a plugin this process has.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
-from statscache.app.dispatch import canonical
-from statscache.app.dispatch.cache import Memo
+from statscache.app.state.digest import digest
+from statscache.app.state.memo import Memo
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.row_reader import RowReaders
 from statscache.database.definitions import columns_of, definition_of
@@ -41,7 +41,7 @@ from statscache.plugins.merges import NEWEST_AT
 from statscache.plugins.models import Serializable
 
 MOST_REMEMBERED = 8
-"""States of all the tables: a statement may still be in one that another has left."""
+"""Sets of definitions: one thread may still read by a set that another has replaced."""
 
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float}
 _COLUMN_TYPES: Mapping[str, Any] = {
@@ -58,7 +58,7 @@ Definitions = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedDatasets:
     """What there is to serve.
 
     Attributes:
@@ -75,12 +75,12 @@ class Served:
         return RowReaders(self.installed)
 
     @cached_property
-    def mark(self) -> str:
-        """Equal marks, equal tables; empty where all are as installed."""
-        return canonical.digest(self.definitions) if self.definitions else ""
+    def validator(self) -> str:
+        """Equal validators, equal tables; empty where all are as installed."""
+        return digest(self.definitions) if self.definitions else ""
 
 
-class Stored:
+class StoredDatasets:
     """Finds the datasets by the definitions that are stored; for all threads.
 
     Args:
@@ -90,16 +90,16 @@ class Stored:
     def __init__(self, installed: Installed) -> None:
         self._installed = installed
         self._own = {ident: definition_of(dataset) for ident, dataset in installed.datasets.items()}
-        self._known: Memo[Definitions, Served] = Memo(MOST_REMEMBERED)
-        self._last: tuple[Snapshot | None, Served] = (None, Served(installed))
+        self._known: Memo[Definitions, ServedDatasets] = Memo(MOST_REMEMBERED)
+        self._last: tuple[Snapshot | None, ServedDatasets] = (None, ServedDatasets(installed))
         self._known.put((), self.last)
 
     @property
-    def last(self) -> Served:
+    def last(self) -> ServedDatasets:
         """What was found last."""
         return self._last[1]
 
-    def at(self, snapshot: Snapshot) -> Served:
+    def at(self, snapshot: Snapshot) -> ServedDatasets:
         """What there is to serve at the moment of ``snapshot``: the same object, if it is equal."""
         seen, served = self._last
         if seen is snapshot:
@@ -111,7 +111,7 @@ class Stored:
         )
         known = self._known.get(definitions)
         if known is None:
-            known = Served(self._as_stored(dict(definitions)), definitions)
+            known = ServedDatasets(self._as_stored(dict(definitions)), definitions)
             self._known.put(definitions, known)
         self._last = (snapshot, known)
         return known
@@ -237,4 +237,4 @@ def _declare(base: type[Any], plugin: Any, **more: Any) -> Any:
     """A class of plugins that says of itself what ``plugin`` says, and ``more``."""
     same = ("name", "summary", "description", "backlog_delta", "layout")
     attributes = {name: getattr(plugin, name) for name in same if hasattr(plugin, name)}
-    return type(f"Stored{base.__name__}", (base,), attributes | more)
+    return type(f"StoredDatasets{base.__name__}", (base,), attributes | more)

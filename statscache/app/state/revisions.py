@@ -1,4 +1,4 @@
-"""How often the rows behind each ident have changed: what tells whether an answer still stands."""
+"""How often the rows of each ident have changed: what tells whether an answer is still valid."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import DBAPIError
 
-from statscache.app.state.change_feed import CHECK_EVERY, Commits, wait, watch
+from statscache.app.state.change_feed import CHECK_EVERY, ChangeFeed, open_feed, sleep
 from statscache.database import tables
 from statscache.database.connection import Database
 
 log = logging.getLogger(__name__)
 
 MOST_GAPS = 1_000
-"""Gaps that are read; what lies before the oldest of so many is taken to be one."""
+"""Gaps that are read; all the time before the oldest of so many is taken for one."""
 
 MOST_SPANS = 10_000
 """Times of replayed files that are read, the newest ones."""
@@ -34,7 +34,7 @@ class Revision(NamedTuple):
 
     Attributes:
         number: grows by one with each transaction that changed them.
-        changed_at: when it did, UNIX seconds; a database that was made anew counts from 1 again.
+        changed_at: when it did, UNIX seconds; a new database counts from 1 again.
     """
 
     number: int
@@ -42,9 +42,9 @@ class Revision(NamedTuple):
 
 
 class Snapshot:
-    """What the framework's tables say at one moment; read from ``connection`` as it is asked for.
+    """What the framework's tables say at one moment; each read when it is first used.
 
-    It never changes after :meth:`load`, and can then be shared by all threads.
+    After :meth:`load` it never changes, and all threads can share it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -79,7 +79,7 @@ class Snapshot:
 
     @cached_property
     def replayed(self) -> Mapping[str, list[tuple[float, float]]]:
-        """Of each ident, starts and stops of the times of which it has counted all of a file."""
+        """Of each ident, starts and stops of the times that it has counted from files."""
         table = tables.replayed
         newest_first = table.c.start.desc(), table.c.ident
         spans: dict[str, list[tuple[float, float]]] = {}
@@ -98,7 +98,7 @@ class Snapshot:
         return found
 
     def load(self) -> Snapshot:
-        """Read all of it now; the connection is not needed any more."""
+        """Read all of it now; the connection is not needed afterwards."""
         _ = self._all
         self._connection = None
         return self
@@ -126,20 +126,20 @@ class Snapshot:
 class Revisions:
     """What the framework's tables say now, cheaply enough for every request.
 
-    A copy is kept in memory and read anew when something was committed. All threads share it; a
-    process that was forked starts anew.
+    A copy is kept in memory, and read again when something was committed. All threads share it; a
+    forked process reads its own.
 
     Args:
-        reading: begins a transaction that only reads.
+        begin: begins a transaction that only reads.
         database: that it reads.
     """
 
     def __init__(
-        self, reading: Callable[[], AbstractContextManager[Connection]], database: Database
+        self, begin: Callable[[], AbstractContextManager[Connection]], database: Database
     ) -> None:
-        self._reading = reading
+        self._begin = begin
         self._database = database
-        self._copy = _Copy(reading, database)
+        self._copy = _Copy(begin, database)
 
     def current(self, ident: str) -> Revision | None:
         """Of the rows of ``ident``; None where nothing was ever written."""
@@ -148,8 +148,9 @@ class Revisions:
     def all(self) -> Snapshot:
         """What the framework's tables say now: all that was committed before this call.
 
-        The same object as long as it would say the same. On PostgreSQL the last millisecond may be
-        missing (see :meth:`confirm`), or the last second where announcements get lost.
+        Returns the same object as long as nothing has changed. On PostgreSQL commits of the last
+        millisecond may be missing (see :meth:`confirm`), or of the last second where announcements
+        get lost.
 
         Raises:
             DatabaseUnavailable: the database does not answer.
@@ -158,16 +159,16 @@ class Revisions:
         return self._own_copy().get()
 
     def confirm(self) -> None:
-        """Let the next :meth:`all` miss nothing that was committed before this call."""
+        """Let the next :meth:`all` return all that was committed before this call."""
         self._own_copy().confirm()
 
-    def saw(self, ident: str, revision: Revision | None) -> None:
-        """Note what a transaction has read: nothing that is older is told from now on."""
+    def observe(self, ident: str, revision: Revision | None) -> None:
+        """Note what a transaction has read: from now on no older revision is returned."""
         if revision is not None:
-            self._own_copy().saw(ident, revision)
+            self._own_copy().observe(ident, revision)
 
-    def wait(self, known: Snapshot, seconds: float) -> Snapshot:
-        """Like :meth:`all`, as soon as it is another one than ``known``, or the time is over."""
+    def next_after(self, known: Snapshot, seconds: float) -> Snapshot:
+        """Like :meth:`all`, as soon as it differs from ``known``, or the time is over; sleeps."""
         deadline = time.monotonic() + seconds
         while True:
             copy = self._own_copy()
@@ -180,7 +181,7 @@ class Revisions:
     def _own_copy(self) -> _Copy:
         copy = self._copy
         if copy.process != os.getpid():
-            copy = self._copy = _Copy(self._reading, self._database, inherited=copy)
+            copy = self._copy = _Copy(self._begin, self._database, inherited=copy)
         return copy
 
 
@@ -188,47 +189,47 @@ class _Copy:
     """The copy of one process.
 
     Args:
-        inherited: from the process that forked this one; to close its connection would end it for
-            that process too, so it is kept.
+        inherited: from the process that forked this one; kept, because closing its connection would
+            close that of the other process too.
     """
 
     def __init__(
         self,
-        reading: Callable[[], AbstractContextManager[Connection]],
+        begin: Callable[[], AbstractContextManager[Connection]],
         database: Database,
         inherited: _Copy | None = None,
     ) -> None:
         self.process = os.getpid()
         self._inherited = inherited
-        self._reading = reading
+        self._begin = begin
         self._database = database
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._is_stale = True
-        self._commits: Commits | None = None
-        self._watch_at = 0.0
+        self._feed: ChangeFeed | None = None
+        self._open_at = 0.0
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
     def get(self) -> Snapshot:
         with self._lock:
-            if self._have_come() or self._is_stale or self._snapshot is None:
+            if self._has_changed() or self._is_stale or self._snapshot is None:
                 return self._read()
             known = self._snapshot
-            assert self._commits is not None
-            if self._commits.may_be_missed() and self._read() is not known:
-                # Who should have called is dumb, or we are deaf.
-                self._close(watch_at=0.0)
+            assert self._feed is not None
+            if self._feed.must_check() and self._read() is not known:
+                # The feed has missed a commit: open another one.
+                self._close(open_at=0.0)
             return self._snapshot
 
     def confirm(self) -> None:
         with self._lock:
-            if self._commits is not None:
+            if self._feed is not None:
                 try:
-                    self._is_stale |= self._commits.have_certainly_come()
-                except self._commits.errors as error:
+                    self._is_stale |= self._feed.has_certainly_changed()
+                except self._feed.errors as error:
                     self._lose(error)
 
-    def saw(self, ident: str, revision: Revision) -> None:
+    def observe(self, ident: str, revision: Revision) -> None:
         with self._lock:
             known = None if self._snapshot is None else self._snapshot.revisions.get(ident)
             if known is None or known.number < revision.number:
@@ -241,47 +242,47 @@ class _Copy:
                 self._bell = socket.socketpair()
                 for end in self._bell:
                     end.setblocking(False)
-            bell, commits = self._bell[0], self._commits
-        wait(commits, bell, seconds)
+            bell, feed = self._bell[0], self._feed
+        sleep(feed, bell, seconds)
         with suppress(BlockingIOError):
             bell.recv(4096)
 
-    def _have_come(self) -> bool:
-        """Whether there were commits, or nobody would say so."""
-        if self._commits is None:
-            if time.monotonic() >= self._watch_at:
-                self._watch()
+    def _has_changed(self) -> bool:
+        """Whether there were commits, or may have been, because no feed tells of them."""
+        if self._feed is None:
+            if time.monotonic() >= self._open_at:
+                self._open_feed()
             return True
         try:
-            return self._commits.have_come()
-        except self._commits.errors as error:
+            return self._feed.has_changed()
+        except self._feed.errors as error:
             self._lose(error)
             return True
 
-    def _watch(self) -> None:
-        # First what says in a better way that there is no database, or no table in it.
-        with self._reading():
+    def _open_feed(self) -> None:
+        # Raises a better error where there is no database, or no table in it.
+        with self._begin():
             pass
         try:
-            self._commits = watch(self._database)
+            self._feed = open_feed(self._database)
         except (DBAPIError, self._database.engine.dialect.loaded_dbapi.Error) as error:
             log.warning("the database does not tell of commits: %s", _line(error))
-            self._watch_at = time.monotonic() + CHECK_EVERY
+            self._open_at = time.monotonic() + CHECK_EVERY
 
     def _lose(self, error: Exception) -> None:
         log.warning("the database no longer tells of commits: %s", _line(error))
-        self._close(watch_at=time.monotonic() + CHECK_EVERY)
+        self._close(open_at=time.monotonic() + CHECK_EVERY)
 
-    def _close(self, watch_at: float) -> None:
-        assert self._commits is not None
-        self._commits.close()
-        self._commits = None
-        self._watch_at = watch_at
+    def _close(self, open_at: float) -> None:
+        assert self._feed is not None
+        self._feed.close()
+        self._feed = None
+        self._open_at = open_at
 
     def _read(self) -> Snapshot:
         # Until it has succeeded.
         self._is_stale = True
-        with self._reading() as connection:
+        with self._begin() as connection:
             snapshot = Snapshot(connection).load()
         self._is_stale = False
         if self._snapshot is not None and snapshot.agrees_with(self._snapshot):

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Column, DateTime, Integer, Select, func, inspect, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from statscache.app.dispatch.cache import Memo
-from statscache.app.dispatch.route import Call
-from statscache.app.http.cursors import Position
 from statscache.app.state import filters
+from statscache.app.state.filters import Filters
+from statscache.app.state.memo import Memo
+from statscache.app.state.transaction import ReadTransaction
 from statscache.database.deadline import extend_deadline
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.plugins.models import Serializable
@@ -27,6 +27,38 @@ MOST_COUNTS_REMEMBERED = 10_000
 
 ROWS_PER_PORTION = 2_000
 """That are in memory at a time when all are read."""
+
+
+@dataclass(frozen=True)
+class RowQuery:
+    """Which rows are asked for, in which order, and what of them.
+
+    Attributes:
+        start: the earliest time, inclusive; None: any. UNIX seconds, like ``stop``.
+        stop: before which time; None: any.
+        filters: that they pass.
+        is_descending: whether the newest ones come first.
+        columns: names of those that are read; None: all.
+    """
+
+    start: float | None = None
+    stop: float | None = None
+    filters: Filters = ()
+    is_descending: bool = True
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a page ended.
+
+    Attributes:
+        seen: the number of rows up to there.
+        keys: of the last of them: its time, and what makes the order total.
+    """
+
+    seen: int
+    keys: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -50,8 +82,8 @@ class Span:
 
     Attributes:
         limit: how many of them, at most; None: all.
-        offset: how many are left out before the first one,
-        after: and where those begin; None: at the first one.
+        offset: how many are skipped, after the position ``after``.
+        after: where it begins; None: at the first of all.
     """
 
     limit: int | None = None
@@ -59,7 +91,7 @@ class Span:
     after: Position | None = None
 
     @property
-    def begin(self) -> int:
+    def rows_before(self) -> int:
         """How many rows there are before it."""
         return self.offset + (0 if self.after is None else self.after.seen)
 
@@ -103,72 +135,80 @@ class RowReader:
         """The types of what makes the order."""
         return [column.type.python_type for column in self._order]
 
-    def exists(self, call: Call) -> bool:
+    def exists(self, transaction: ReadTransaction) -> bool:
         """Whether the table is there: the hub makes that of a new plugin when it starts."""
-        self._exists = self._exists or inspect(call.connection).has_table(self._table.name)
+        self._exists = self._exists or inspect(transaction.connection).has_table(self._table.name)
         return self._exists
 
-    def page(self, call: Call, span: Span) -> Page:
+    def page(self, transaction: ReadTransaction, query: RowQuery, span: Span) -> Page:
         """The rows of ``span``, which has a limit."""
         size = span.limit or 0
-        if size <= 0 or not self.exists(call):
+        if size <= 0 or not self.exists(transaction):
             return Page(())
         # One more, to see whether there is one.
-        statement = self._spanned(self._statement(call), call, span).limit(size + 1)
+        statement = self._spanned(self._statement(query), query, span).limit(size + 1)
         if self._instances:
-            rows: Sequence[Any] = Session(call.connection).scalars(statement).all()
+            rows: Sequence[Any] = Session(transaction.connection).scalars(statement).all()
         else:
-            rows = call.connection.execute(statement).all()
+            rows = transaction.connection.execute(statement).all()
         if not rows:
             return Page(())
         found = rows[:size]
         keys = tuple(getattr(found[-1], name) for name in self._keys)
-        return Page(found, len(rows) > size, Position(span.begin + len(found), keys))
+        return Page(found, len(rows) > size, Position(span.rows_before + len(found), keys))
 
-    def end(self, call: Call, span: Span) -> Page:
+    def end(self, transaction: ReadTransaction, query: RowQuery, span: Span) -> Page:
         """How the page of ``span`` ends, without its rows: as many as there are may be in it."""
         if not span.limit:
             return Page(())
-        last = self.page(call, replace(span, limit=1, offset=span.offset + span.limit - 1))
+        only_last = replace(span, limit=1, offset=span.offset + span.limit - 1)
+        last = self.page(transaction, query, only_last)
         return replace(last, rows=())
 
-    def portions(self, call: Call, span: Span, *, instances: bool) -> Iterator[Sequence[Any]]:
+    def portions(
+        self, transaction: ReadTransaction, query: RowQuery, span: Span, *, instances: bool
+    ) -> Iterator[Sequence[Any]]:
         """The rows of ``span``, some at a time.
 
         Each is a tuple of :attr:`columns`, or one of the ``instances`` of the model.
         """
-        columns = [self._dataset.model] if instances else self._selected(call)
-        statement = self._spanned(self._statement(call, *columns), call, span).limit(span.limit)
+        columns = [self._dataset.model] if instances else self._selected(query)
+        statement = self._spanned(self._statement(query, *columns), query, span).limit(span.limit)
         statement = statement.execution_options(yield_per=ROWS_PER_PORTION)
         if instances:
-            found: Any = Session(call.connection).scalars(statement)
+            found: Any = Session(transaction.connection).scalars(statement)
         else:
-            found = call.connection.execute(statement)
+            found = transaction.connection.execute(statement)
         for portion in found.partitions():
-            extend_deadline(call.connection)
+            extend_deadline(transaction.connection)
             yield portion
 
-    def count(self, call: Call) -> int:
+    def count(self, transaction: ReadTransaction, query: RowQuery) -> int:
         """How many rows there are, :data:`MOST_NUMBERED_ROWS` at most."""
-        if not self.exists(call):
+        if not self.exists(transaction):
             return 0
-        key = (self._dataset.ident, call.revision, *map(call.values.get, RANGE), call.filters)
+        ident = self._dataset.ident
+        revision = transaction.snapshot.revisions.get(ident)
+        key = (ident, revision, query.start, query.stop, query.filters)
         total = self._counts.get(key)
         if total is None:
-            some = self._statement(call, self._timestamp)
-            if call.connection.dialect.name == "sqlite":
+            some = self._statement(query, self._timestamp)
+            if transaction.connection.dialect.name == "sqlite":
                 some = some.order_by(None)
             # PostgreSQL needs the order, so that it finds them by the index that a page is read
-            # from: it would rather pass over a whole table, whose end has those that it looks for.
+            # from: otherwise it may scan a whole table, at whose end the wanted rows are.
             some = some.limit(MOST_NUMBERED_ROWS)
-            total = call.connection.scalar(select(func.count()).select_from(some.subquery())) or 0
-            # Without a revision nobody would say when it changes.
-            if call.revision is not None:
-                call.reading.check([self._table])
+            total = (
+                transaction.connection.scalar(select(func.count()).select_from(some.subquery()))
+                or 0
+            )
+            # Without a revision nothing tells when it changes.
+            if revision is not None:
+                transaction.check([self._table])
                 self._counts.put(key, total)
         return total
 
-    def _statement(self, call: Call, *columns: Any) -> Select[Any]:
+    def _statement(self, query: RowQuery, *columns: Any) -> Select[Any]:
         statement: Select[Any]
         if columns:
             statement = select(*columns)
@@ -176,34 +216,32 @@ class RowReader:
             statement = select(self._dataset.model)
         else:
             keys = zip(self._order, self._keys, strict=True)
-            statement = select(*self._selected(call), *(key.label(name) for key, name in keys))
-        descending = call.values.get("order", "desc") == "desc"
-        order = [column.desc() if descending else column.asc() for column in self._order]
-        return self._filtered(statement, call).order_by(*order)
+            statement = select(*self._selected(query), *(key.label(name) for key, name in keys))
+        order = [column.desc() if query.is_descending else column.asc() for column in self._order]
+        return self._filtered(statement, query).order_by(*order)
 
-    def _selected(self, call: Call) -> list[Any]:
-        names = call.values.get("select") or self.columns
+    def _selected(self, query: RowQuery) -> list[Any]:
+        names = query.columns or self.columns
         return [self.columns[name].label(name) for name in names]
 
-    def _spanned(self, statement: Select[Any], call: Call, span: Span) -> Select[Any]:
+    def _spanned(self, statement: Select[Any], query: RowQuery, span: Span) -> Select[Any]:
         if span.after is not None:
-            statement = statement.where(self._beyond(call, span.after.keys))
+            statement = statement.where(self._beyond(query, span.after.keys))
         return statement.offset(span.offset or None)
 
-    def _beyond(self, call: Call, keys: Sequence[Any]) -> Any:
+    def _beyond(self, query: RowQuery, keys: Sequence[Any]) -> Any:
         """That a row follows the one with ``keys``; the primary key has an index for it."""
         here = tuple_(*self._order)
         types = zip(keys, self._order, strict=True)
         there = tuple_(*(literal(key, column.type) for key, column in types))
-        return here < there if call.values.get("order", "desc") == "desc" else here > there
+        return here < there if query.is_descending else here > there
 
-    def _filtered(self, statement: Select[Any], call: Call) -> Select[Any]:
-        start, stop = map(call.values.get, RANGE)
-        if start is not None:
-            statement = statement.where(self._timestamp >= self._stored(start))
-        if stop is not None:
-            statement = statement.where(self._timestamp < self._stored(stop))
-        return statement.where(*filters.clauses(call.filters, self._dataset))
+    def _filtered(self, statement: Select[Any], query: RowQuery) -> Select[Any]:
+        if query.start is not None:
+            statement = statement.where(self._timestamp >= self._stored(query.start))
+        if query.stop is not None:
+            statement = statement.where(self._timestamp < self._stored(query.stop))
+        return statement.where(*filters.clauses(query.filters, self._dataset))
 
     def _stored(self, moment: float) -> Any:
         """A time as the table holds it: classic models have naive datetimes in UTC."""
@@ -231,12 +269,9 @@ class RowReaders:
     def __getitem__(self, ident: str) -> RowReader:
         return self._readers[ident]
 
-    def forget(self) -> None:
-        """Count all rows anew."""
+    def forget_counts(self) -> None:
+        """Forget how many rows there are."""
         self._counts.clear()
-
-
-RANGE = ("start", "stop")
 
 
 def writes_otherwise(model: Any, method: str) -> bool:

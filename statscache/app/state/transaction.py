@@ -28,15 +28,15 @@ PostgreSQL looks up names as they are, and reads ``pg_class`` as it was.
 """
 
 
-class Torn(Exception):
-    """A table took the place of another one after the moment that is read: read it anew."""
+class TableReplaced(Exception):
+    """A table was replaced after the moment that is read: it must be read again."""
 
 
-class Outdated(Exception):
+class DefinitionsChanged(Exception):
     """The tables are of other definitions than those that a request was understood by."""
 
 
-class Reading:
+class ReadTransaction:
     """All that is read through it is of one moment. Not for several threads.
 
     Args:
@@ -86,13 +86,13 @@ class Reading:
         the former one since then; SQLite does not show such a table.
 
         Raises:
-            Torn: it is not.
+            TableReplaced: it is not.
         """
         if self._connection is None or self._connection.dialect.name != "postgresql":
             return
         names = [table.name for table in tables]
         if not self._connection.scalar(_ARE_OF_OLD, {"names": names}):
-            raise Torn
+            raise TableReplaced
 
     def check_time(self) -> None:
         """See that there is time for more, which may need no statement.
@@ -119,7 +119,7 @@ class Reading:
         self._connection = self._snapshot = None
         self._open.close()
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> ReadTransaction:
         return self
 
     def __exit__(

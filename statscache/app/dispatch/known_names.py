@@ -1,7 +1,7 @@
-"""Whom a query names, as far as anybody may know.
+"""The people whom a query names, as far as an answer may tell.
 
-Some names appear nowhere (:mod:`statscache.people`), and nobody is to learn which: a name that no
-row has may be one of them or not, and is not repeated either.
+Some names appear nowhere (:mod:`statscache.people`), and no answer tells which: a name that no row
+has may be one of them or not, and is not repeated either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from statscache.plugins.discovery import Dataset
 
 
 def columns(dataset: Dataset) -> list[str]:
-    """The columns in which somebody's name may be, under the names that clients see."""
+    """The columns that may have names of people, under the names that clients see."""
     naming = people.naming(dataset)
     return [name for name, column in filters.columns(dataset).items() if column in naming]
 
@@ -42,7 +42,7 @@ def known(call: Call, names: Collection[str]) -> Filters:
 
 def _found(call: Call, pairs: Sequence[tuple[str, Any]]) -> set[tuple[str, Any]]:
     """Those of the columns and values that some row has."""
-    if not pairs or not call.rows[call.dataset.ident].exists(call):
+    if not pairs or not call.reader.exists(call.transaction):
         return set()
     available = filters.columns(call.dataset)
     searches = []

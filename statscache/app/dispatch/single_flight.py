@@ -1,0 +1,55 @@
+"""One computation for all who ask for the same thing at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class _Flight(Generic[Value]):
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+        self.values: list[Value] = []
+
+
+class SingleFlight(Generic[Key, Value]):
+    """Lets one thread compute what several ask for at the same time.
+
+    Args:
+        patience: seconds after which a waiting thread computes for itself.
+        may_share: whether a value is for the waiting threads too; they compute their own otherwise.
+    """
+
+    def __init__(self, patience: float, may_share: Callable[[Value], bool]) -> None:
+        self._patience = patience
+        self._may_share = may_share
+        self._flights: dict[Key, _Flight[Value]] = {}
+        self._lock = threading.Lock()
+
+    def share(self, key: Key, compute: Callable[[], Value]) -> Value:
+        """Returns the value of ``compute``, called here or in the thread that was first.
+
+        Where the first thread failed, each other one computes for itself, and raises its own
+        exception; no thread waits for one that waits.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            is_first = flight is None
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+        if not is_first:
+            flight.is_done.wait(self._patience)
+            return flight.values[0] if flight.values else compute()
+        try:
+            value = compute()
+            if self._may_share(value):
+                flight.values.append(value)
+            return value
+        finally:
+            with self._lock:
+                del self._flights[key]
+            flight.is_done.set()
