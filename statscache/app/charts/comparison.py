@@ -18,6 +18,7 @@ from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES, Steps, steps_of
+from statscache.plugins.buckets import floored
 
 PREVIOUS, YEAR = "previous", "year"
 
@@ -82,7 +83,7 @@ def _ends(found: Range) -> Iterable[int]:
     if not known or max(known) >= stop:
         return [stop]
     until = int(max(known))
-    ends = (until - (until - table.offset) % table.width for table in reversed(found.sources))
+    ends = (floored(until, table.width, table.offset) for table in reversed(found.sources))
     return [end for end in dict.fromkeys(ends) if end > start]
 
 

@@ -35,7 +35,6 @@ from statscache.app.http.problems import Problem
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES, Open, Steps
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
 MOST_BUCKETS = 10_000
@@ -82,9 +81,9 @@ def _zone_example(dataset: Dataset) -> str:
     """A zone whose days the rows can give: that of windows that nobody can merge is UTC."""
     if not has_buckets(dataset):
         return _ZONES[0][0]
-    if not isinstance(dataset.plugin, Aggregate):
+    if dataset.aggregate is None:
         return _UTC
-    finest = min(table.width for table in dataset.plugin.tables if table.width)
+    finest = min(table.width for table in dataset.aggregate.tables if table.width)
     return next((name for name, width in _ZONES if width % finest == 0), _UTC)
 
 
@@ -275,7 +274,7 @@ def has_buckets(dataset: Dataset) -> bool:
 
 def merges(dataset: Dataset) -> bool:
     """Whether those of several buckets can become one."""
-    return has_buckets(dataset) and isinstance(dataset.plugin, Aggregate)
+    return has_buckets(dataset) and dataset.aggregate is not None
 
 
 def measures(call: Call) -> tuple[Measure, ...]:
@@ -444,7 +443,7 @@ def _resolutions(dataset: Dataset) -> Mapping[str, Resolution]:
     """What the tables of the plugin can give in UTC, by name, the finest first."""
     if dataset.schedule is None:
         return {}
-    if isinstance(dataset.plugin, Aggregate):
-        return resolutions([table.width for table in dataset.plugin.tables if table.width])
+    if dataset.aggregate is not None:
+        return resolutions([table.width for table in dataset.aggregate.tables if table.width])
     own = _own(dataset)
     return {own.name: own}

@@ -21,8 +21,7 @@ from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Revision, Snapshot
 from statscache.app.state.steps import Steps
-from statscache.plugins.aggregate import Aggregate
-from statscache.plugins.buckets import UNIX_EPOCH
+from statscache.plugins.buckets import UNIX_EPOCH, ceiled, floored
 from statscache.plugins.discovery import Dataset, Installed
 from statscache.plugins.merges import RULES, MergeRule
 
@@ -66,7 +65,7 @@ class Source:
     @property
     def merges(self) -> bool:
         """Whether rows of several windows can become one: whether it is known how."""
-        return isinstance(self.dataset.plugin, Aggregate)
+        return self.dataset.aggregate is not None
 
     @property
     def table(self) -> Table:
@@ -82,7 +81,7 @@ class Source:
     @cached_property
     def columns(self) -> Mapping[str, Column[Any]]:
         """The columns, by the names that clients see."""
-        if isinstance(self.dataset.plugin, Aggregate):
+        if self.dataset.aggregate is not None:
             return dict(self.table.c)
         return _attributes(self.dataset)
 
@@ -121,9 +120,9 @@ def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps)
         offset = int((each.schedule.epoch - UNIX_EPOCH).total_seconds())
         lag = width if each.label == "end" else 0
         whole = coverage.of(snapshot, each.ident)
-        floored = whole.floored(steps)
-        is_open = floored.until != whole.until
-        found.append(Source(each, width, offset, lag, floored, is_open))
+        cut_off = whole.floored(steps)
+        is_open = cut_off.until != whole.until
+        found.append(Source(each, width, offset, lag, cut_off, is_open))
     return sorted(found, key=lambda source: -source.width)
 
 
@@ -171,8 +170,8 @@ def _split(pieces: Iterable[Piece], source: Source) -> tuple[list[Piece], list[P
     width, offset = source.width, source.offset
     inside, outside = [], []
     for piece in pieces:
-        start = piece.start + (offset - piece.start) % width
-        stop = piece.stop - (piece.stop - offset) % width
+        start = ceiled(piece.start, width, offset)
+        stop = floored(piece.stop, width, offset)
         if start >= stop:
             outside.append(piece)
             continue
@@ -199,8 +198,8 @@ def _complete(sources: Sequence[Source], start: int, stop: int) -> list[Source]:
 
 def keys(dataset: Dataset) -> tuple[str, ...]:
     """The columns that tell the rows of one bucket apart."""
-    if isinstance(dataset.plugin, Aggregate):
-        return tuple(key.name for key in dataset.plugin.keys)
+    if dataset.aggregate is not None:
+        return tuple(key.name for key in dataset.keys)
     return tuple(
         name
         for name, column in _attributes(dataset).items()
@@ -214,11 +213,9 @@ def measures(dataset: Dataset) -> tuple[Measure, ...]:
     A classic plugin does not say how its values are merged: those of one window are added, and
     windows stay as they are.
     """
-    if isinstance(dataset.plugin, Aggregate):
+    if dataset.aggregate is not None:
         return tuple(
-            Measure(value.name, value.merge)
-            for value in dataset.plugin.values
-            if value.type is not str
+            Measure(value.name, value.merge) for value in dataset.values if value.type is not str
         )
     return tuple(
         Measure(name, "add")
@@ -238,9 +235,9 @@ def _interval(dataset: Dataset) -> timedelta:
 
 
 def _siblings(installed: Installed, dataset: Dataset) -> list[Dataset]:
-    if not isinstance(dataset.plugin, Aggregate):
+    if dataset.aggregate is None:
         return [dataset]
-    return [installed.datasets[table.ident] for table in dataset.plugin.tables]
+    return [installed.datasets[table.ident] for table in dataset.aggregate.tables]
 
 
 def _attributes(dataset: Dataset) -> dict[str, Column[Any]]:

@@ -34,7 +34,6 @@ from statscache.app.state.revisions import Revision, Snapshot
 from statscache.app.state.transaction import DefinitionsChanged, ReadTransaction, TableReplaced
 from statscache.config import Settings
 from statscache.errors import StatementTimeout, StatscacheError
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
 log = logging.getLogger(__name__)
@@ -400,6 +399,6 @@ def _etag(plan: Plan, validator: Hashable) -> str:
 
 def _tables_of(dataset: Dataset) -> list[Table]:
     """The tables that an answer may be made of: those of all the windows of a plugin."""
-    if isinstance(dataset.plugin, Aggregate):
-        return [table.table for table in dataset.plugin.tables]
-    return [dataset.model.__table__]
+    if dataset.aggregate is None:
+        return [dataset.model.__table__]
+    return [table.table for table in dataset.aggregate.tables]

@@ -17,7 +17,6 @@ from statscache.app.http.problems import Problem
 from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
 from statscache.app.state import filters
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.discovery import Dataset
 
 _LONGEST_ANSWER = 1_200
@@ -57,13 +56,12 @@ def is_telling(dataset: Dataset) -> bool:
 
 def is_by_category(dataset: Dataset) -> bool:
     """Whether its keys are the services, whose names everybody knows."""
-    plugin = dataset.plugin
-    return isinstance(plugin, Aggregate) and [key.role for key in plugin.keys] == ["category"]
+    return [key.role for key in dataset.keys] == ["category"]
 
 
 def key_columns(dataset: Dataset) -> list[str]:
-    if isinstance(dataset.plugin, Aggregate):
-        return [key.name for key in dataset.plugin.keys]
+    if dataset.aggregate is not None:
+        return [key.name for key in dataset.keys]
     return [name for name, column in filters.columns(dataset).items() if _is_text(column)]
 
 

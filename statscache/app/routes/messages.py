@@ -111,8 +111,8 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
     if any(condition.wanted == () for condition in conditions.values()):
         found.is_empty = True
         return found
-    plugin = dataset.plugin
-    if not isinstance(plugin, Aggregate):
+    plugin = dataset.aggregate
+    if plugin is None:
         found.leave(
             "a classic plugin does not say which messages it counts: keep those that it would",
             plugin=dataset.ident,

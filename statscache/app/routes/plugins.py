@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,6 @@ from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES
 from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
-from statscache.plugins.aggregate import Aggregate, AggregateTable
 from statscache.plugins.discovery import Broken, Dataset, Installed, Source
 from statscache.plugins.merges import RULES
 from statscache.plugins.models import plain
@@ -74,13 +73,13 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         "name": plugin.name,
         "summary": plugin.summary,
         "description": plugin.description,
-        "contract": "aggregate" if isinstance(plugin, Aggregate) else "classic",
+        "contract": dataset.contract,
         "state": covered.state,
         "error": covered.error,
         "columns": _columns(dataset),
         "people": _people(service.settings, dataset),
-        "topics": list(plugin.topics) if isinstance(plugin, Aggregate) else ["#"],
-        "counts_messages": isinstance(plugin, Aggregate) and plugin.counts_messages,
+        "topics": list(dataset.topics),
+        "counts_messages": dataset.counts_messages,
         "resolution": None if width is None else _resolution(ident, width),
         "resolutions": _siblings(call.installed, dataset),
         "retention": _seconds(_retention(service.settings, dataset)),
@@ -122,16 +121,15 @@ def _distribution(source: Source) -> dict[str, str]:
 
 
 def _columns(dataset: Dataset) -> list[dict[str, Any]]:
-    plugin = dataset.plugin
     filterable = filters.columns(dataset)
     found: list[dict[str, Any]]
-    if isinstance(plugin, Aggregate):
+    if dataset.aggregate is not None:
         found = [
             {"name": key.name, "kind": "key", "type": _TYPES[key.type], "role": key.role}
-            for key in plugin.keys
+            for key in dataset.keys
         ] + [
             {"name": value.name, "kind": "value", "type": _TYPES[value.type], "merge": value.merge}
-            for value in plugin.values
+            for value in dataset.values
         ]
     else:
         found = _columns_of_model(dataset)
@@ -211,16 +209,10 @@ def _resolution(ident: str, width: timedelta) -> dict[str, Any]:
 
 def _retention(settings: Settings, dataset: Dataset) -> timedelta | None:
     """The age at which the hub deletes rows."""
-    table = _aggregate_table(dataset)
+    table = dataset.declaration
     if table is None or table.schedule is None:
         return None
     return settings.retention.get(str(table.schedule), table.retention)
-
-
-def _aggregate_table(dataset: Dataset) -> AggregateTable | None:
-    plugin = dataset.plugin
-    tables: Iterable[AggregateTable] = plugin.tables if isinstance(plugin, Aggregate) else ()
-    return next((table for table in tables if table.ident == dataset.ident), None)
 
 
 def _seconds(age: timedelta | None) -> float | int | None:

@@ -237,4 +237,4 @@ def _declare(base: type[Any], plugin: Any, **more: Any) -> Any:
     """A class of plugins that says of itself what ``plugin`` says, and ``more``."""
     same = ("name", "summary", "description", "backlog_delta", "layout")
     attributes = {name: getattr(plugin, name) for name in same if hasattr(plugin, name)}
-    return type(f"StoredDatasets{base.__name__}", (base,), attributes | more)
+    return type(f"Stored{base.__name__}", (base,), attributes | more)

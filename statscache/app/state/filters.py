@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Integer, String, inspect, or_
 
 from statscache.people import People, people_of
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.columns import QUERY_PARAMETERS
 from statscache.plugins.discovery import Dataset
 
@@ -48,8 +47,8 @@ def columns(dataset: Dataset) -> Mapping[str, Column[Any]]:
     ``scalar`` and ``message``.
     """
     table = dataset.model.__table__
-    if isinstance(dataset.plugin, Aggregate):
-        return {key.name: table.c[key.name] for key in dataset.plugin.keys}
+    if dataset.aggregate is not None:
+        return {key.name: table.c[key.name] for key in dataset.keys}
     found = {}
     for attribute in inspect(dataset.model).column_attrs:
         name, column = str(attribute.key), attribute.columns[0]

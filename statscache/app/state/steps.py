@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from statscache.plugins.buckets import UNIX_EPOCH
+from statscache.plugins.buckets import UNIX_EPOCH, floored
 from statscache.plugins.discovery import Dataset
 
 
@@ -36,7 +36,8 @@ class Every:
 
     def floor(self, moment: float) -> float:
         """The start of the step that ``moment`` is in."""
-        return (math.floor(moment) - self.offset) // self.width * self.width + self.offset
+        start: int = floored(math.floor(moment), self.width, self.offset)
+        return start
 
     def after(self, moment: float) -> float:
         """The start of the next step."""
