@@ -28,7 +28,7 @@ DAY = 86_400
 WEEK = 7 * DAY
 
 LAST_YEAR = 2100
-"""The year from which on zones are not known: nobody can tell what their clocks will show."""
+"""The year from which on zones are not known: what their clocks will show cannot be known."""
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MONDAY = int(MONDAY.total_seconds())
@@ -79,7 +79,7 @@ def fixed(width: int) -> Resolution:
 
 
 def resolutions(stored: Collection[int]) -> dict[str, Resolution]:
-    """Those that rows of the widths ``stored`` can give in UTC, by name, the finest first."""
+    """Those that can be made of rows of the widths ``stored`` in UTC, by name, the finest first."""
     finest = min(stored)
     found = [fixed(width) for width in {*stored, *_WIDTHS, DAY} if width % finest == 0]
     if DAY % finest == 0:

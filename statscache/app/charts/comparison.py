@@ -31,7 +31,7 @@ def of(call: Call, found: Range) -> Pair | None:
     None where nothing has been counted, or the earlier range would begin before 1970.
 
     Raises:
-        Problem: what is stored cannot give the earlier range.
+        Problem: the earlier range cannot be made of what is stored.
     """
     earlier = _earlier(call, found)
     if not earlier.count:
@@ -100,7 +100,7 @@ def _until(call: Call, found: Range, earlier: Buckets, end: int) -> Pair:
 
 
 def _unknown(pair: Pair) -> float:
-    """Of how many seconds nobody knows."""
+    """The seconds that are not covered."""
     return sum(
         stop - start - source.coverage.covered(start, stop)
         for each in pair

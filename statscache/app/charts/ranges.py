@@ -41,7 +41,7 @@ MOST_BUCKETS = 10_000
 """Of one answer."""
 
 COMPLETE, PARTIAL, MISSING = "complete", "partial", "missing"
-"""Whether all messages of a bucket have been counted, or some, or nobody knows."""
+"""Whether all messages of a bucket have been counted, or some, or it is not known."""
 
 STATE_SCHEMA = {
     "enum": [COMPLETE, PARTIAL, MISSING],
@@ -78,7 +78,7 @@ def _zone(name: str, text: str) -> ZoneInfo | None:
 
 
 def _zone_example(dataset: Dataset) -> str:
-    """A zone whose days the rows can give: that of windows that nobody can merge is UTC."""
+    """A zone whose days can be made of the rows: UTC where windows cannot be merged."""
     if not has_buckets(dataset):
         return _ZONES[0][0]
     if dataset.aggregate is None:
@@ -334,7 +334,7 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
 
 
 def check_merging(call: Call, found: Range) -> None:
-    """Refuse to make one number of a range of windows that nobody can merge.
+    """Refuse to make one number of several windows that cannot be merged.
 
     Raises:
         Problem: a 400.
@@ -440,7 +440,7 @@ def _own(dataset: Dataset) -> Resolution:
 
 
 def _resolutions(dataset: Dataset) -> Mapping[str, Resolution]:
-    """What the tables of the plugin can give in UTC, by name, the finest first."""
+    """The resolutions that can be made of the tables of the plugin in UTC, the finest first."""
     if dataset.schedule is None:
         return {}
     if dataset.aggregate is not None:

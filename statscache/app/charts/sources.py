@@ -2,8 +2,8 @@
 
 A plugin keeps one statistic in tables of several widths. A bucket is made of whole rows: of the
 widest that fit into it, and, at its ends, of narrower ones. So a month of Kolkata is made of thirty
-rows of days, with some of hours and quarters of an hour at both ends. What no table can give is
-refused: it is never estimated.
+rows of days, with some of hours and quarters of an hour at both ends. What cannot be
+made of any table is refused, never estimated.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Part(NamedTuple):
 def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps) -> list[Source]:
     """The tables of the plugin of ``dataset``, the widest rows first; none without buckets.
 
-    A wider table than that of ``dataset`` that was never written has nothing to give.
+    A wider table than that of ``dataset`` is left out if it was never written.
 
     Args:
         steps: at whose start coverage is cut off.

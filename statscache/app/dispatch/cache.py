@@ -1,4 +1,4 @@
-"""Answers that can be given again, kept in the memory of the process and bounded by their bytes."""
+"""Answers, kept in the memory of the process and bounded by their bytes."""
 
 from __future__ import annotations
 

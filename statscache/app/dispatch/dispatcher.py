@@ -52,7 +52,7 @@ class Dispatcher:
     Args:
         service: settings, plugins and the way to the database.
         table: of the routes.
-        answers: where those that may be given again are kept.
+        answers: where answers are kept.
         clock: UNIX seconds.
     """
 
@@ -69,7 +69,7 @@ class Dispatcher:
         self._service = service
         self._planner = Planner(service, table, self)
         self._plans: Memo[Request, Plan] = Memo(MOST_PLANS)
-        # A stream is for the one who asked.
+        # A stream can be read once.
         self._flights: SingleFlight[Hashable, Entry | StreamReply] = SingleFlight(
             patience=_longest(service.settings).total_seconds(),
             may_share=lambda result: isinstance(result, Entry),
@@ -92,7 +92,7 @@ class Dispatcher:
         Args:
             if_none_match: the header.
             transaction: to answer in, so that several answers are of one moment.
-            client: who asks.
+            client: that asks.
 
         Raises:
             Problem: the request cannot be answered as it is.

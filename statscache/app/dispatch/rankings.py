@@ -15,13 +15,13 @@ def may_list(who: People, dataset: Dataset, column: str) -> bool:
 
 
 def always_refuses(who: People, dataset: Dataset, route: Route) -> bool:
-    """Whether ``route`` can but list the people of ``dataset``, and they are not listed."""
-    names_nobody = route.lists is all_people and not route.filterable
-    return not who.lists and names_nobody and bool(people.columns(dataset))
+    """Whether ``route`` can only list the people of ``dataset``, and people are not listed."""
+    lists_all = route.lists is all_people and not route.filterable
+    return not who.lists and lists_all and bool(people.columns(dataset))
 
 
 def check_lists(call: Call) -> None:
-    """Refuse to say who there is, but of those whom the query names.
+    """Refuse to list people other than those whom the query names.
 
     Raises:
         Problem: a 403.

@@ -21,20 +21,20 @@ routes. In the order of a request:
    :attr:`Route.clock`, otherwise for ever.
 5. It asks what the answer depends on (:attr:`Route.scope`, :attr:`Route.state`), which costs no
    statement on a plugin's table. ``If-None-Match`` is answered with 304 here (or, where the route
-   takes ``wait``, held back until the revision is another one), and so is everything that is in
+   takes ``wait``, delayed until there is a newer revision), and so is everything that is in
    the cache.
-6. It calls :attr:`Route.answer`, once for all who ask the same at the same time, in one transaction
+6. It calls :attr:`Route.answer`, once for all equal requests at the same time, in one transaction
    that only reads: rows, revisions and coverage are of one moment. The transaction begins when
    :attr:`Call.connection` or :attr:`Call.snapshot` is first used.
 7. It writes the answer in the format, compresses it where the client takes gzip, and adds ``ETag``,
    ``Cache-Control``, ``Link``, ``Vary`` and the headers of CORS.
 
-An answer function must depend on nothing but its call: not on the clock (there is
+An answer function depends on nothing but its call: not on the clock (there is
 :attr:`Call.now`), nor on what it remembers. What is wrong with a value that only it can judge, it
 refuses by :func:`statscache.app.http.parameters.refuse`; anything else that the client can mend is
 a :class:`~statscache.app.http.problems.Problem`. What takes too long becomes a 422 by itself.
 
-``ROUTES`` in :mod:`statscache.app.route_table` lists all routes; the application, ``/api/batch``,
+:mod:`statscache.app.route_table` lists all routes; the application, ``/api/batch``,
 ``/openapi.json`` and the reference for people are made from that list.
 """
 
@@ -73,7 +73,7 @@ class Scope(enum.Enum):
 
     IDENT = "the revision of the ident"
     ALL = "the revisions of all idents"
-    NOTHING = "nothing that the hub writes: the same until the process starts anew"
+    NOTHING = "nothing that the hub writes: the same until the process is restarted"
     EVERYTHING = "more than can be told beforehand: never kept, no ETag"
 
 
@@ -125,7 +125,7 @@ class Call:
         now: the start of the step that the present is in, UNIX seconds.
         canonical: the canonical query.
         transaction: in which everything is read, see :attr:`connection`.
-        client: who asks, for routes that let it wait.
+        client: that asks, for routes that let it wait.
         served: the datasets as their tables are, see :attr:`installed`.
         found: the dataset of the ident; None where the rule has none.
     """
@@ -224,7 +224,7 @@ class Route:
         rule: as Flask writes it, such as ``/api/<ident>/series``.
         name: unique; the operationId of OpenAPI.
         summary: one line.
-        description: the rest, for who reads the reference; reStructuredText without roles.
+        description: the rest, for the reference; reStructuredText without roles.
         answer: from a call to its answer.
         parameters: that it takes, besides ``format``, ``csv``, ``callback`` and ``_``.
         filterable: whether it takes the filters of the dataset as well.

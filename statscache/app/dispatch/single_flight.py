@@ -1,4 +1,4 @@
-"""One computation for all who ask for the same thing at the same time."""
+"""One computation for all threads that ask for the same thing at the same time."""
 
 from __future__ import annotations
 

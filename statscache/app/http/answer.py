@@ -17,7 +17,7 @@ class Lifetime(enum.Enum):
     OPEN = "it may change with the next message: seconds, by the resolution"
     RECONCILED = "its range agrees with the archive, and only very late messages change it: an hour"
     STATIC = "it changes with an upgrade only: five minutes"
-    NONE = "nobody may keep it"
+    NONE = "it must not be kept"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who asked: what only a few routes look at, because they wait or tell more than the query asks."""
+"""The client of a request: what the few routes need that let it wait."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def _has_time(_at: float) -> None:
 
 @dataclass(frozen=True)
 class Client:
-    """The one at the other end of a connection.
+    """The client at the other end of a connection.
 
     Attributes:
         last_event_id: the header: the newest event that it has.
-        may_wait: whether it can be kept waiting without everybody else.
-        is_gone: whether it has hung up, as far as the server can tell.
-        deferred: of servers that wait without threads: what to wait for is put here.
+        may_wait: whether it can wait without blocking all others.
+        is_gone: whether it has disconnected, as far as the server can tell.
+        deferred: of servers that wait without threads: what to wait for is appended to it.
         send_until: tells the server by when, by :func:`time.monotonic`, all must have been sent:
-            then it breaks off, however slowly the client reads. May be called again and again.
+            then it breaks off, however slowly the client reads. Each call replaces the one before.
     """
 
     last_event_id: str | None = None
@@ -76,10 +76,10 @@ def _send_until(connection: socket.socket, at: float) -> None:
     remaining = at - time.monotonic()
     with suppress(OSError):
         if remaining > 0:
-            # Of each sendall() as a whole, which then fails.
+            # This limits each sendall() as a whole, which then fails.
             connection.settimeout(remaining)
         else:
-            # gunicorn would keep its other clients waiting for the last words of this one.
+            # Otherwise gunicorn would block on reading the rest of what this client sends.
             connection.shutdown(socket.SHUT_RD)
 
 
@@ -96,12 +96,12 @@ def _has_ended(connection: socket.socket) -> bool:
     try:
         ready = select.poll()
         ready.register(connection, select.POLLIN)
-        # To read from a socket with a timeout is to wait for that, whatever the flags say.
+        # A socket with a timeout waits for it when it is read, whatever the flags are.
         if not ready.poll(0):
             return False
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False
     except (OSError, ValueError):
-        # With TLS nobody can look ahead; the next heartbeat will fail, if it is so.
+        # TLS cannot be read ahead; if the client is gone, the next heartbeat fails.
         return False

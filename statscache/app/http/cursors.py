@@ -1,7 +1,7 @@
 """Cursors: where a page of rows ended, by the keys of its last row.
 
 A page that begins there costs the same at any depth, and no row is skipped or doubled while others
-arrive. A cursor is opaque: what is not one of ours, for this ident and order, is refused.
+arrive. A cursor is opaque; one that was not made here, for this ident and order, is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 def write(position: Position, ident: str, order: str) -> str | None:
-    """The cursor; None where a key is of a type that cursors do not know."""
+    """Returns the cursor; None where a key has a type that cursors cannot hold."""
     keys = [[key.isoformat()] if isinstance(key, datetime) else key for key in position.keys]
     if not all(isinstance(key, int | float | str | list) for key in keys):
         return None
@@ -36,7 +36,7 @@ def write(position: Position, ident: str, order: str) -> str | None:
 
 
 def read(text: str, ident: str, order: str, types: Sequence[type]) -> Position:
-    """The position that a cursor stands for.
+    """Returns the position that a cursor stands for.
 
     Args:
         types: of the keys.
@@ -71,7 +71,7 @@ def _is_count(value: Any) -> bool:
 def _key(value: Any, type_: type) -> Any:
     if type_ is datetime and isinstance(value, list) and len(value) == 1 and type(value[0]) is str:
         moment = datetime.fromisoformat(value[0])
-        # We write no other than those of UTC, and databases do not know all offsets.
+        # Cursors have times of UTC only; not all databases know other offsets.
         if not moment.utcoffset():
             return moment
     is_number = type(value) in (int, float) and math.isfinite(value)

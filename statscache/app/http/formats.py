@@ -62,15 +62,15 @@ FORMATS = {
 }
 
 ENDLESS = "sse"
-"""The format of what is sent as it happens: to compress it would be to keep it back."""
+"""The format of what is sent as it happens; not compressed, because that would delay it."""
 
 JSONP_TYPE = "application/javascript; charset=utf-8"
 
 SMALLEST_COMPRESSED = 1_000
-"""Bytes below which compression gains nothing."""
+"""Bytes; smaller bodies are not compressed."""
 
 COMPRESSION_LEVEL = 1
-"""The fast one: a body is compressed once per revision, while somebody waits."""
+"""The fast one: a body is compressed once per revision, while a client waits."""
 
 _BROWSER = "text/html"
 
@@ -93,8 +93,8 @@ def negotiate(
 ) -> str:
     """The format to answer in, one of ``formats``.
 
-    A parameter of the query wins over the header. A browser, which asks for HTML first and for
-    anything else as well, gets the first format where HTML is not among them.
+    The parameters have precedence over the header. A browser, which prefers HTML and accepts
+    anything else, gets the first format where HTML is not among them.
 
     Raises:
         Problem: 406 when nothing that we have is accepted, 400 for a callback without JSON.
@@ -131,7 +131,7 @@ def _accepted(header: str, formats: Sequence[str]) -> str:
 
 
 def prefers_pages(accept_header: str, query: str) -> bool:
-    """Whether it is a person who asks: a browser, that has not been told a format for programs."""
+    """Whether a person asks: a browser, without a format for programs in the query."""
     said = dict(parse_qsl(query, keep_blank_values=True))
     if "callback" in said or said.get("format", "html") != "html":
         return False
@@ -140,7 +140,7 @@ def prefers_pages(accept_header: str, query: str) -> bool:
 
 
 def _accepting(header: str) -> MIMEAccept:
-    """What an ``Accept`` says, of media types without their parameters: we have one of each."""
+    """An ``Accept``, without the parameters of media types: there is one format of each type."""
     accept = parse_accept_header(header, MIMEAccept)
     return MIMEAccept([(type_.partition(";")[0], quality) for type_, quality in accept])
 
@@ -195,9 +195,9 @@ def _objects(table: Table) -> Iterable[dict[str, Any]]:
 
 def jsonp(text: bytes, callback: str) -> bytes:
     """The script that calls ``callback`` with the JSON ``text``."""
-    # Both are ends of lines to older JavaScript, and could not stand in a string there.
+    # Older JavaScript takes both for ends of lines, which its strings cannot contain.
     safe = text.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
-    # The comment keeps a callback from being read as the beginning of another format.
+    # The comment keeps a body from being taken for another format that begins with the callback.
     return b"/**/%b(%b);" % (callback.encode(), safe)
 
 

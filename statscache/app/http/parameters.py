@@ -59,7 +59,7 @@ class Parameter:
         name: as the query says it; a word of
             :data:`statscache.plugins.columns.QUERY_PARAMETERS`, so that no column is called so.
         kind: of its value; a function gives that of each dataset.
-        summary: one sentence for who reads the reference.
+        summary: one sentence for the reference.
         default: the value where the query has none; a :class:`~statscache.app.http.times.Time`
             becomes UNIX seconds like one that was given.
         example: a text for the reference; those of all the parameters of a route go together.

@@ -20,13 +20,13 @@ RETRY_AFTER = 5
 
 
 class Problem(Exception):
-    """An answer that says what is wrong, and what to do.
+    """Raised to answer what is wrong with a request, and what to do.
 
     Args:
         status: of HTTP.
         detail: the cause and the cure.
         parameter: the parameter of the query that is wrong.
-        allowed: what could have been said instead.
+        allowed: the values that can be used instead.
         headers: of the answer.
     """
 
@@ -67,12 +67,12 @@ class Problem(Exception):
 
 
 def nothing_there() -> Problem:
-    """What is said of an address that no route has."""
+    """The problem of an address that no route has."""
     return Problem(404, _DETAILS[404])
 
 
 def too_much(seconds: float) -> Problem:
-    """What is said of a query that takes longer than it may."""
+    """The problem of a query that takes longer than it may."""
     return Problem(
         422,
         f"this takes longer than the {seconds:g} seconds that a request may: narrow the range of "
@@ -81,10 +81,10 @@ def too_much(seconds: float) -> Problem:
 
 
 def register(app: flask.Flask, page: Callable[[Problem], flask.Response | None]) -> None:
-    """Let every error of ``app`` have the one shape, or be a page for people.
+    """Answer every error of ``app`` in the one shape, or as a page for people.
 
     Args:
-        page: what a person is shown of a problem; None where it is a program that asks.
+        page: makes a page of a problem; returns None where a program asks.
     """
 
     def answered(problem: Problem) -> flask.Response:
@@ -95,7 +95,7 @@ def register(app: flask.Flask, page: Callable[[Problem], flask.Response | None])
     @app.errorhandler(HTTPException)
     def from_werkzeug(error: HTTPException) -> flask.Response:
         status = error.code or 500
-        # A redirect is no error.
+        # Redirects are exceptions too, and no errors.
         if status < 400:
             return error.get_response()  # type: ignore[return-value]
         detail = _DETAILS.get(status, error.description or HTTP_STATUS_CODES[status])

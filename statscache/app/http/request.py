@@ -1,4 +1,4 @@
-"""What an answer may depend on of a request of HTTP."""
+"""The parts of an HTTP request that an answer may depend on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
     @property
     def base(self) -> tuple[str, str, str]:
-        """What links begin with: who asks by another address is given other ones."""
+        """What links begin with: a client that asks at another address gets other ones."""
         return self.scheme, self.host, self.root
 
     @property

@@ -1,1 +1,1 @@
-"""Clients who wait for a change."""
+"""Clients that wait for a change."""

@@ -1,7 +1,7 @@
-"""The application for ASGI servers, where nobody who waits takes a thread.
+"""The application for ASGI servers, where clients that wait take no threads.
 
-Flask answers, in a thread of a small pool; only the waiting is done here. So one process holds
-hundreds of listeners, and the others are not kept waiting by them.
+Flask answers, in a thread of a small pool; only the waiting is done here. So one process can have
+hundreds of listeners, which do not delay other requests.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AsgiApplication:
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
-            # Nothing else is spoken here: the server closes the connection.
+            # There are no websockets here: the server closes the connection.
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +85,7 @@ class AsgiApplication:
             gone.cancel()
 
     def _patient(self, send: Send) -> Send:
-        """``send`` for what has no end: no client may leave it unread for ever."""
+        """``send`` for events: with a limit of time for each of them."""
 
         async def send_in_time(event: Event) -> None:
             await _in_time(send, event, self.service.patience)
@@ -97,7 +97,7 @@ class AsgiApplication:
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
-            # Nobody is left to let go of what the answer holds.
+            # Nothing else would close the answer.
             asking.add_done_callback(_finish)
             raise
 
@@ -106,12 +106,12 @@ class AsgiApplication:
 
 
 class _Response:
-    """What the WSGI application answers.
+    """The response of the WSGI application.
 
     Args:
-        app: whom to ask.
+        app: the WSGI application.
         scope: the request.
-        waited: what it has waited for already.
+        waited: the long poll that is over, when the request is made again.
 
     Attributes:
         start: the first event.
@@ -158,7 +158,7 @@ class _Response:
         return b""
 
     def finish(self) -> None:
-        """Let go of what the body holds."""
+        """Close the body."""
         close = getattr(self._body, "close", None)
         if close is not None:
             close()
@@ -205,17 +205,17 @@ async def _stream(stream: EventStream, send: Send, gone: asyncio.Future[None]) -
         if not events and loop.time() >= beat_at:
             events = HEARTBEAT
         if events:
-            # Where the client is slow this waits; what changes meanwhile becomes one event.
+            # With a slow client this takes long; all changes meanwhile become one event.
             await send({"type": "http.response.body", "body": events, "more_body": True})
             beat_at = loop.time() + stream.heartbeat
-        await alarm.wait(beat_at - loop.time())
+        await alarm.sleep(beat_at - loop.time())
 
 
 async def _wait_for_change(poll: LongPoll, gone: asyncio.Future[None]) -> None:
     alarm = _Alarm(poll.listener, gone)
     with poll.listener:
         while not gone.done() and (remaining := poll.remaining):
-            await alarm.wait(remaining)
+            await alarm.sleep(remaining)
 
 
 class _Alarm:
@@ -232,7 +232,7 @@ class _Alarm:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._event.set)
 
-    async def wait(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Sleep until it is woken, the client is gone, or the time is over."""
         ringing = asyncio.ensure_future(self._event.wait())
         try:
@@ -251,7 +251,7 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     root = scope.get("root_path", "")
     path = scope["path"]
     if "://" in path and not path.startswith("/"):
-        # In absolute form, as proxies write it; WSGI servers take it apart themselves.
+        # In absolute form, as proxies send it; WSGI servers parse it themselves.
         path = "/" + path.partition("://")[2].partition("/")[2]
     if root and (path == root or path.startswith(f"{root}/")):
         path = path.removeprefix(root)
@@ -276,7 +276,7 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     }
     for raw_name, raw_text in scope["headers"]:
         if b"_" in raw_name:
-            # It would pass for another one.
+            # It would be taken for the header with a hyphen.
             continue
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         text = raw_text.decode("latin-1")

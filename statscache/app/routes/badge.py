@@ -123,7 +123,7 @@ ROUTE = Route(
         "escaped."
     ),
     answer=answer,
-    # The newest row is somebody's; what is added up is not.
+    # The newest row is of a person; a sum is not.
     lists=lambda dataset, said: all_people(dataset, said) if dataset.schedule is None else (),
     parameters=(
         # A day is one number where windows can be merged.

@@ -155,7 +155,7 @@ def _ndjson(
 
 
 class _Own:
-    """The CSV of an author, who writes some rows at a time: with a header, which is that of none.
+    """The CSV of a model's own ``to_csv``, called for some rows at a time: one header for all.
 
     Args:
         to_csv: of the model.

@@ -40,7 +40,7 @@ MOST_TOPICS = 100
 """Topics that are named; more are told by their categories."""
 
 ROWS_PER_PAGE = 100
-"""The most that the archive gives at a time."""
+"""The most that the archive returns at a time."""
 
 INCLUSIVE = 1e-6
 """Seconds between the end of what is asked for and the moment before which it ends."""
@@ -59,11 +59,11 @@ _BY_INDEX = {
 
 @dataclass
 class Query:
-    """What the archive is asked, and what it cannot be asked.
+    """The query of the archive, and what it cannot express.
 
     Attributes:
         pairs: parameters, besides those of time and pages.
-        narrow: what the client must leave out of what it gives.
+        narrow: what the client must leave out of what it finds.
         assumes: what must be so for that to be right.
         is_empty: there can be no message at all.
     """
@@ -138,8 +138,8 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
     _ask_for_topics(found, plugin, by_role)
     for role in _SEVERAL:
         if role in keys:
-            nobodies = people_of(plugin).bots if role == "user" else ()
-            _ask_for_several(found, keys[role], by_role[role], nobodies)
+            never_counted = people_of(plugin).bots if role == "user" else ()
+            _ask_for_several(found, keys[role], by_role[role], never_counted)
     return found
 
 
@@ -284,14 +284,16 @@ def _category(topic: str) -> str:
 # Users and packages, of which a message has any number.
 
 
-def _ask_for_several(found: Query, key: Key, condition: Condition, nobodies: Iterable[str]) -> None:
-    """Ask for some; ``nobodies`` are never counted."""
+def _ask_for_several(
+    found: Query, key: Key, condition: Condition, never_counted: Iterable[str]
+) -> None:
+    """Ask for some; without those who are ``never_counted``."""
     role = str(key.role)
     if condition.wanted is None:
         found.leave(
             f"a message counts once for each {role} that it is about, for none if there is none",
             column=key.name,
-            leave_out=[*condition.unwanted, *nobodies],
+            leave_out=[*condition.unwanted, *never_counted],
         )
         return
     found.ask(role, condition.wanted)

@@ -54,7 +54,7 @@ class Hub(Collector):
             labels=["ident", "state"],
         )
         for plugin in plugins:
-            # As discovery says it: one that rejects all that it is given is failing, too.
+            # Like discovery: a plugin that rejects all messages is failing too.
             state.add_metric([plugin.ident, coverage.of(snapshot, plugin.ident).state], 1)
         yield state
         revisions = CounterMetricFamily(

@@ -156,13 +156,13 @@ def _people(settings: Settings, dataset: Dataset) -> dict[str, Any] | None:
 
 
 def _example(settings: Settings, dataset: Dataset) -> str:
-    """A query of rows that is answered: where people are not listed it names somebody."""
+    """A query of rows that works: where people are not listed it names one."""
     names = () if settings.people.lists else people.columns(dataset)
     return "".join(f"{name}=somebody&" for name in names) + "start=-7d&limit=10"
 
 
 def _columns_of_model(dataset: Dataset) -> list[dict[str, Any]]:
-    """A classic plugin has a model only: that texts tell rows apart is a guess of ours."""
+    """A classic plugin has only a model: that columns of text are keys is a guess."""
     attributes = inspect(dataset.model).column_attrs
     filterable = filters.columns(dataset)
     found = []

@@ -290,7 +290,7 @@ ROUTE = Route(
             "The finest resolution that makes at most so many buckets; none that is finer than "
             "resolution, where that is said.",
             example="300",
-            # A day of windows that nobody can merge may be more of them.
+            # A day may have more of the windows that cannot be merged.
             suits=ranges.merges,
         ),
         ranges.TZ,

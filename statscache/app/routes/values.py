@@ -33,7 +33,7 @@ def answer(call: Call) -> Answer:
     column = _column(call.dataset, name)
     rankings.check_ranking(call, name)
     is_download = call.format != "json"
-    # Who completes what is typed wants few of them, who saves them as many as there are.
+    # Completion of what is typed needs a few of them, a download as many as there are.
     limit = call.values["limit"] or (MOST_VALUES if is_download else DEFAULT_LIMIT)
     found = _values(call, column, limit + 1)
     values = sorted(found[:limit], key=_by_letter)

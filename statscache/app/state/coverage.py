@@ -1,7 +1,7 @@
 """What a dataset covers: of which times it has counted everything.
 
 Missing is not zero: where a time is covered, and there is no row, nothing happened; where it is not
-covered, nobody knows.
+covered, the number is unknown.
 
 With an archive a dataset covers its history up to the watermark of its lane, and what the hub has
 heard since it began to listen, as far as that goes. Without an archive it covers what the hub has
@@ -81,7 +81,7 @@ class Coverage:
             are counted with it.
         error: why it is failing.
         failed_at: when it failed last.
-        missed: messages that it missed while its writes failed, and that no archive can give.
+        missed: messages that it missed while its writes failed, and that no archive has.
         pruned_until: earlier rows have been deleted because of their age.
         audited_until: the audit has compared everything from ``since`` to here with the archive.
         mismatches: that the audit found.
@@ -151,7 +151,7 @@ class Coverage:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What answers tell of it."""
+        """The coverage as answers have it."""
         return {
             "state": self.state,
             "since": plain(self.since),
@@ -172,7 +172,7 @@ def of(snapshot: Snapshot, ident: str) -> Coverage:
         return Coverage()
     gaps = [(gap.start, gap.stop, gap.missing) for gap in snapshot.gaps if gap.lane == plugin.lane]
     if len(snapshot.gaps) == MOST_GAPS:
-        # What was before is not told.
+        # Earlier gaps were not read.
         gaps.append((-math.inf, snapshot.gaps[-1].start, 1))
     files = snapshot.replayed.get(ident, [])
     found = _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps, files)
@@ -200,12 +200,12 @@ def _coverage(
     live = _live(row, lane)
     reconciled = None if lane is None else lane.watermark
     if row.shadow is not None:
-        # The lane counts into the shadow; what is served is as it was left.
+        # The lane counts into the shadow; the served table stays as it is.
         reconciled = row.served_until
         live = None
     spans = list(files)
     if reconciled is None:
-        # Without archive what counts is when somebody listened, and when nobody did.
+        # Without archive a time is covered while the hub listened.
         if live is not None:
             spans += _without(live, [(start, stop) for start, stop, _ in gaps])
     elif row.since is not None:
@@ -225,7 +225,7 @@ def _coverage(
         gaps=tuple((before[1], after[0]) for before, after in pairwise(spans)),
         listens_until=None if live is None else live[1],
         newest=None if lane is None else lane.newest,
-        # The lines that follow have the statement, with its rows: they are for the operator.
+        # The lines that follow have the statement with its rows, which only the operator may see.
         error=None if row.error is None else row.error.partition("\n")[0],
         failed_at=row.failed_at,
         missed=row.missed,
@@ -241,7 +241,7 @@ def _live(row: Any, lane: Any) -> tuple[float, float] | None:
         return None
     if lane.watermark is None:
         return row.live_since, lane.beat_at
-    # The archive fills in what was before; so only the present run of the hub is of interest.
+    # The archive covers the time before; so only the present run of the hub matters.
     return max(row.live_since, lane.live_since), lane.beat_at
 
 

@@ -11,7 +11,7 @@ from statscache.plugins.discovery import Dataset
 
 
 class Steps(Protocol):
-    """What the present is rounded down to, so that all who ask within one step ask the same."""
+    """What the present is rounded down to, so that equal queries within one step are one query."""
 
     def floor(self, moment: float) -> float:
         """The start of the step that ``moment`` is in, in UNIX seconds."""

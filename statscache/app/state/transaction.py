@@ -1,4 +1,4 @@
-"""One transaction that only reads, begun when it is first needed."""
+"""A transaction that only reads, begun when it is first used."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ARE_OF_OLD = text("""
     LEFT JOIN pg_class AS seen ON seen.oid = found.latest
     WHERE found.latest IS NOT NULL
 """)
-"""Whether tables are called now what they were called when the transaction began to see.
+"""Whether tables have the names now that they had when the transaction took its snapshot.
 
-PostgreSQL looks up names as they are, and reads ``pg_class`` as it was.
+PostgreSQL looks up names as they are now, and reads ``pg_class`` as it was then.
 """
 
 
@@ -80,10 +80,10 @@ class ReadTransaction:
         return self._snapshot is not None
 
     def check(self, tables: Iterable[Table]) -> None:
-        """See that what was read of ``tables`` is of the moment of the transaction.
+        """Check that what was read of ``tables`` is of the moment of the transaction.
 
-        PostgreSQL shows a part of the rows of a table that was counted anew and took the place of
-        the former one since then; SQLite does not show such a table.
+        When a rebuilt table has replaced the former one since then, PostgreSQL shows only some of
+        its rows; SQLite still shows the former one.
 
         Raises:
             TableReplaced: it is not.
@@ -95,7 +95,7 @@ class ReadTransaction:
             raise TableReplaced
 
     def check_time(self) -> None:
-        """See that there is time for more, which may need no statement.
+        """Check that there is time for more, even where no statement is needed.
 
         Raises:
             StatementTimeout: there is none.
@@ -131,5 +131,5 @@ class ReadTransaction:
         if kind is None and self._stays_open:
             return
         self._connection = self._snapshot = None
-        # What the transaction makes of the error is raised.
+        # The transaction may raise a better error.
         self._open.__exit__(kind, error, traceback)
