@@ -23,7 +23,6 @@ from statscache.app.state.steps import Steps
 from statscache.plugins.models import plain
 from statscache.spans import Span, union
 
-
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
 
