@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from statscache.config import URI_VARIABLE
 from statscache.message import Message
 from tests.support.databases import BACKENDS, migrated, new_postgresql, upgrade
+from tests.support.datagrepper import Datagrepper
 from tests.support.full_app import FullApp, full_app
 from tests.support.hub_fixture import HubFixture
 from tests.support.messages import NOON, bus_messages
@@ -167,3 +168,17 @@ def hub_fixture(migrated_uri: str, tmp_path: Path) -> Iterator[HubFixture]:
     yield made
     for engine in made.engines:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def datagrepper_process() -> Iterator[Datagrepper]:
+    """It takes a second to start."""
+    with Datagrepper() as process:
+        yield process
+
+
+@pytest.fixture
+def datagrepper(datagrepper_process: Datagrepper) -> Datagrepper:
+    """An archive over HTTP, which has nothing yet and behaves well."""
+    datagrepper_process.clear()
+    return datagrepper_process

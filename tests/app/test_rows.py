@@ -23,8 +23,9 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins import Aggregate, BaseModel, Key, Value, discovery
 from statscache.plugins.discovery import Source
+from tests.support.classics import KeepsMessages, moment_of
 from tests.support.messages import NOON, message
 
 
@@ -52,24 +53,12 @@ class EventsModel(BaseModel):
     text: Any = sa.Column(sa.UnicodeText, nullable=False)
 
 
-class Events(BasePlugin):
+class Events(KeepsMessages):
     name, summary, description = "announcements", "texts", "For tests."
     model = EventsModel
-    queue: list[Any]
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.queue = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.queue.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.queue:
-            when = datetime.utcfromtimestamp(raw["timestamp"])
-            session.add(self.model(timestamp=when, text=raw["msg"].get("text", "")))
-        session.commit()
-        self.queue.clear()
+    def write(self, session: Any, raw: dict[str, Any]) -> None:
+        session.add(self.model(timestamp=moment_of(raw), text=raw["msg"].get("text", "")))
 
 
 class OwnModel(BaseModel):

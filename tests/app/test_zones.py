@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from statscache.app.charts import calendar
 from statscache.app.charts.calendar import Calendar, TooManyBuckets
 from statscache.app.http import times
+from tests.support.charts import label, local
 
 HOUR, DAY = 3600, 86_400
 ODD = (
@@ -44,31 +45,6 @@ RESOLUTIONS = ("15m", "1h", "6h", "1d", "week", "month", "year")
 
 def calendar_of(resolution: str, zone: str = "UTC") -> Calendar:
     return Calendar(NAMED[resolution], calendar.time_zone(zone))
-
-
-def clock(moment: float, zone: str) -> datetime:
-    return datetime.fromtimestamp(moment, zoneinfo.ZoneInfo(zone))
-
-
-def label(moment: float, resolution: str, zone: str) -> Any:
-    """What tells the bucket of ``moment`` from others, by a look at the clock."""
-    now = clock(moment, zone)
-    minutes = (now.hour * 60 + now.minute) * 60 + now.second
-    match resolution:
-        case "15m":
-            return now.date(), minutes // 900, now.utcoffset()
-        case "1h":
-            return now.date(), now.hour, now.utcoffset()
-        case "6h":
-            return now.date(), now.hour // 6
-        case "1d":
-            return now.date()
-        case "week":
-            return now.isocalendar()[:2]
-        case "month":
-            return now.year, now.month
-        case _:
-            return now.year
 
 
 @example(zone="America/St_Johns", moment=1_130_038_200, resolution="1d", span=1)
@@ -138,7 +114,7 @@ def test_days_are_as_long_as_they_were() -> None:
 def test_a_day_that_was_skipped_has_no_bucket() -> None:
     start, stop = (datetime(2011, 12, d, 12, tzinfo=UTC).timestamp() for d in (28, 31))
     buckets = calendar_of("1d", "Pacific/Apia").lay(start, stop, 100)
-    assert [clock(moment, "Pacific/Apia").date() for moment in buckets.starts] == [
+    assert [local(moment, "Pacific/Apia").date() for moment in buckets.starts] == [
         date(2011, 12, 28),
         date(2011, 12, 29),
         date(2011, 12, 31),
@@ -160,7 +136,7 @@ def test_a_day_that_comes_back_is_one_bucket_of_two_pieces() -> None:
 def test_an_hour_that_comes_twice_is_two_buckets() -> None:
     start = datetime(2023, 10, 29, 0, tzinfo=UTC).timestamp()
     buckets = calendar_of("1h", "Europe/Berlin").lay(start, start + 2 * HOUR, 10)
-    assert [clock(moment, "Europe/Berlin").hour for moment in buckets.starts] == [2, 2]
+    assert [local(moment, "Europe/Berlin").hour for moment in buckets.starts] == [2, 2]
 
 
 @given(
@@ -219,7 +195,7 @@ def test_weeks_begin_on_monday() -> None:
     moment = calendar_of("week", "Asia/Kolkata").floor(
         datetime(2023, 11, 15, tzinfo=UTC).timestamp()
     )
-    start = clock(moment, "Asia/Kolkata")
+    start = local(moment, "Asia/Kolkata")
     assert (start.weekday(), start.time().isoformat()) == (0, "00:00:00")
     assert timedelta(seconds=calendar_of("week").after(0) - calendar_of("week").floor(0)).days == 7
 

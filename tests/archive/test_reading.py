@@ -6,7 +6,6 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -211,20 +210,13 @@ def test_any_executor_will_do(tmp_path: Path, processes: bool) -> None:
     assert sum(piece.missing for piece in pieces) == len(inside)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Datagrepper]:
-    with Datagrepper() as made:
-        yield made
-
-
 @CONCURRENCIES
 @pytest.mark.parametrize("faults", [{}, {"share_502": 0.1, "share_reset": 0.1, "latency": 0.002}])
-def test_over_http(server: Datagrepper, concurrency: int, faults: dict[str, Any]) -> None:
-    server.clear()
+def test_over_http(datagrepper: Datagrepper, concurrency: int, faults: dict[str, Any]) -> None:
     messages = bursts(5)
-    server.add(messages)
-    server.set(**faults)
-    archive = DatagrepperArchive(server.url, clock=Impatient(), tries=9)
+    datagrepper.add(messages)
+    datagrepper.set(**faults)
+    archive = DatagrepperArchive(datagrepper.url, clock=Impatient(), tries=9)
     pieces = list(read(archive, NOON, NOON + 20_000, concurrency=concurrency))
     archive.close()
     check(pieces, messages, NOON, NOON + 20_000)

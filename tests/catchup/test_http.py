@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -45,18 +44,6 @@ FAULTS = {
     "retry_after": "0.05",
     "most_rows": 450,
 }
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[Datagrepper]:
-    with Datagrepper(seed=7) as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: Datagrepper) -> Datagrepper:
-    one_server.clear()
-    return one_server
 
 
 def history(now: float, count: int) -> list[dict[str, Any]]:
@@ -98,7 +85,7 @@ def catch_up(engine: Engine, archive: DatagrepperArchive, **more: Any) -> None:
     "way", ["one at a time", pytest.param("folded in threads", marks=pytest.mark.long)]
 )
 def test_every_fault_at_once(
-    server: Datagrepper, migrated_uri: str, tmp_path: Path, way: str
+    datagrepper: Datagrepper, migrated_uri: str, tmp_path: Path, way: str
 ) -> None:
     now = time.time() - 30
     raws = history(now, 900)
@@ -107,23 +94,23 @@ def test_every_fault_at_once(
     # What the archive gets late, with its old time, but within the overlap.
     tardy = [raw for raw in raws if raw["timestamp"] > now - 600]
     assert len(tardy) > 20
-    server.add(archived([raw for raw in raws if raw not in tardy]))
-    server.set(**FAULTS)
+    datagrepper.add(archived([raw for raw in raws if raw not in tardy]))
+    datagrepper.set(**FAULTS)
 
     installed = discovery.discover({})
     epoch = datetime.fromtimestamp(now - HOURS * 3600 - 60, UTC)
     engine = Engine(Database(migrated_uri), installed, epoch=epoch, has_history=True)
     engine.open()
-    archive = DatagrepperArchive(server.url, timeout=0.5, clock=Impatient())
+    archive = DatagrepperArchive(datagrepper.url, timeout=0.5, clock=Impatient())
     archive.target = 100
 
     def trouble() -> None:
         time.sleep(0.3)
-        server.set(outage=True, recovery=0.5)
-        server.add(archived(tardy))
+        datagrepper.set(outage=True, recovery=0.5)
+        datagrepper.add(archived(tardy))
         engine.count(live[::2])
         time.sleep(0.3)
-        server.set(outage=False)
+        datagrepper.set(outage=False)
 
     with ExitStack() as stack:
         stack.callback(engine.close)
@@ -141,10 +128,10 @@ def test_every_fault_at_once(
         # All that it has can be seen now.
         catch_up(engine, archive, **more)
         engine.count(live)
-        server.set(**dict.fromkeys((name for name in FAULTS if "share" in name), 0.0))
+        datagrepper.set(**dict.fromkeys((name for name in FAULTS if "share" in name), 0.0))
         while late.resolve(engine, archive):
             pass
     oracle = Oracle(tmp_path / "oracle.db", raws, installed)
     assert oracle.differences(migrated_uri) == []
-    statuses = Counter(request.status for request in server.requests)
+    statuses = Counter(request.status for request in datagrepper.requests)
     assert statuses.total() - statuses[200] > 5

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -154,12 +154,6 @@ def test_what_is_rebuilt_is_identical_too(
     for ident in ("volume-by-user-15s", "volume-by-user-1m", "volume-by-user-1d"):
         assert ident in output.partition("rebuilt")[2]
     assert exported(tmp_path, uri) == some
-
-
-@pytest.fixture
-def datagrepper(tmp_path: Path) -> Iterator[Datagrepper]:
-    with Datagrepper(tmp_path / "datagrepper.db") as made:
-        yield made
 
 
 def serve_month(folder: Path, datagrepper: Datagrepper, **config: Any) -> None:

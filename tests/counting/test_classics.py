@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +18,7 @@ from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
 from statscache.plugins import AsyncPlugin, BaseModel, BasePlugin, ScalarModel, discovery
 from statscache.plugins.discovery import Source
+from tests.support.classics import CountsDays
 from tests.support.databases import table
 from tests.support.messages import NOON, message
 
@@ -45,30 +45,21 @@ class SlowModel(ScalarModel):
     __tablename__ = "classics_slow"
 
 
-class Slow(BasePlugin):
+class _ClearedSlowly(dict[datetime, int]):
+    def clear(self) -> None:
+        time.sleep(0.02)
+        super().clear()
+
+
+class Slow(CountsDays):
     """Lets time pass between its commit and its clear, as 2015's plugins did under load."""
 
     name, summary, description = "slow", "counts", "For tests."
-    interval = timedelta(days=1)
     model = SlowModel
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.counts: dict[datetime, int] = collections.defaultdict(int)
-
-    def process(self, message: dict[str, Any]) -> None:
-        assert self.schedule is not None
-        self.counts[self.schedule.next(now=datetime.utcfromtimestamp(message["timestamp"]))] += 1
-
-    def update(self, session: Any) -> None:
-        for when, count in self.counts.items():
-            row = session.query(self.model).filter_by(timestamp=when).first()
-            row = row or self.model(timestamp=when, scalar=0)
-            row.scalar += count
-            session.add(row)
-        session.commit()
-        time.sleep(0.02)
-        self.counts.clear()
+        self.counts = _ClearedSlowly()
 
 
 def test_messages_that_arrive_during_an_update_are_not_lost(

@@ -6,8 +6,7 @@ import logging
 import pickle
 import random
 import threading
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +16,8 @@ from statscache.catchup.workers import FoldTask
 from statscache.counting.engine import Engine
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
-from statscache.plugins import BasePlugin, Key, ScalarModel
+from statscache.plugins import Key, ScalarModel
+from tests.support.classics import CountsDays
 from tests.support.databases import execute
 from tests.support.hub_fixture import TODAY, Hits, HubFixture, Log, Newest, messages
 from tests.support.hub_steps import lane, lanes_of, reconcile, settle
@@ -45,29 +45,9 @@ class StubbornModel(ScalarModel):
     __tablename__ = "lanes_stubborn"
 
 
-class Daily(BasePlugin):
-    """Counts in windows, as plugins did in 2015."""
-
+class Daily(CountsDays):
     name, summary, description = "daily", "daily", "For tests."
-    interval = timedelta(days=1)
     model: Any = DailyModel
-
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.counts: Counter[datetime] = Counter()
-
-    def process(self, message: dict[str, Any]) -> None:
-        assert self.schedule is not None
-        when = datetime.fromtimestamp(message["timestamp"], UTC).replace(tzinfo=None)
-        self.counts[self.schedule.next(when)] += 1
-
-    def update(self, session: Any) -> None:
-        for when, count in self.counts.items():
-            row = session.query(self.model).filter_by(timestamp=when).first()
-            row = row or self.model(timestamp=when, scalar=0)
-            row.scalar += count
-            session.add(row)
-        self.counts.clear()
 
 
 def hit(timestamp: float, place: str = "z", number: int = 1, **more: Any) -> Message:

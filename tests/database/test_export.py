@@ -26,8 +26,9 @@ from statscache.database.definitions import create_shadow, shadow_name, swap
 from statscache.database.export import Export, export
 from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins import Aggregate, BaseModel, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
+from tests.support.classics import KeepsMessages, moment_of
 from tests.support.databases import BACKENDS, execute
 from tests.support.messages import NOON, message
 
@@ -63,34 +64,23 @@ class LogModel(BaseModel):
     extra: Any = sa.Column(sa.JSON(none_as_null=True), nullable=True)
 
 
-class Log(BasePlugin):
+class Log(KeepsMessages):
     name, summary, description = "log", "log", "For tests."
     model = LogModel
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.seen: list[dict[str, Any]] = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.seen.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.seen:
-            when = datetime.fromtimestamp(raw["timestamp"], UTC).replace(tzinfo=None)
-            body = raw["msg"]
-            exact = body.get("exact")
-            session.add(
-                LogModel(
-                    timestamp=when,
-                    title=body["text"],
-                    share=body["share"],
-                    exact=None if exact is None else Decimal(exact),
-                    is_good=body["number"] > 0,
-                    extra=body.get("extra"),
-                )
+    def write(self, session: Any, raw: dict[str, Any]) -> None:
+        body = raw["msg"]
+        exact = body.get("exact")
+        session.add(
+            LogModel(
+                timestamp=moment_of(raw),
+                title=body["text"],
+                share=body["share"],
+                exact=None if exact is None else Decimal(exact),
+                is_good=body["number"] > 0,
+                extra=body.get("extra"),
             )
-        session.commit()
-        self.seen.clear()
+        )
 
 
 def install(*classes: type) -> Installed:

@@ -27,6 +27,7 @@ from statscache.hub.intake import Intake
 from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
+from tests.support.classics import KeepsMessages, moment_of
 from tests.support.databases import table, upgrade
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import PROGRAMS, Hub, wait_until
@@ -49,28 +50,18 @@ class SwallowingModel(BaseModel):
     number: Any = sa.Column(sa.Integer, nullable=False)
 
 
-class Swallowing(BasePlugin):
+class Swallowing(KeepsMessages):
     """Goes on whatever happens, as some plugins do."""
 
     name, summary, description = "swallowing", "swallowing", "For tests."
     model = SwallowingModel
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.seen: list[dict[str, Any]] = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.seen.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.seen:
-            when = datetime.fromtimestamp(raw["timestamp"], UTC).replace(tzinfo=None)
-            try:
-                session.add(SwallowingModel(timestamp=when, number=raw["i"]))
-                session.commit()
-            except Exception:
-                session.rollback()
-        self.seen.clear()
+    def write(self, session: Any, raw: dict[str, Any]) -> None:
+        try:
+            session.add(SwallowingModel(timestamp=moment_of(raw), number=raw["i"]))
+            session.commit()
+        except Exception:
+            session.rollback()
 
 
 class CrashingModel(BaseModel):

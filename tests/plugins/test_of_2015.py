@@ -6,7 +6,6 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -185,12 +184,6 @@ def test_rows_are_collated_by_time_and_category() -> None:
         NOON: {"git": 2, "bodhi": 1},
     }
     assert list(Collated.collate(iter(rows))) == [NOON + 3600, NOON]
-
-
-@pytest.fixture
-def datagrepper(tmp_path: Path) -> Iterator[Datagrepper]:
-    with Datagrepper(tmp_path / "datagrepper.db") as made:
-        yield made
 
 
 def test_what_plugins_imported_from_utils(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import flask
@@ -16,8 +16,9 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, BasePlugin, CategorizedLogModel, Key, Value, discovery
+from statscache.plugins import Aggregate, CategorizedLogModel, Key, Value, discovery
 from statscache.plugins.discovery import Source
+from tests.support.classics import KeepsMessages, moment_of
 from tests.support.messages import NOON, message
 
 
@@ -49,28 +50,22 @@ class LogModel(CategorizedLogModel):
     weight: Any = sa.Column(sa.Float, nullable=False, default=0.5)
 
 
-class Log(BasePlugin):
+class Log(KeepsMessages):
     """A classic plugin: a row per thing of a message."""
 
     name, summary, description = "log", "a log of things", "For tests."
     model = LogModel
-    queue: list[Any]
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.queue = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.queue.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.queue:
-            when = datetime.utcfromtimestamp(raw["timestamp"])
-            for thing, size in raw["msg"].get("things", []):
-                detail = f"size {size}" if size else None
-                row = self.model(timestamp=when, category=thing, message="text", detail=detail)
-                session.add(row)
-        self.queue.clear()
+    def write(self, session: Any, raw: dict[str, Any]) -> None:
+        for thing, size in raw["msg"].get("things", []):
+            session.add(
+                self.model(
+                    timestamp=moment_of(raw),
+                    category=thing,
+                    message="text",
+                    detail=f"size {size}" if size else None,
+                )
+            )
 
 
 PLUGINS = (Sizes, Latest, Log)

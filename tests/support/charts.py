@@ -118,9 +118,14 @@ MERGES: dict[str, Callable[[Sequence[Message]], Any]] = {
 """What the rows of some messages are merged to, by column."""
 
 
+def local(moment: float, zone: str) -> datetime:
+    """What a clock shows there."""
+    return datetime.fromtimestamp(moment, zoneinfo.ZoneInfo(zone))
+
+
 def label(moment: float, resolution: str, zone: str) -> Any:
     """What tells the bucket of ``moment`` from others, by a look at the clock."""
-    now = datetime.fromtimestamp(moment, zoneinfo.ZoneInfo(zone))
+    now = local(moment, zone)
     match resolution:
         case "15m":
             return now.date(), now.hour, now.minute // 15, now.utcoffset()

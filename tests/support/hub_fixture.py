@@ -17,8 +17,9 @@ from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
+from statscache.plugins import Aggregate, BaseModel, Key, Value, discovery
 from statscache.plugins.discovery import Source
+from tests.support.classics import KeepsMessages, moment_of
 from tests.support.databases import table
 from tests.support.messages import message
 
@@ -72,25 +73,14 @@ class LogModel(BaseModel):
     number: Any = sa.Column(sa.Integer, nullable=False)
 
 
-class Log(BasePlugin):
+class Log(KeepsMessages):
     """Writes down the order in which it gets messages."""
 
     name, summary, description = "log", "log", "For tests."
     model = LogModel
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.seen: list[Any] = []
-
-    def process(self, message: dict[str, Any]) -> None:
-        self.seen.append(message)
-
-    def update(self, session: Any) -> None:
-        for raw in self.seen:
-            when = datetime.fromtimestamp(raw["timestamp"], UTC).replace(tzinfo=None)
-            session.add(LogModel(timestamp=when, number=raw["msg"]["number"]))
-        session.commit()
-        self.seen.clear()
+    def write(self, session: Any, raw: dict[str, Any]) -> None:
+        session.add(LogModel(timestamp=moment_of(raw), number=raw["msg"]["number"]))
 
 
 class HubFixture:
