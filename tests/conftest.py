@@ -166,8 +166,7 @@ def hub_fixture(migrated_uri: str, tmp_path: Path) -> Iterator[HubFixture]:
     """A database, plugins, and an archive of one file."""
     made = HubFixture(migrated_uri, tmp_path / "archive.jsonl")
     yield made
-    for engine in made.engines:
-        engine.close()
+    made.close()
 
 
 @pytest.fixture(scope="session")

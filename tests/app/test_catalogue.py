@@ -22,7 +22,7 @@ from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
 from tests.support.databases import execute
-from tests.support.hub import DISTRIBUTION
+from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import NOON, message
 from tests.support.routes import ROUTES
 

@@ -34,9 +34,9 @@ from tests.support.charts import (
     MERGES,
     UNTIL,
     ZONES,
+    ChartsFixture,
     Days,
     Latest,
-    Place,
     Visits,
     label,
     visits,
@@ -52,24 +52,24 @@ few = settings(max_examples=30, deadline=None, suppress_health_check=list(Health
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def place(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Place]:
+def charts(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[ChartsFixture]:
     """A database that no test changes."""
     with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
-        place = Place(uri, Visits, Days, Latest)
-        place.count(MESSAGES)
-        place.cover()
-        yield place
+        charts = ChartsFixture(uri, Visits, Days, Latest)
+        charts.count(MESSAGES)
+        charts.cover()
+        yield charts
 
 
 @pytest.fixture(scope="module")
-def client(place: Place) -> FlaskClient:
-    return place.client()
+def client(charts: ChartsFixture) -> FlaskClient:
+    return charts.client()
 
 
 @pytest.fixture
-def own(migrated_uri: str) -> Place:
+def own(migrated_uri: str) -> ChartsFixture:
     """A database that the test may change."""
-    return Place(migrated_uri, Visits, Days)
+    return ChartsFixture(migrated_uri, Visits, Days)
 
 
 def get(client: FlaskClient, path: str, **query: Any) -> Any:
@@ -139,7 +139,7 @@ def test_summary_and_top_equal_a_naive_recount(
         assert sum(shares) == pytest.approx(1)
 
 
-def test_summary_tells_zero_from_unknown_and_from_a_part(own: Place) -> None:
+def test_summary_tells_zero_from_unknown_and_from_a_part(own: ChartsFixture) -> None:
     own.count([visit(NOON)])
     own.cover(MIDNIGHT + 5.5 * DAY, since=MIDNIGHT - DAY)
     client = own.client()
@@ -160,7 +160,7 @@ def test_summary_tells_zero_from_unknown_and_from_a_part(own: Place) -> None:
         assert (top["total"], top["state"], top["keys"]) == (value, state, value or 0)
 
 
-def test_summary_compares_with_the_time_before(own: Place) -> None:
+def test_summary_compares_with_the_time_before(own: ChartsFixture) -> None:
     days = {-3: 3, -2: 1, -1: 4, 0: 2, 1: 3, -365: 7}
     own.count(visit(NOON + day * DAY) for day, count in days.items() for _ in range(count))
     own.cover(MIDNIGHT + 2 * DAY, since=MIDNIGHT - 370 * DAY)
@@ -194,7 +194,7 @@ def test_summary_compares_with_the_time_before(own: Place) -> None:
     assert "previous" not in get(client, path)
 
 
-def test_an_open_range_is_compared_with_as_much_of_the_one_before(own: Place) -> None:
+def test_an_open_range_is_compared_with_as_much_of_the_one_before(own: ChartsFixture) -> None:
     """A visit each ten minutes of two days, of which the second has come to 9:20."""
     own.count(visit(MIDNIGHT + n * 600) for n in range(6 * 24 + 56))
     own.cover(MIDNIGHT + DAY + 9.34 * HOUR, since=MIDNIGHT - 400 * DAY)
@@ -239,7 +239,7 @@ def test_an_open_range_is_compared_with_as_much_of_the_one_before(own: Place) ->
     assert answer.json["previous"] == 57
 
 
-def test_a_comparison_is_no_finer_than_the_rows_that_both_ranges_have(own: Place) -> None:
+def test_a_comparison_is_no_finer_than_the_rows_that_both_ranges_have(own: ChartsFixture) -> None:
     own.count(visit(MIDNIGHT + n * 600) for n in range(6 * 24 + 58))
     own.cover(MIDNIGHT + DAY + 9.6 * HOUR, since=MIDNIGHT - 9 * DAY)
     # The quarters of an hour of the first day were deleted.
@@ -259,7 +259,7 @@ def test_a_comparison_is_no_finer_than_the_rows_that_both_ranges_have(own: Place
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
 def test_a_download_of_values_has_as_many_as_may_be_and_says_if_there_are_others(
-    own: Place, form: str
+    own: ChartsFixture, form: str
 ) -> None:
     header = int(form == "csv")
     own.count([visit(NOON, site=f"{number:04}") for number in range(1001)])
@@ -288,7 +288,7 @@ def test_a_download_of_values_has_as_many_as_may_be_and_says_if_there_are_others
     ],
 )
 def test_how_far_the_range_before_had_come(
-    own: Place, until: str, zone: str, resolution: str, start: str, expected: str
+    own: ChartsFixture, until: str, zone: str, resolution: str, start: str, expected: str
 ) -> None:
     own.count([visit(NOON)])
     own.cover(datetime.fromisoformat(until).timestamp(), since=MIDNIGHT - 700 * DAY)
@@ -315,7 +315,7 @@ def test_as_csv_and_ndjson(client: FlaskClient) -> None:
     assert client.get("/api/visits-1d/values/site?format=ndjson").text.startswith('{"site":"a"}\n')
 
 
-def test_bad_queries(client: FlaskClient, own: Place) -> None:
+def test_bad_queries(client: FlaskClient, own: ChartsFixture) -> None:
     problem = refused(client, "/api/visits-1d/top?by=mood")
     assert (problem["parameter"], problem["allowed"]) == ("by", ["site", "gate", "user"])
     assert "limit" in refused(client, "/api/visits-1d/top?by=site&limit=1001")["parameter"]
@@ -327,7 +327,7 @@ def test_bad_queries(client: FlaskClient, own: Place) -> None:
     refused(client, "/api/visits-1d/values/" + "x" * 500, 404)
     assert "q" in refused(client, "/api/visits-1d/values/gate?q=1")["parameter"]
     # By the key of before people are not compared, and are listed all the same.
-    own = Place(own.uri, Visits, Days, **{"statscache.people.rankings": False})
+    own = ChartsFixture(own.uri, Visits, Days, **{"statscache.people.rankings": False})
     own.count([visit(NOON)])
     assert get(own.client(), "/api/visits-1d")[0]["user"]
     for path in ("top?by=user", "values/user", "values/user?q=ralph"):
@@ -354,9 +354,9 @@ STORED = sorted(
 def names(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Any]:
     """Names that are stored, and the API."""
     with migrated(request, request.param, tmp_path_factory.mktemp("names")) as uri:
-        place = Place(uri, Visits, Latest)
-        place.count(visit(NOON + number, site=name) for number, name in enumerate(STORED))
-        yield STORED, place.client()
+        charts = ChartsFixture(uri, Visits, Latest)
+        charts.count(visit(NOON + number, site=name) for number, name in enumerate(STORED))
+        yield STORED, charts.client()
 
 
 @given(
@@ -376,7 +376,7 @@ def test_values_that_begin_so(names: Any, q: str, limit: int, ident: str) -> Non
     assert found["values"] == sorted(found["values"], key=lambda name: (name.casefold(), name))
 
 
-def test_values_of_numbers_and_of_nothing(names: Any, own: Place) -> None:
+def test_values_of_numbers_and_of_nothing(names: Any, own: ChartsFixture) -> None:
     _, client = names
     assert get(client, "/api/visits-1d/values/gate")["values"] == [1]
     own.count([])
@@ -384,7 +384,7 @@ def test_values_of_numbers_and_of_nothing(names: Any, own: Place) -> None:
 
 
 def test_a_table_that_is_not_there_yet(migrated_uri: str) -> None:
-    client = Place(migrated_uri, Visits).client()
+    client = ChartsFixture(migrated_uri, Visits).client()
     assert get(client, "/api/visits-1d/values/site")["values"] == []
     found = get(
         client, "/api/visits-1d/series", select="visits", start="2023-11-01", stop="2023-11-03"
@@ -402,9 +402,9 @@ def test_a_table_that_is_not_there_yet(migrated_uri: str) -> None:
 class Explained:
     """The plans of the statements that read the tables of a plugin."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self.client = place.client()
+    def __init__(self, charts: ChartsFixture) -> None:
+        self._place = charts
+        self.client = charts.client()
         self._statements: list[tuple[str, Any]] = []
         service = self.client.application.extensions["statscache"]
         sa.event.listen(
@@ -453,8 +453,8 @@ class Explained:
         ("values/user", {"q": "r"}),
     ],
 )
-def test_everything_is_read_from_an_index(place: Place, path: str, query: Any) -> None:
-    explained = Explained(place)
+def test_everything_is_read_from_an_index(charts: ChartsFixture, path: str, query: Any) -> None:
+    explained = Explained(charts)
     if query is not None and "q" not in query:
         query = query | {"start": "2023-01-01", "stop": "2023-04-01"}
     plans = explained.plans(f"/api/visits-1d/{path}", **(query or {}))
@@ -466,9 +466,9 @@ def test_everything_is_read_from_an_index(place: Place, path: str, query: Any) -
     assert "::numeric" not in plans
 
 
-def test_one_person_is_found_by_the_index_of_people(place: Place) -> None:
+def test_one_person_is_found_by_the_index_of_people(charts: ChartsFixture) -> None:
     query = {"start": "2023-01-01", "stop": "2023-04-01", "user": "ralph", "select": "visits"}
-    plans = Explained(place).plans("/api/visits-1d/series", **query)
+    plans = Explained(charts).plans("/api/visits-1d/series", **query)
     assert "ix_visits_1d_user" in plans
 
 
@@ -546,7 +546,7 @@ def test_what_no_rows_can_give() -> None:
 # What is kept.
 
 
-def test_an_answer_stands_until_a_table_or_a_bucket_changes(own: Place) -> None:
+def test_an_answer_stands_until_a_table_or_a_bucket_changes(own: ChartsFixture) -> None:
     own.count([visit(NOON)])
     own.cover(MIDNIGHT + 5.5 * DAY)
     path = f"/api/visits-1d/series?start={MIDNIGHT}&stop={MIDNIGHT + 10 * DAY}"
@@ -571,7 +571,7 @@ def test_an_answer_stands_until_a_table_or_a_bucket_changes(own: Place) -> None:
     assert again() == 200
 
 
-def test_how_long_an_answer_may_be_kept(own: Place) -> None:
+def test_how_long_an_answer_may_be_kept(own: ChartsFixture) -> None:
     own.count([visit(NOON)])
     own.cover(MIDNIGHT + 5.5 * DAY)
     for route, stop, seconds in (
@@ -585,7 +585,7 @@ def test_how_long_an_answer_may_be_kept(own: Place) -> None:
         assert answer.headers["Cache-Control"] == f"public, max-age={seconds}"
 
 
-def test_numbers_beyond_64_bits_are_rounded(own: Place) -> None:
+def test_numbers_beyond_64_bits_are_rounded(own: ChartsFixture) -> None:
     own.count([visit(NOON, visits=2**62), visit(NOON + DAY, visits=2**62), visit(NOON, site="b")])
     own.cover()
     query = {"start": MIDNIGHT, "stop": MIDNIGHT + 4 * DAY}
@@ -606,7 +606,7 @@ def test_every_parameter_is_documented() -> None:
             assert re.search(rf"``([a-z]+``, ``)?{name}(``|=)", document), (route.name, name)
 
 
-def test_sums_are_not_compiled(own: Place) -> None:
+def test_sums_are_not_compiled(own: ChartsFixture) -> None:
     if own.uri.startswith("postgresql"):
         service = own.client().application.extensions["statscache"]
         with service.service.database.begin() as connection:

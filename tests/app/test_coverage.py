@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,17 @@ from statscache.app.state import coverage, revisions
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import Every
-from statscache.archive import FileArchive
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.hub.intake import Intake
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value, discovery
-from statscache.plugins.discovery import Source
-from tests.support.databases import table
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value
+from tests.support.databases import execute, table
 from tests.support.hub import Hub, wait_until
+from tests.support.hub_fixture import PACE, TODAY, HubFixture
 from tests.support.messages import message
 
-PACE = Pace(lag=60, overlap=900, interval=60)
 DAY = 86_400
 
 
@@ -63,73 +60,50 @@ class Classic(BasePlugin):
     model = Rows
 
 
-class Hall:
+class CoverageFixture(HubFixture):
     """A database, and the engines that work on it one after the other."""
 
     def __init__(self, uri: str, path: Path) -> None:
-        self.uri = uri
-        self.path = path
+        super().__init__(uri, path)
         self.now = time.time()
-        self.midnight = self.now // DAY * DAY
         self.newest = self.now - 70
-        self._engines: list[Engine] = []
+        # Up to the newest it has shown everything.
+        self.history = [message(timestamp=moment) for moment in (TODAY - DAY, self.newest)]
 
-    def open(self, *classes: type, has_history: bool = True) -> Engine:
+    def open(self, *classes: type, **more: Any) -> Engine:
         self.close()
-        source = Source("test", "test-distribution", "1.0")
-        installed = discovery.load([(source, lambda: classes)], {})
-        assert not installed.broken
-        epoch = datetime.fromtimestamp(self.midnight - 2 * DAY, UTC)
-        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history)
-        engine.open()
-        self._engines.append(engine)
-        return engine
-
-    def close(self) -> None:
-        while self._engines:
-            self._engines.pop().close()
-
-    def archive(self) -> FileArchive:
-        if not self.path.exists():
-            # Up to the newest it has shown everything.
-            found = [message(timestamp=time) for time in (self.midnight - DAY, self.newest)]
-            self.path.write_text("".join(each.to_json() + "\n" for each in found))
-        return FileArchive([str(self.path)])
+        return super().open(*classes, **more)
 
     def catch_up(self, engine: Engine) -> None:
-        CatchUp(engine, self.archive(), PACE).run_until_complete()
+        CatchUp(engine, self.archive(self.history), PACE).run_until_complete()
 
     def read(self, ident: str) -> Coverage:
         with Database(self.uri, read_only=True).begin() as connection:
             return coverage.of(Snapshot(connection), ident)
 
-    def execute(self, statement: Any) -> None:
-        with Database(self.uri).begin() as connection:
-            connection.execute(statement)
-
 
 @pytest.fixture
-def hall(migrated_uri: str, tmp_path: Path) -> Iterator[Hall]:
-    made = Hall(migrated_uri, tmp_path / "archive.jsonl")
+def covered(migrated_uri: str, tmp_path: Path) -> Iterator[CoverageFixture]:
+    made = CoverageFixture(migrated_uri, tmp_path / "archive.jsonl")
     yield made
     made.close()
 
 
-def test_what_the_hub_has_not_seen_covers_nothing(hall: Hall) -> None:
-    found = hall.read("hits-1d")
+def test_what_the_hub_has_not_seen_covers_nothing(covered: CoverageFixture) -> None:
+    found = covered.read("hits-1d")
     assert found == Coverage()
     assert found.state == coverage.INSTALLED
     assert not found.covers(0, 1)
-    assert not found.is_live(hall.now)
-    assert found.lag(hall.now) is None
+    assert not found.is_live(covered.now)
+    assert found.lag(covered.now) is None
 
 
-def test_without_an_archive_it_covers_what_the_hub_heard(hall: Hall) -> None:
-    engine = hall.open(Hits, has_history=False)
-    assert hall.read("hits-1d").since is None
+def test_without_an_archive_it_covers_what_the_hub_heard(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits, has_history=False)
+    assert covered.read("hits-1d").since is None
     engine.beat(1000.0)
     engine.beat(1010.0)
-    found = hall.read("hits-1d")
+    found = covered.read("hits-1d")
     assert (found.state, found.since, found.until) == ("active", 1000.0, 1010.0)
     assert found.reconciled_until is None
     assert found.covers(1000, 1010)
@@ -140,69 +114,71 @@ def test_without_an_archive_it_covers_what_the_hub_heard(hall: Hall) -> None:
     assert found.lag(1015.0) == 5
 
 
-def test_without_an_archive_a_pause_of_the_hub_is_a_gap(hall: Hall) -> None:
-    hall.open(Hits, has_history=False).beat(1000.0)
-    engine = hall.open(Hits, Others, has_history=False)
+def test_without_an_archive_a_pause_of_the_hub_is_a_gap(covered: CoverageFixture) -> None:
+    covered.open(Hits, has_history=False).beat(1000.0)
+    engine = covered.open(Hits, Others, has_history=False)
     engine.beat(2000.0)
     engine.beat(3000.0)
-    found = hall.read("hits-1d")
+    found = covered.read("hits-1d")
     assert (found.since, found.until, found.gaps) == (1000.0, 3000.0, ((1000.0, 2000.0),))
     assert not found.covers(1000, 1001)
     assert not found.covers(1999, 2001)
     assert found.covers(2000, 3000)
     # Nobody asked it to listen then.
-    other = hall.read("others-1d")
+    other = covered.read("others-1d")
     assert (other.since, other.until, other.gaps) == (2000.0, 3000.0, ())
 
 
-def test_without_an_archive_one_that_is_gone_counts_nothing(hall: Hall) -> None:
-    hall.open(Hits, Others, has_history=False).beat(1000.0)
-    hall.open(Others, has_history=False).beat(2000.0)
-    found = hall.read("hits-1d")
+def test_without_an_archive_one_that_is_gone_counts_nothing(covered: CoverageFixture) -> None:
+    covered.open(Hits, Others, has_history=False).beat(1000.0)
+    covered.open(Others, has_history=False).beat(2000.0)
+    found = covered.read("hits-1d")
     assert (found.state, found.since, found.until) == ("gone", None, None)
-    hall.open(Hits, Others, has_history=False).beat(3000.0)
-    found = hall.read("hits-1d")
+    covered.open(Hits, Others, has_history=False).beat(3000.0)
+    found = covered.read("hits-1d")
     assert (found.state, found.since, found.until) == ("active", 3000.0, 3000.0)
 
 
-def test_without_an_archive_another_definition_counts_nothing(hall: Hall) -> None:
-    hall.open(Hits, has_history=False).beat(1000.0)
-    hall.open(HitsAgain, has_history=False).beat(2000.0)
-    found = hall.read("hits-1d")
+def test_without_an_archive_another_definition_counts_nothing(covered: CoverageFixture) -> None:
+    covered.open(Hits, has_history=False).beat(1000.0)
+    covered.open(HitsAgain, has_history=False).beat(2000.0)
+    found = covered.read("hits-1d")
     assert (found.state, found.until) == ("failing", None)
     assert "its definition changed" in (found.error or "")
 
 
-def test_with_an_archive_it_covers_its_history(hall: Hall) -> None:
-    engine = hall.open(Hits)
-    start = hall.midnight - 2 * DAY
-    found = hall.read("hits-1d")
+def test_with_an_archive_it_covers_its_history(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits)
+    start = TODAY - 2 * DAY
+    found = covered.read("hits-1d")
     assert (found.since, found.until, found.reconciled_until) == (start, start, start)
-    hall.catch_up(engine)
-    found = hall.read("hits-1d")
+    covered.catch_up(engine)
+    found = covered.read("hits-1d")
     assert found.since == start
     assert found.until == found.reconciled_until
-    assert hall.now - 120 < (found.until or 0) < time.time()
-    assert found.newest == hall.newest
-    assert found.covers(start, hall.midnight - DAY)
+    assert covered.now - 120 < (found.until or 0) < time.time()
+    assert found.newest == covered.newest
+    assert found.covers(start, TODAY - DAY)
     assert not found.is_live(time.time())
 
 
-def test_with_an_archive_what_is_heard_counts_beyond_the_watermark(hall: Hall) -> None:
-    engine = hall.open(Hits)
-    hall.catch_up(engine)
-    watermark = hall.read("hits-1d").reconciled_until
+def test_with_an_archive_what_is_heard_counts_beyond_the_watermark(
+    covered: CoverageFixture,
+) -> None:
+    engine = covered.open(Hits)
+    covered.catch_up(engine)
+    watermark = covered.read("hits-1d").reconciled_until
     assert watermark is not None
     # It began to listen before it was reconciled up to there.
     engine.beat(watermark - 10)
     engine.beat(watermark + 10)
-    found = hall.read("hits-1d")
+    found = covered.read("hits-1d")
     assert (found.until, found.reconciled_until, found.gaps) == (watermark + 10, watermark, ())
     # Killed, and back after an hour: that hour is filled in later.
-    engine = hall.open(Hits)
+    engine = covered.open(Hits)
     engine.beat(watermark + 3600)
     engine.beat(watermark + 3610)
-    found = hall.read("hits-1d")
+    found = covered.read("hits-1d")
     assert found.until == watermark + 3610
     assert found.gaps == ((watermark, watermark + 3600),)
     assert found.covers(watermark - 10, watermark)
@@ -210,16 +186,17 @@ def test_with_an_archive_what_is_heard_counts_beyond_the_watermark(hall: Hall) -
     assert not found.covers(watermark - 10, watermark + 10)
 
 
-def test_what_the_archive_did_not_give_is_a_gap(hall: Hall) -> None:
-    engine = hall.open(Hits)
-    hall.catch_up(engine)
-    start = hall.midnight - DAY
+def test_what_the_archive_did_not_give_is_a_gap(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits)
+    covered.catch_up(engine)
+    start = TODAY - DAY
     for begin, stop in ((0, 10), (100, 110), (105, 120), (-3 * DAY, -3 * DAY + 1)):
-        gap = {"lane": 1, "missing": 5, "noticed_at": hall.now}
-        hall.execute(
-            insert(tables.gap).values(gap | {"start": start + begin, "stop": start + stop})
+        gap = {"lane": 1, "missing": 5, "noticed_at": covered.now}
+        execute(
+            covered.uri,
+            insert(tables.gap).values(gap | {"start": start + begin, "stop": start + stop}),
         )
-    found = hall.read("hits-1h")
+    found = covered.read("hits-1h")
     assert found.gaps == ((start, start + 10), (start + 100, start + 120))
     assert not found.covers(start, start + 1)
     assert found.covers(start + 10, start + 100)
@@ -228,122 +205,122 @@ def test_what_the_archive_did_not_give_is_a_gap(hall: Hall) -> None:
 
 
 def test_before_very_many_gaps_nothing_is_covered(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    covered: CoverageFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coverage, "MOST_GAPS", 3)
     monkeypatch.setattr(revisions, "MOST_GAPS", 3)
-    engine = hall.open(Hits)
-    hall.catch_up(engine)
-    start = hall.midnight - DAY
+    engine = covered.open(Hits)
+    covered.catch_up(engine)
+    start = TODAY - DAY
     rows = [{"lane": 1, "start": start + 10 * i, "stop": start + 10 * i + 1} for i in range(10)]
     more = {"missing": 1, "noticed_at": 0}
-    hall.execute(insert(tables.gap).values([row | more for row in rows]))
-    assert [(a - start, b - start) for a, b in hall.read("hits-1h").gaps] == [
+    execute(covered.uri, insert(tables.gap).values([row | more for row in rows]))
+    assert [(a - start, b - start) for a, b in covered.read("hits-1h").gaps] == [
         (-DAY, 71),
         (80, 81),
         (90, 91),
     ]
 
 
-def test_what_was_pruned_is_not_covered(hall: Hall) -> None:
-    engine = hall.open(Quarters)
-    hall.catch_up(engine)
-    engine.count([message(timestamp=hall.now)])
+def test_what_was_pruned_is_not_covered(covered: CoverageFixture) -> None:
+    engine = covered.open(Quarters)
+    covered.catch_up(engine)
+    engine.count([message(timestamp=covered.now)])
     engine.prune()
-    fine, coarse = hall.read("quarters-1h"), hall.read("quarters-1d")
+    fine, coarse = covered.read("quarters-1h"), covered.read("quarters-1d")
     assert fine.since == fine.pruned_until
-    assert hall.now - DAY - 2 < (fine.since or 0) <= time.time() - DAY
-    assert coarse.since == hall.midnight - 2 * DAY
+    assert covered.now - DAY - 2 < (fine.since or 0) <= time.time() - DAY
+    assert coarse.since == TODAY - 2 * DAY
 
 
-def test_a_plugin_that_fills_in_its_history_says_how_far_it_is(hall: Hall) -> None:
-    hall.catch_up(hall.open(Hits))
-    engine = hall.open(Hits, Others)
-    engine.beat(hall.now)
-    engine.beat(hall.now + 10)
-    found = hall.read("others-1d")
-    start = hall.midnight - 2 * DAY
+def test_a_plugin_that_fills_in_its_history_says_how_far_it_is(covered: CoverageFixture) -> None:
+    covered.catch_up(covered.open(Hits))
+    engine = covered.open(Hits, Others)
+    engine.beat(covered.now)
+    engine.beat(covered.now + 10)
+    found = covered.read("others-1d")
+    start = TODAY - 2 * DAY
     assert found.state == "filling"
     assert (found.since, found.reconciled_until) == (start, start)
-    assert found.gaps == ((start, hall.now),)
-    assert found.covers(hall.now, hall.now + 10)
-    hall.catch_up(engine)
-    found = hall.read("others-1d")
+    assert found.gaps == ((start, covered.now),)
+    assert found.covers(covered.now, covered.now + 10)
+    covered.catch_up(engine)
+    found = covered.read("others-1d")
     assert found.state == "active"
-    assert found.gaps == () or found.gaps[0][0] > hall.now - 120
+    assert found.gaps == () or found.gaps[0][0] > covered.now - 120
 
 
-def test_what_is_counted_anew_is_covered_as_far_as_it_was_served(hall: Hall) -> None:
-    hall.catch_up(hall.open(Hits, Others))
-    before = hall.read("hits-1d").reconciled_until
-    engine = hall.open(HitsAgain, Others)
-    engine.beat(hall.now + 1000)
-    found = hall.read("hits-1d")
+def test_what_is_counted_anew_is_covered_as_far_as_it_was_served(covered: CoverageFixture) -> None:
+    covered.catch_up(covered.open(Hits, Others))
+    before = covered.read("hits-1d").reconciled_until
+    engine = covered.open(HitsAgain, Others)
+    engine.beat(covered.now + 1000)
+    found = covered.read("hits-1d")
     assert found.state == "filling"
     assert (found.until, found.reconciled_until) == (before, before)
-    assert not found.is_live(hall.now + 1000)
-    hall.catch_up(engine)
-    found = hall.read("hits-1d")
+    assert not found.is_live(covered.now + 1000)
+    covered.catch_up(engine)
+    found = covered.read("hits-1d")
     assert found.state == "active"
     assert (found.reconciled_until or 0) >= (before or 0)
-    assert found.is_live(hall.now + 1000)
+    assert found.is_live(covered.now + 1000)
 
 
-def test_a_classic_plugin_listens_only_when_its_history_is_there(hall: Hall) -> None:
-    engine = hall.open(Classic)
-    engine.beat(hall.now)
-    assert hall.read("classic").listens_until is None
-    hall.catch_up(engine)
-    engine.beat(hall.now + 10)
-    assert hall.read("classic").listens_until == hall.now + 10
+def test_a_classic_plugin_listens_only_when_its_history_is_there(covered: CoverageFixture) -> None:
+    engine = covered.open(Classic)
+    engine.beat(covered.now)
+    assert covered.read("classic").listens_until is None
+    covered.catch_up(engine)
+    engine.beat(covered.now + 10)
+    assert covered.read("classic").listens_until == covered.now + 10
 
 
-def test_a_lane_that_rests_after_a_failure_does_not_listen(hall: Hall) -> None:
-    engine = hall.open(Hits)
-    hall.catch_up(engine)
-    engine.beat(hall.now)
-    hall.execute(update(tables.lane).values(retry_at=hall.now + 1000))
-    engine.beat(hall.now + 10)
-    assert hall.read("hits-1d").listens_until == hall.now
-    hall.execute(update(tables.lane).values(retry_at=None))
-    engine.beat(hall.now + 20)
-    found = hall.read("hits-1d")
-    assert found.listens_until == hall.now + 20
-    assert not found.covers(hall.now, hall.now + 1)
+def test_a_lane_that_rests_after_a_failure_does_not_listen(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits)
+    covered.catch_up(engine)
+    engine.beat(covered.now)
+    execute(covered.uri, update(tables.lane).values(retry_at=covered.now + 1000))
+    engine.beat(covered.now + 10)
+    assert covered.read("hits-1d").listens_until == covered.now
+    execute(covered.uri, update(tables.lane).values(retry_at=None))
+    engine.beat(covered.now + 20)
+    found = covered.read("hits-1d")
+    assert found.listens_until == covered.now + 20
+    assert not found.covers(covered.now, covered.now + 1)
 
 
-def test_the_intake_says_that_it_listens_though_nothing_comes(hall: Hall) -> None:
-    engine = hall.open(Hits, has_history=False)
+def test_the_intake_says_that_it_listens_though_nothing_comes(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits, has_history=False)
     intake = Intake(engine, batch_size=10, buffer_size=100)
     before = time.time()
     intake.flush()
-    first = hall.read("hits-1d").until or 0
+    first = covered.read("hits-1d").until or 0
     assert before <= first <= time.time()
     # Not again at once, but when it stops.
     intake.flush()
-    assert hall.read("hits-1d").until == first
+    assert covered.read("hits-1d").until == first
     intake.close()
-    assert (hall.read("hits-1d").until or 0) > first
+    assert (covered.read("hits-1d").until or 0) > first
 
 
-def test_what_answers_tell_changes_once_per_step(hall: Hall) -> None:
-    engine = hall.open(Hits, has_history=False)
+def test_what_answers_tell_changes_once_per_step(covered: CoverageFixture) -> None:
+    engine = covered.open(Hits, has_history=False)
     hours = Every(3600)
     engine.beat(7000.0)
     engine.beat(7100.0)
-    assert hall.read("hits-1h").floored(hours).covers(7000, 7000)
-    first = hall.read("hits-1h").floored(hours)
+    assert covered.read("hits-1h").floored(hours).covers(7000, 7000)
+    first = covered.read("hits-1h").floored(hours)
     engine.beat(7110.0)
-    assert hall.read("hits-1h").floored(hours) == first
+    assert covered.read("hits-1h").floored(hours) == first
     engine.beat(10_800.0)
-    later = hall.read("hits-1h").floored(hours)
+    later = covered.read("hits-1h").floored(hours)
     assert (later.since, later.until) == (7000.0, 10_800.0)
     assert later.covers(7200, 10_800)
     # A pause in the hour that is still open is told when it has ended.
-    hall.open(Hits, has_history=False).beat(12_000.0)
-    assert hall.read("hits-1h").gaps == ((10_800.0, 12_000.0),)
-    assert hall.read("hits-1h").floored(hours).gaps == ()
-    assert hall.read("hits-1h").to_json() == {
+    covered.open(Hits, has_history=False).beat(12_000.0)
+    assert covered.read("hits-1h").gaps == ((10_800.0, 12_000.0),)
+    assert covered.read("hits-1h").floored(hours).gaps == ()
+    assert covered.read("hits-1h").to_json() == {
         "state": "active",
         "since": 7000,
         "until": 12_000,

@@ -15,8 +15,6 @@ import pytest
 
 from statscache.app import create_app
 from statscache.counting.engine import Engine
-from statscache.database.connection import Database
-from statscache.plugins import discovery
 from tests.support.hub import wait_until
 from tests.support.messages import NOON, message
 from tests.support.servers import Got, Listening, Refused, Server, get
@@ -38,15 +36,6 @@ threads_or_none = pytest.mark.parametrize(
 )
 """Gunicorn differs from the others in when clients come and go, and how it ends."""
 on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def engine(migrated_uri: str) -> Iterator[Engine]:
-    """The hub's part."""
-    engine = Engine(Database(migrated_uri), discovery.discover({}))
-    engine.open()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

@@ -26,32 +26,11 @@ from statscache.app.state.revisions import Revision, Revisions
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
-from statscache.plugins import discovery
 from tests.support.hub import wait_until
 from tests.support.messages import message
 
 IDENT = "volume-1m"
 PATIENT = Client(may_wait=True)
-
-
-@pytest.fixture
-def engine(migrated_uri: str) -> Iterator[Engine]:
-    engine = Engine(Database(migrated_uri), discovery.discover({}))
-    engine.open()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def database(migrated_uri: str) -> Iterator[Database]:
-    database = Database(migrated_uri, read_only=True)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def revisions(database: Database) -> Revisions:
-    return Revisions(database.begin, database)
 
 
 def nothing(_changed: Collection[str]) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -41,28 +40,6 @@ TABLES = (
     "statscache_replayed",
     "statscache_rejected_total",
 )
-
-
-@pytest.fixture
-def engine(migrated_uri: str) -> Iterator[Engine]:
-    """The writer, which has nothing in common with the readers but the database."""
-    engine = Engine(Database(migrated_uri), discovery.discover({}))
-    engine.open()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def database(migrated_uri: str) -> Iterator[Database]:
-    """A reader's."""
-    database = Database(migrated_uri, read_only=True)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def revisions(database: Database) -> Revisions:
-    return Revisions(database.begin, database)
 
 
 @pytest.fixture

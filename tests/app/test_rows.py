@@ -85,8 +85,8 @@ class Own(Events):
     model = OwnModel
 
     def update(self, session: Any) -> None:
-        session.add_all(self.model(timestamp=datetime(2023, 1, 1)) for _ in self.queue)
-        self.queue.clear()
+        session.add_all(self.model(timestamp=datetime(2023, 1, 1)) for _ in self.seen)
+        self.seen.clear()
 
 
 class OwnRows(Own):

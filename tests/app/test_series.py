@@ -27,11 +27,11 @@ from tests.support.charts import (
     HOUR,
     MERGES,
     ZONES,
+    ChartsFixture,
     Days,
     Latest,
     Log,
     Moments,
-    Place,
     Stars,
     StarsModel,
     Visits,
@@ -51,15 +51,15 @@ few = settings(max_examples=35, deadline=None, suppress_health_check=list(Health
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
     with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
-        place = Place(uri, Visits, Days)
-        place.count(MESSAGES)
-        place.cover()
-        yield place.client()
+        charts = ChartsFixture(uri, Visits, Days)
+        charts.count(MESSAGES)
+        charts.cover()
+        yield charts.client()
 
 
 @pytest.fixture
-def place(migrated_uri: str) -> Place:
-    return Place(migrated_uri, Visits, Days)
+def charts(migrated_uri: str) -> ChartsFixture:
+    return ChartsFixture(migrated_uri, Visits, Days)
 
 
 def get(client: FlaskClient, path: str, **query: Any) -> Any:
@@ -305,15 +305,15 @@ def visit(moment: float, **body: Any) -> Message:
     return message("org.fedoraproject.prod.site.visit", moment, whole | {"note": "x"} | body)
 
 
-def test_missing_zero_and_open_buckets_are_told_apart(place: Place) -> None:
-    place.count([visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, site="b")])
-    place.execute(
+def test_missing_zero_and_open_buckets_are_told_apart(charts: ChartsFixture) -> None:
+    charts.count([visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, site="b")])
+    charts.execute(
         insert(tables.gap).values(
             lane=1, start=MIDNIGHT + 3.5 * DAY, stop=MIDNIGHT + 4.25 * DAY, missing=5, noticed_at=0
         )
     )
-    place.cover(MIDNIGHT + 5.5 * DAY, since=MIDNIGHT - DAY)
-    client = place.client()
+    charts.cover(MIDNIGHT + 5.5 * DAY, since=MIDNIGHT - DAY)
+    client = charts.client()
     range_ = {"start": MIDNIGHT - 2 * DAY, "stop": MIDNIGHT + 7 * DAY}
     found = get(client, "/api/visits-1d/series", select="visits", **range_)
     assert found["times"] == [MIDNIGHT + number * DAY for number in range(-2, 7)]
@@ -353,33 +353,35 @@ def test_missing_zero_and_open_buckets_are_told_apart(place: Place) -> None:
     assert found["missing"] == [0, 8, 9][: len(found["missing"])]
 
 
-def test_rows_of_a_time_that_is_not_covered_are_shown_and_said_to_be_a_part(place: Place) -> None:
-    place.count([visit(NOON), visit(NOON + DAY, site="b")], has_history=False)
+def test_rows_of_a_time_that_is_not_covered_are_shown_and_said_to_be_a_part(
+    charts: ChartsFixture,
+) -> None:
+    charts.count([visit(NOON), visit(NOON + DAY, site="b")], has_history=False)
     range_ = {"start": MIDNIGHT - DAY, "stop": MIDNIGHT + 2 * DAY, "select": "visits"}
-    found = get(place.client(), "/api/visits-1d/series", by="site", **range_)
+    found = get(charts.client(), "/api/visits-1d/series", by="site", **range_)
     assert [series["values"] for series in found["series"]] == [[None, 1, None], [None, None, 1]]
     assert (found["partial"], found["missing"]) == ([1, 2], [0])
 
 
-def test_a_bucket_opens_with_the_first_second_that_is_covered(place: Place) -> None:
-    place.count([visit(NOON)])
+def test_a_bucket_opens_with_the_first_second_that_is_covered(charts: ChartsFixture) -> None:
+    charts.count([visit(NOON)])
     for until, partial, missing in (
         (MIDNIGHT + DAY, [], [1]),
         (MIDNIGHT + DAY + 1, [1], []),
         (MIDNIGHT + 2 * DAY - 1, [1], []),
         (MIDNIGHT + 2 * DAY, [], []),
     ):
-        place.cover(until)
+        charts.cover(until)
         query = {"start": MIDNIGHT, "stop": MIDNIGHT + 2 * DAY}
-        found = get(place.client(), "/api/visits-1d/series", **query)
+        found = get(charts.client(), "/api/visits-1d/series", **query)
         assert (found["partial"], found["missing"]) == (partial, missing)
 
 
-def test_the_rest_is_not_taken_for_an_empty_key(place: Place) -> None:
+def test_the_rest_is_not_taken_for_an_empty_key(charts: ChartsFixture) -> None:
     moment = MIDNIGHT + 10.0
-    place.count([visit(moment + n, site=site) for n, site in enumerate(["", "", "b", "c"])])
-    place.cover()
-    client, query = place.client(), f"start={MIDNIGHT}&stop={MIDNIGHT + DAY}&by=site&top=1"
+    charts.count([visit(moment + n, site=site) for n, site in enumerate(["", "", "b", "c"])])
+    charts.cover()
+    client, query = charts.client(), f"start={MIDNIGHT}&stop={MIDNIGHT + DAY}&by=site&top=1"
     address = f"/api/visits-1d/series?{query}&select=visits&format="
     [empty, rest] = csv.DictReader(io.StringIO(client.get(f"{address}csv").text))
     assert (empty["site"], empty["visits"]) == ("", "2")
@@ -388,10 +390,10 @@ def test_the_rest_is_not_taken_for_an_empty_key(place: Place) -> None:
     assert [json.loads(line)["site"] for line in lines] == ["", None]
 
 
-def test_fill(place: Place) -> None:
+def test_fill(charts: ChartsFixture) -> None:
     messages = [visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, seconds=3)]
-    place.count(messages)
-    place.cover(MIDNIGHT + 5 * DAY, since=MIDNIGHT - DAY)
+    charts.count(messages)
+    charts.cover(MIDNIGHT + 5 * DAY, since=MIDNIGHT - DAY)
     query = {"start": MIDNIGHT - 2 * DAY, "stop": MIDNIGHT + 4 * DAY}
     expected = {
         "": {"visits": [None, 0, 1, 0, 2, 0], "longest": [None, None, 1, None, 3, None]},
@@ -399,7 +401,7 @@ def test_fill(place: Place) -> None:
         "null": {"visits": [None, None, 1, None, 2, None]},
         "previous": {"visits": [None, None, 1, 1, 2, 2], "longest": [None, None, 1, 1, 3, 3]},
     }
-    client = place.client()
+    client = charts.client()
     for fill, values in expected.items():
         more = {"fill": fill} if fill else {}
         found = get(client, "/api/visits-1d/series", **query, **more)
@@ -407,80 +409,84 @@ def test_fill(place: Place) -> None:
         assert by_column | values == by_column, fill
 
 
-def test_without_a_range_it_is_that_of_the_last_hundred_buckets(place: Place) -> None:
+def test_without_a_range_it_is_that_of_the_last_hundred_buckets(charts: ChartsFixture) -> None:
     now = time.time()
-    place.count([visit(now)])
-    place.cover(now)
+    charts.count([visit(now)])
+    charts.cover(now)
     path = "/api/visits-1d/series"
-    found = get(place.client(), path, select="visits")
+    found = get(charts.client(), path, select="visits")
     assert len(found["times"]) == 100
     assert found["start"] < now < found["stop"] + 1
     assert found["times"][-1] == now // DAY * DAY
     assert found["series"][0]["values"][-1] == 1
     assert found["partial"] == [99]
-    assert len(get(place.client(), f"{path}?start=-6d")["times"]) == 7
+    assert len(get(charts.client(), f"{path}?start=-6d")["times"]) == 7
     # Of the days of Kolkata: six whole ones, without today.
-    assert len(get(place.client(), f"{path}?start=-6d&stop=-0d&tz=Asia/Kolkata")["times"]) == 6
-    found = get(place.client(), f"{path}?start=2023-11-01&stop=2023-12&tz=Asia/Kolkata")
+    assert len(get(charts.client(), f"{path}?start=-6d&stop=-0d&tz=Asia/Kolkata")["times"]) == 6
+    found = get(charts.client(), f"{path}?start=2023-11-01&stop=2023-12&tz=Asia/Kolkata")
     assert (len(found["times"]), found["start"]) == (30, 1698777000)
 
 
 # Which tables it is made of.
 
 
-def test_months_of_a_zone_are_made_of_days_and_what_is_left_at_their_ends(place: Place) -> None:
-    place.count(visit(NOON + number * HOUR) for number in range(24 * 60))
-    place.cover()
+def test_months_of_a_zone_are_made_of_days_and_what_is_left_at_their_ends(
+    charts: ChartsFixture,
+) -> None:
+    charts.count(visit(NOON + number * HOUR) for number in range(24 * 60))
+    charts.cover()
     query = {"start": "2023-11", "stop": "2024-01", "tz": "Asia/Kolkata", "resolution": "month"}
-    found = get(place.client(), "/api/visits-1d/series", select="visits", **query)
+    found = get(charts.client(), "/api/visits-1d/series", select="visits", **query)
     # From 12:00 UTC of the 15th, which was 17:30, to the end of November, and all of December.
     assert found["series"][0]["values"] == [15 * 24 + 7, 31 * 24]
     # The narrow rows in the midst of the month are not read.
     november, december = MIDNIGHT + 2 * DAY, MIDNIGHT + 14 * DAY
     for name in ("visits_15m", "visits_1h"):
-        place.execute(text(f"DELETE FROM {name} WHERE timestamp BETWEEN {november} AND {december}"))
-    place.execute(text("UPDATE statscache_revision SET revision = revision + 1"))
-    assert get(place.client(), "/api/visits-1d/series", select="visits", **query) == found
+        charts.execute(
+            text(f"DELETE FROM {name} WHERE timestamp BETWEEN {november} AND {december}")
+        )
+    charts.execute(text("UPDATE statscache_revision SET revision = revision + 1"))
+    assert get(charts.client(), "/api/visits-1d/series", select="visits", **query) == found
 
 
 def test_a_table_that_covers_less_is_not_read_where_a_narrower_one_covers_more(
-    place: Place,
+    charts: ChartsFixture,
 ) -> None:
-    place.count([visit(NOON)])
-    place.cover()
+    charts.count([visit(NOON)])
+    charts.cover()
     # The days were added later, without history.
     late = update(tables.plugin).values(since=MIDNIGHT + 10 * DAY)
-    place.execute(late.where(tables.plugin.c.ident == "visits-1d"))
-    place.execute(text("DELETE FROM visits_1d"))
+    charts.execute(late.where(tables.plugin.c.ident == "visits-1d"))
+    charts.execute(text("DELETE FROM visits_1d"))
     query = {"start": MIDNIGHT, "stop": MIDNIGHT + 2 * DAY, "select": "visits"}
-    found = get(place.client(), "/api/visits-1d/series", **query)
+    found = get(charts.client(), "/api/visits-1d/series", **query)
     assert (found["series"][0]["values"], found["missing"]) == ([1, 0], [])
 
 
-def test_a_wider_table_that_was_never_written_is_not_read(place: Place) -> None:
-    place.count([visit(NOON)])
-    place.execute(text("DELETE FROM visits_1d"))
-    place.execute(text("DELETE FROM statscache_revision WHERE ident = 'visits-1d'"))
+def test_a_wider_table_that_was_never_written_is_not_read(charts: ChartsFixture) -> None:
+    charts.count([visit(NOON)])
+    charts.execute(text("DELETE FROM visits_1d"))
+    charts.execute(text("DELETE FROM statscache_revision WHERE ident = 'visits-1d'"))
     query = {"start": MIDNIGHT, "stop": MIDNIGHT + DAY, "select": "visits", "resolution": "1d"}
-    found = get(place.client(), "/api/visits-1h/series", **query)
+    found = get(charts.client(), "/api/visits-1h/series", **query)
     assert found["series"][0]["values"] == [1]
 
 
-def test_a_narrower_table_that_was_pruned_is_not_read(place: Place) -> None:
-    place.count([visit(NOON)])
-    place.cover()
+def test_a_narrower_table_that_was_pruned_is_not_read(charts: ChartsFixture) -> None:
+    charts.count([visit(NOON)])
+    charts.cover()
     pruned = update(tables.plugin).values(pruned_until=MIDNIGHT + DAY)
-    place.execute(pruned.where(tables.plugin.c.ident == "visits-15m"))
-    place.execute(text("DELETE FROM visits_15m"))
+    charts.execute(pruned.where(tables.plugin.c.ident == "visits-15m"))
+    charts.execute(text("DELETE FROM visits_15m"))
     query = {"start": MIDNIGHT, "stop": MIDNIGHT + 2 * DAY, "select": "visits"}
-    found = get(place.client(), "/api/visits-15m/series", resolution="1h", **query)
+    found = get(charts.client(), "/api/visits-15m/series", resolution="1h", **query)
     assert found["series"][0]["total"] == 1
     assert found["missing"] == []
     # Where there is nothing else, nobody knows: of the first day half an hour before midnight.
     zone = {"tz": "Asia/Kolkata", "resolution": "1d", "fill": "null"}
-    found = get(place.client(), "/api/visits-15m/series", **zone, **query)
+    found = get(charts.client(), "/api/visits-15m/series", **zone, **query)
     assert (found["partial"], found["missing"]) == ([0, 1], [])
-    found = get(place.client(), "/api/visits-15m/series", **query)
+    found = get(charts.client(), "/api/visits-15m/series", **query)
     assert found["missing"] == list(range(96))
     assert found["series"][0]["values"][:97] == [None] * 96 + [0]
 
@@ -544,21 +550,21 @@ def test_days_that_the_rows_cannot_give_are_refused_with_the_reason(client: Flas
     assert len(found["times"]) == 31
 
 
-def test_more_series_than_can_be_drawn_are_refused(place: Place) -> None:
-    place.count(visit(NOON, site=f"{number:03}") for number in range(101))
+def test_more_series_than_can_be_drawn_are_refused(charts: ChartsFixture) -> None:
+    charts.count(visit(NOON, site=f"{number:03}") for number in range(101))
     query = f"start={NOON}&stop={NOON + DAY}&by=site"
-    problem = refused(place.client(), f"/api/visits-1d/series?{query}")
+    problem = refused(charts.client(), f"/api/visits-1d/series?{query}")
     assert "say top, or filter by site" in problem["detail"]
-    found = get(place.client(), f"/api/visits-1d/series?{query}&top=2&select=visits")
+    found = get(charts.client(), f"/api/visits-1d/series?{query}&top=2&select=visits")
     assert [series["values"] for series in found["series"]] == [[1], [1], [99]]
-    found = get(place.client(), f"/api/visits-1d/series?{query}&not_site=007&select=visits")
+    found = get(charts.client(), f"/api/visits-1d/series?{query}&not_site=007&select=visits")
     assert len(found["series"]) == 100
 
 
 def test_people_are_ranked_unless_the_operator_says_otherwise(client: FlaskClient) -> None:
     assert get(client, "/api/visits-1d/series?by=user&top=2")["by"] == "user"
     uri = client.application.extensions["statscache"].settings.uri
-    wary = Place(uri, Visits, Days, **{"statscache.people.rankings": False}).client()
+    wary = ChartsFixture(uri, Visits, Days, **{"statscache.people.rankings": False}).client()
     problem = refused(wary, "/api/visits-1d/series?by=user&top=2", 403)
     assert "statscache.people.rankings" in problem["detail"]
     assert get(wary, "/api/visits-1d/series?by=user")["by"] == "user"
@@ -578,26 +584,26 @@ def test_points_choose_the_finest_resolution_that_is_not_finer(client: FlaskClie
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def classics(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Place]:
+def classics(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[ChartsFixture]:
     with migrated(request, request.param, tmp_path_factory.mktemp("classics")) as uri:
-        place = Place(uri, Latest, Log, Moments, Stars, Weights)
-        fill_in(place)
-        yield place
+        charts = ChartsFixture(uri, Latest, Log, Moments, Stars, Weights)
+        fill_in(charts)
+        yield charts
 
 
-def fill_in(place: Place) -> None:
-    place.count([])
+def fill_in(charts: ChartsFixture) -> None:
+    charts.count([])
 
     def at(moment: float) -> datetime:
         return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
 
-    place.execute(
+    charts.execute(
         insert(WeightsModel).values(
             [{"timestamp": at(NOON + number * HOUR), "scalar": 10 + number} for number in range(3)]
         )
     )
     rows = [(1, "b", 1), (1, "a", 2), (2, "a", 3), (2, "a", 4), (3, "c", 5)]
-    place.execute(
+    charts.execute(
         insert(StarsModel).values(
             [
                 {"timestamp": at(MIDNIGHT + day * DAY), "category": category, "scalar": scalar}
@@ -605,10 +611,10 @@ def fill_in(place: Place) -> None:
             ]
         )
     )
-    place.cover(MIDNIGHT + 4 * DAY)
+    charts.cover(MIDNIGHT + 4 * DAY)
 
 
-def test_windows_of_classic_plugins_are_labelled_by_their_start(classics: Place) -> None:
+def test_windows_of_classic_plugins_are_labelled_by_their_start(classics: ChartsFixture) -> None:
     query = {"start": NOON - 2 * HOUR, "stop": NOON + 3 * HOUR}
     found = get(classics.client(), "/api/weights-1h/series", **query)
     assert found["times"] == [NOON + number * HOUR for number in range(-2, 3)]
@@ -627,7 +633,7 @@ def test_windows_of_classic_plugins_are_labelled_by_their_start(classics: Place)
     assert found["series"][0]["total"] == 6
 
 
-def test_windows_of_classic_plugins_stay_as_they_are(classics: Place) -> None:
+def test_windows_of_classic_plugins_stay_as_they_are(classics: ChartsFixture) -> None:
     client = classics.client()
     problem = refused(client, "/api/stars-1d/series?resolution=week")
     assert problem["allowed"] == ["1d"]
@@ -648,7 +654,7 @@ def test_windows_of_classic_plugins_stay_as_they_are(classics: Place) -> None:
     ],
 )
 def test_what_has_no_buckets_or_no_numbers(
-    classics: Place, route: str, ident: str, reason: str
+    classics: ChartsFixture, route: str, ident: str, reason: str
 ) -> None:
     problem = refused(classics.client(), f"/api/{ident}/{route}", 404)
     assert reason in problem["detail"]

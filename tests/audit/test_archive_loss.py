@@ -43,7 +43,7 @@ IDENTS = ("volume-1h", "volume-1d", "volume-by-category-1h")
 TABLES = ("volume_1h", "volume_1d", "volume_by_category_1h")
 
 
-class Place:
+class Installation:
     """A folder with a configuration and an archive, and what was counted from it."""
 
     def __init__(self, folder: Path, uri: str) -> None:
@@ -78,8 +78,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, migrated_uri: str) -> Place:
-    made = Place(tmp_path, migrated_uri)
+def installation(tmp_path: Path, migrated_uri: str) -> Installation:
+    made = Installation(tmp_path, migrated_uri)
     write(made.archive, HISTORY)
     made.configure()
     code, said = made.call("backfill")
@@ -89,33 +89,33 @@ def place(tmp_path: Path, migrated_uri: str) -> Place:
 
 
 @pytest.mark.parametrize("left", [0, 300])
-def test_a_rebuild_that_would_lose_rows_is_not_begun(place: Place, left: int) -> None:
-    before = place.rows()
-    write(place.archive, HISTORY[:left])
-    code, said = place.call("rebuild", *IDENTS)
+def test_a_rebuild_that_would_lose_rows_is_not_begun(installation: Installation, left: int) -> None:
+    before = installation.rows()
+    write(installation.archive, HISTORY[:left])
+    code, said = installation.call("rebuild", *IDENTS)
     assert code == 1
     assert "volume-1d: the archive lacks " in said
     assert "the old rows stay" in said
-    assert place.rows() == before
+    assert installation.rows() == before
     # What comes by the bus goes on to be counted into them.
-    place.count(message(timestamp=time.time()))
-    assert place.total() == len(HISTORY) + 1
-    code, said = place.call("verify", "volume-1d", "--stop", str(TODAY))
+    installation.count(message(timestamp=time.time()))
+    assert installation.total() == len(HISTORY) + 1
+    code, said = installation.call("verify", "volume-1d", "--stop", str(TODAY))
     assert code == 1
     assert said.count("the archive lacks ") == 1
     # A person may want what is left, and an operator a little less.
-    code, said = place.call("rebuild", "--force", *IDENTS)
+    code, said = installation.call("rebuild", "--force", *IDENTS)
     assert code == 0, said
-    assert place.total() == left
+    assert installation.total() == left
 
 
-def test_what_may_be_lost_is_configured(place: Place) -> None:
-    write(place.archive, HISTORY[3:])
-    assert place.call("rebuild", "volume-1d")[0] == 1
-    place.configure(**{"statscache.rebuild.tolerated_loss": 0.01})
-    code, said = place.call("rebuild", "volume-1d")
+def test_what_may_be_lost_is_configured(installation: Installation) -> None:
+    write(installation.archive, HISTORY[3:])
+    assert installation.call("rebuild", "volume-1d")[0] == 1
+    installation.configure(**{"statscache.rebuild.tolerated_loss": 0.01})
+    code, said = installation.call("rebuild", "volume-1d")
     assert code == 0, said
-    assert place.total() == len(HISTORY) - 3
+    assert installation.total() == len(HISTORY) - 3
 
 
 def audited(
@@ -206,104 +206,108 @@ def test_what_a_plugin_changed_is_not_rebuilt_from_what_is_left(
     )
 
 
-def test_what_waits_for_the_archive_is_not_well(place: Place) -> None:
-    assert place.call("verify", *IDENTS)[0] == 0
+def test_what_waits_for_the_archive_is_not_well(installation: Installation) -> None:
+    assert installation.call("verify", *IDENTS)[0] == 0
     live = message(timestamp=NOW - 30.0)
-    place.count(live)
-    code, said = place.call("verify", *IDENTS)
+    installation.count(live)
+    code, said = installation.call("verify", *IDENTS)
     assert code == 3, said
     assert "wait for the archive" in said
-    write(place.archive, [*HISTORY, live])
-    code, said = place.call("verify", *IDENTS)
+    write(installation.archive, [*HISTORY, live])
+    code, said = installation.call("verify", *IDENTS)
     assert code == 0, said
 
 
-def test_verify_mends_the_days_in_which_it_finds_a_difference(place: Place) -> None:
-    before = place.rows()
+def test_verify_mends_the_days_in_which_it_finds_a_difference(installation: Installation) -> None:
+    before = installation.rows()
     day = TODAY - 3 * DAY
-    execute(place.uri, f"UPDATE volume_1h SET volume = volume + 7 WHERE timestamp = {day + 3600}")
-    execute(place.uri, f"DELETE FROM volume_1d WHERE timestamp = {day}")
     execute(
-        place.uri,
+        installation.uri, f"UPDATE volume_1h SET volume = volume + 7 WHERE timestamp = {day + 3600}"
+    )
+    execute(installation.uri, f"DELETE FROM volume_1d WHERE timestamp = {day}")
+    execute(
+        installation.uri,
         "INSERT INTO volume_by_category_1h (timestamp, category, volume) "
         f"VALUES ({day + DAY}, 'nonsense', 5)",
     )
-    assert place.call("verify", *IDENTS)[0] == 1
-    assert place.rows() != before
-    code, said = place.call("verify", "--repair", *IDENTS)
+    assert installation.call("verify", *IDENTS)[0] == 1
+    assert installation.rows() != before
+    code, said = installation.call("verify", "--repair", *IDENTS)
     assert code == 0, said
     assert "After the repair:" in said
-    assert place.rows() == before
-    assert place.call("verify", *IDENTS)[0] == 0
+    assert installation.rows() == before
+    assert installation.call("verify", *IDENTS)[0] == 0
     # Where the archive has lost something, nothing of it is replaced, and it does not end well.
-    execute(place.uri, f"UPDATE volume_1d SET volume = volume + 1 WHERE timestamp = {day}")
-    wrong = place.rows()
-    write(place.archive, [each for each in HISTORY if not day <= each.timestamp < day + 600])
-    code, said = place.call("verify", "--repair", *IDENTS)
+    execute(installation.uri, f"UPDATE volume_1d SET volume = volume + 1 WHERE timestamp = {day}")
+    wrong = installation.rows()
+    write(installation.archive, [each for each in HISTORY if not day <= each.timestamp < day + 600])
+    code, said = installation.call("verify", "--repair", *IDENTS)
     assert code == 1
     assert said.count("the archive lacks 1 of the ") == 1
-    assert place.rows() == wrong
+    assert installation.rows() == wrong
 
 
-def test_verify_mends_the_day_that_is_not_over(place: Place) -> None:
+def test_verify_mends_the_day_that_is_not_over(installation: Installation) -> None:
     live = message(timestamp=NOW - 20.0)
-    place.count(live)
+    installation.count(live)
     # A bus lags: the archive has one that has not been counted yet.
-    write(place.archive, [*HISTORY, live, message(timestamp=NOW - 10.0)])
-    before = place.rows()
+    write(installation.archive, [*HISTORY, live, message(timestamp=NOW - 10.0)])
+    before = installation.rows()
     for name in ("volume_1d", "volume_1h"):
         newest = f"timestamp = (SELECT max(timestamp) FROM {name})"
-        execute(place.uri, f"UPDATE {name} SET volume = volume + 7 WHERE {newest}")
-    assert place.rows() != before
-    code, said = place.call("verify", "--repair", *IDENTS)
+        execute(installation.uri, f"UPDATE {name} SET volume = volume + 7 WHERE {newest}")
+    assert installation.rows() != before
+    code, said = installation.call("verify", "--repair", *IDENTS)
     # Nothing differs any more, and that one is missing still.
     assert code == 3, said
     after = said.partition("After the repair:")[2]
     assert ("DIFFER" in after, "not filled in yet from " in after) == (False, True), said
-    assert place.rows() == before
+    assert installation.rows() == before
     # What has been counted of it is counted once still.
-    place.count(live, *HISTORY[-1:])
-    assert place.rows() == before
+    installation.count(live, *HISTORY[-1:])
+    assert installation.rows() == before
 
 
 def test_the_day_that_is_not_over_waits_for_what_the_archive_does_not_have_yet(
-    place: Place, caplog: pytest.LogCaptureFixture
+    installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
     live = message(timestamp=NOW - 20.0)
-    place.count(live)
-    execute(place.uri, "UPDATE volume_1d SET volume = volume + 7")
-    wrong = place.rows()
+    installation.count(live)
+    execute(installation.uri, "UPDATE volume_1d SET volume = volume + 7")
+    wrong = installation.rows()
     day = float(live.timestamp // DAY * DAY)
-    engine = Engine(Database(place.uri), discovery.discover({}), epoch=EPOCH, has_history=True)
+    engine = Engine(
+        Database(installation.uri), discovery.discover({}), epoch=EPOCH, has_history=True
+    )
     engine.open()
-    archive = FileArchive([str(place.archive)])
+    archive = FileArchive([str(installation.archive)])
     deque(repair(engine, archive, ["volume-1d"], Window(day, day + DAY)), 0)
     engine.close()
     assert "run 'statscache verify --repair' again in some minutes" in caplog.text
-    assert place.rows() == wrong
+    assert installation.rows() == wrong
 
 
 def test_what_is_not_filled_in_yet_is_not_well(tmp_path: Path, migrated_uri: str) -> None:
-    place = Place(tmp_path, migrated_uri)
-    place.configure()
-    write(place.archive, HISTORY[:300])
-    assert place.call("backfill")[0] == 0
+    installation = Installation(tmp_path, migrated_uri)
+    installation.configure()
+    write(installation.archive, HISTORY[:300])
+    assert installation.call("backfill")[0] == 0
     # Catching up has failed since then.
-    write(place.archive, HISTORY)
-    code, said = place.call("verify", *IDENTS)
+    write(installation.archive, HISTORY)
+    code, said = installation.call("verify", *IDENTS)
     assert (code, "DIFFER" in said) == (3, False), said
     for ident in IDENTS:
         (line,) = [line for line in said.splitlines() if line.startswith(f"{ident}: ")]
         assert f"not filled in yet from {to_the_second(HISTORY[300].timestamp)} on" in line
     # Of what is earlier nothing is missing.
-    code, said = place.call("verify", "volume-1d", "--stop", str(TODAY - 3 * DAY))
+    code, said = installation.call("verify", "volume-1d", "--stop", str(TODAY - 3 * DAY))
     assert (code, "not filled in" in said) == (0, False), said
-    assert place.call("backfill")[0] == 0
-    code, said = place.call("verify", *IDENTS)
+    assert installation.call("backfill")[0] == 0
+    code, said = installation.call("verify", *IDENTS)
     assert (code, "not filled in" in said) == (0, False), said
 
 
-def test_where_nothing_was_compared_it_is_not_well(place: Place) -> None:
-    code, said = place.call("verify", "volume-1d", "--stop", "2001-01-01")
+def test_where_nothing_was_compared_it_is_not_well(installation: Installation) -> None:
+    code, said = installation.call("verify", "volume-1d", "--stop", "2001-01-01")
     assert code == 3, said
     assert "volume-1d: not compared: it covers nothing of this time" in said

@@ -33,7 +33,8 @@ from tests.support.commands import call
 from tests.support.configuration import configure
 from tests.support.databases import BACKENDS, execute, table
 from tests.support.datagrepper import Datagrepper
-from tests.support.hub import DISTRIBUTION, PROGRAMS, Hub, wait_until
+from tests.support.distributions import DISTRIBUTION
+from tests.support.hub import PROGRAMS, Hub, wait_until
 from tests.support.messages import message
 from tests.support.month import EPOCH, MONTH, write_month
 

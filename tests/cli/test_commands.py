@@ -18,7 +18,8 @@ from statscache.config import URI_VARIABLE
 from statscache.database.migrations import HEAD
 from tests.support.commands import call, run
 from tests.support.databases import table
-from tests.support.hub import DISTRIBUTION, PROGRAMS, wait_until
+from tests.support.distributions import DISTRIBUTION
+from tests.support.hub import PROGRAMS, wait_until
 from tests.support.messages import NOON
 from tests.support.paths import ROOT
 

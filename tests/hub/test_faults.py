@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from sqlalchemy.engine import make_url
 from statscache.app import create_app
 from tests.support.commands import call
 from tests.support.databases import execute, table
-from tests.support.distributions import distribute
+from tests.support.distributions import distribute, python_path
 from tests.support.hub import Hub, wait_until
 
 FAULTY = '''
@@ -137,6 +139,17 @@ def raw(topic: str = "org.fedoraproject.prod.git.receive", **msg: Any) -> dict[s
     }
 
 
+@contextmanager
+def started(folder: Path, uri: str, config: dict[str, Any]) -> Iterator[Hub]:
+    """The hub, which has found the faulty plugins."""
+    plugins = distribute(folder / "plugins", "faulty", FAULTY, faulty="PLUGINS")
+    distribute(plugins, "leaving", LEAVES_WHEN_IMPORTED, leaving="PLUGINS")
+    with Hub(folder, uri, **config) as hub:
+        hub.environment["PYTHONPATH"] = python_path([plugins])
+        hub.start()
+        yield hub
+
+
 def counted(uri: str, name: str = "volume_1d") -> int:
     return sum(row[-1] for row in table(uri, name))
 
@@ -161,11 +174,7 @@ def test_a_thread_that_ends(tmp_path: Path, migrated_uri: str, thread: str) -> N
         "statscache.archive.interval": timedelta(seconds=1),
         "statscache.producer.frequency": timedelta(seconds=0.1),
     }
-    with Hub(tmp_path, migrated_uri, **config) as hub:
-        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
-        distribute(folder, "leaving", LEAVES_WHEN_IMPORTED, leaving="PLUGINS")
-        hub.environment["PYTHONPATH"] = str(folder)
-        hub.start()
+    with started(tmp_path, migrated_uri, config) as hub:
         client = create_app(hub.config).test_client()
         # What a plugin raises, whatever it is, rejects a message for that plugin.
         hub.publish(raw())
@@ -209,10 +218,7 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         "statscache.plugins.time_limit": timedelta(seconds=3),
         "statscache.producer.frequency": timedelta(seconds=0.1),
     }
-    with Hub(tmp_path, migrated_uri, **config) as hub:
-        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
-        hub.environment["PYTHONPATH"] = str(folder)
-        hub.start()
+    with started(tmp_path, migrated_uri, config) as hub:
         client = create_app(hub.config).test_client()
         # One that ends the transaction of all is refused, and quarantined; the others go on.
         hub.publish(raw(rollback=True))
@@ -250,10 +256,7 @@ def test_a_plugin_that_makes_the_server_end_the_session(
     name = make_url(migrated_uri).database
     execute(migrated_uri, f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1s'")
     config = {"statscache.producer.frequency": timedelta(seconds=0.1)}
-    with Hub(tmp_path, migrated_uri, **config) as hub:
-        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
-        hub.environment["PYTHONPATH"] = str(folder)
-        hub.start()
+    with started(tmp_path, migrated_uri, config) as hub:
         hub.publish(raw(**{fault: True}))
         hub.publish(raw())
         wait_until(lambda: counted(migrated_uri) == 2, "the others go on", hub.log)
@@ -271,10 +274,7 @@ def test_a_plugin_that_keeps_the_interpreter_to_itself(tmp_path: Path, migrated_
         "statscache.plugins.time_limit": timedelta(seconds=1),
         "statscache.producer.frequency": timedelta(seconds=0.1),
     }
-    with Hub(tmp_path, migrated_uri, **config) as hub:
-        folder = distribute(tmp_path / "plugins", "faulty", FAULTY, faulty="PLUGINS")
-        hub.environment["PYTHONPATH"] = str(folder)
-        hub.start()
+    with started(tmp_path, migrated_uri, config) as hub:
         hub.publish(raw(backtrack=True))
         assert hub.process is not None
         assert hub.process.wait(timeout=60) == 1

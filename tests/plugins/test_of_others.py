@@ -11,7 +11,7 @@ from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Installed
 from tests.support.databases import table
-from tests.support.hub import DISTRIBUTION
+from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import NOON, message
 
 

@@ -144,7 +144,7 @@ def label(moment: float, resolution: str, zone: str) -> Any:
     raise AssertionError(resolution)
 
 
-class Place:
+class ChartsFixture:
     """A database, what is installed, and the API on it."""
 
     def __init__(self, uri: str, *classes: type, **config: Any) -> None:

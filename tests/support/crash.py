@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import logging
 import math
 import os
 import random
@@ -29,8 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,16 +43,17 @@ from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.plugins import discovery
 from tests.support.datagrepper import Datagrepper
-from tests.support.hub import DISTRIBUTION, PROGRAMS, Hub
+from tests.support.distributions import (
+    CHANGING,
+    DISTRIBUTION,
+    RELEASE,
+    importing,
+    python_path,
+)
+from tests.support.hub import PROGRAMS, Hub
 from tests.support.oracle import Oracle
 from tests.support.postgresql import Server, administer
 from tests.support.stream import Stream
-
-CHANGING = Path(__file__).parent / "changing"
-"""A folder with a distribution of which each release has another definition."""
-
-RELEASE = "CHANGING_STATISTICS_RELEASE"
-"""The environment variable that says which one is installed."""
 
 LAG = 3.0
 OVERLAP = 12.0
@@ -279,11 +278,12 @@ class Crash:
         while (missing := self._unfinished(end)) and time.monotonic() < deadline:
             time.sleep(0.5)
         time.sleep(2)
-        with self._importing(), _silence():
-            oracle = Oracle(
-                self.folder / "oracle.db", _distinct(self.traffic.raws), self._installed()
-            )
+        os.environ[RELEASE] = str(self._release)
+        with importing(self._distributions):
+            messages = _distinct(self.traffic.raws)
+            oracle = Oracle(self.folder / "oracle.db", messages, discovery.discover({}))
             found = oracle.differences(self.uri)
+        del os.environ[RELEASE]
         if missing:
             found.insert(0, f"after {_PATIENCE:.0f} s it is not complete: {missing}")
         assert self.hub.process is not None
@@ -294,14 +294,10 @@ class Crash:
         return found
 
     def _start(self) -> None:
-        self.hub.environment["PYTHONPATH"] = self._path()
+        self.hub.environment["PYTHONPATH"] = python_path(self._distributions)
         self.hub.environment[RELEASE] = str(self._release)
         self._log_size = self.hub.log.stat().st_size if self.hub.log.exists() else 0
         self.hub.start(subscribes=False)
-
-    def _path(self) -> str:
-        given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        return os.pathsep.join([*map(str, self._distributions), *given])
 
     def _wait_until_it_runs(self) -> None:
         deadline = time.monotonic() + 30
@@ -325,7 +321,8 @@ class Crash:
             return subprocess.Popen(
                 [str(PROGRAMS / program), *arguments],
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": self._path(), RELEASE: str(self._release)},
+                env=os.environ
+                | {"PYTHONPATH": python_path(self._distributions), RELEASE: str(self._release)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -384,22 +381,6 @@ class Crash:
             return f"plugins {states}, lanes {names}, behind {behind}, {late} late"
         return ""
 
-    @contextmanager
-    def _importing(self) -> Iterator[None]:
-        """Let this process find the plugins that the hub has found."""
-        before = sys.path.copy()
-        os.environ[RELEASE] = str(self._release)
-        sys.path[:0] = map(str, self._distributions)
-        try:
-            yield
-        finally:
-            sys.path[:] = before
-            sys.modules.pop("changing_statistics", None)
-            del os.environ[RELEASE]
-
-    def _installed(self) -> discovery.Installed:
-        return discovery.discover({})
-
     def _new_log(self) -> bytes:
         with self.hub.log.open("rb") as log:
             log.seek(self._log_size)
@@ -415,16 +396,6 @@ class Crash:
 
     def _note(self, moment: str) -> None:
         self.moments[moment] += 1
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without the complaints about the plugins that are broken on purpose."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _distinct(raws: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -465,7 +436,7 @@ def run(
     report: Any = print,
     **more: float,
 ) -> list[str]:
-    """Kill so many times, or for so long; gives what is different from the truth in the end."""
+    """Kill so many times, or for so long; gives what is different from the oracle in the end."""
     began = time.monotonic()
     with ExitStack() as stack:
         if folder is None:

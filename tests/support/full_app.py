@@ -13,7 +13,7 @@ from statscache.app.application import Application
 from statscache.message import Message
 from statscache.plugins.discovery import Installed
 from tests.support.bundled import NOW, counted, recent
-from tests.support.hub import DISTRIBUTION
+from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import message
 
 

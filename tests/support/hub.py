@@ -16,12 +16,10 @@ from typing import Any, Self
 import zmq
 
 from tests.support.configuration import configure
+from tests.support.distributions import DISTRIBUTION
 
 PROGRAMS = Path(sys.executable).parent
 """Where the command-line programs of the environment are."""
-
-DISTRIBUTION = Path(__file__).parent / "distribution"
-"""A folder with an installed distribution of other people's plugins."""
 
 
 class Hub:

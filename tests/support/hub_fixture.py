@@ -105,6 +105,11 @@ class HubFixture:
         self.engines.append(engine)
         return engine
 
+    def close(self) -> None:
+        """Close all the engines that are open."""
+        while self.engines:
+            self.engines.pop().close()
+
     def rows(self, name: str) -> list[tuple[Any, ...]]:
         return table(self.uri, name)
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,10 +33,10 @@ from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.plugins import discovery
-from tests.support.crash import CHANGING
 from tests.support.databases import upgrade
 from tests.support.datagrepper import Datagrepper
-from tests.support.hub import DISTRIBUTION, Hub
+from tests.support.distributions import CHANGING, DISTRIBUTION, importing, python_path
+from tests.support.hub import Hub
 from tests.support.oracle import Oracle
 from tests.support.postgresql import Server
 from tests.support.stream import Stream
@@ -174,8 +171,7 @@ def measure(
         hub = stack.enter_context(Hub(folder, uri, **config))
         _count_history(hub.config, folder, raws)
         distribution = DISTRIBUTION if is_classic else CHANGING
-        given = os.environ.get("PYTHONPATH", "")
-        hub.environment["PYTHONPATH"] = os.pathsep.join([str(distribution), given])
+        hub.environment["PYTHONPATH"] = python_path([distribution])
         hub.start()
         publisher, watcher = _Publisher(hub, archive, rate), _Watcher(uri)
         for thread in (watcher, publisher):
@@ -198,7 +194,7 @@ def measure(
             time.sleep(0.05)
         watcher.end()
         result.lags = watcher.lags(publisher.moments)
-        with _importing(distribution):
+        with importing([distribution]):
             oracle = Oracle(folder / "oracle.db", raws + publisher.raws, discovery.discover({}))
             deadline = time.monotonic() + 30
             while (found := oracle.differences(uri)) and time.monotonic() < deadline:
@@ -229,20 +225,6 @@ def _is_complete(uri: str, moment: float) -> bool:
         until = connection.scalar(select(func.min(tables.lane.c.watermark)))
     database.dispose()
     return set(states) == {"active"} and until > moment
-
-
-@contextmanager
-def _importing(distribution: Path) -> Iterator[None]:
-    before = sys.path.copy()
-    sys.path.insert(0, str(distribution))
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        sys.path[:] = before
-        # Others may want another release of it.
-        sys.modules.pop("changing_statistics", None)
 
 
 def main() -> None:
