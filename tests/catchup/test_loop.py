@@ -265,7 +265,7 @@ def test_a_plugin_whose_writes_fail_goes_on_alone_and_comes_back(hub_fixture: Hu
     assert hub_fixture.total("fragile_1d") == 60
     engine.count(messages(5, NOW - 20, 1))
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO fragile_1h")
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE id > 1")
+    hub_fixture.let_lanes_rest()
     archive = hub_fixture.archive([*found, *live])
     engine = hub_fixture.open(Hits, Fragile)
     CatchUp(engine, archive, Pace(lag=1, overlap=900, interval=60)).advance()

@@ -611,7 +611,7 @@ def test_from_the_archive_it_gets_what_it_missed(
     assert hub_fixture.lane_of("meddling") == "apart meddling"
     monkeypatch.setattr(Recounted, "loops", False)
     Meddling.meddle = staticmethod(lambda _session: None)
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     settle(engine, archive, TODAY)
     for name in ("apart recounted-1d", "apart meddling"):
         assert engine.join(lane(engine, name).id)

@@ -283,7 +283,7 @@ def test_a_lane_that_rests_goes_on_when_the_archive_is_taken_away(hub_fixture: H
     without = hub_fixture.open(Hits, Counting, has_history=False)
     without.count([hit(NOON + 7_310)])
     assert hub_fixture.total("counting") == 60
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     without.count([hit(NOON + 7_320)])
     assert hub_fixture.total("counting") == 61
     assert hub_fixture.state("counting") == "active"
@@ -325,9 +325,7 @@ def test_a_plugin_that_fails_for_a_while(hub_fixture: HubFixture) -> None:
         settle(engine, archive, until)
         apart = lane(engine, "apart counting")
         pauses.append((apart.failures, apart.watermark))
-        execute(
-            hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL"
-        )
+        hub_fixture.let_lanes_rest()
     assert pauses == [(1, NOON + 600), (2, NOON + 600), (3, NOON + 600)]
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
     settle(engine, archive, NOON + 3_600)
@@ -379,12 +377,12 @@ def test_a_classic_plugin_that_fails_gets_what_it_missed_first(
         engine.count(found[30:40])
         engine.count(found[40:45])
     name = hub_fixture.lane_of("log")
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     reconcile(engine, archive, NOON + 2_000, names=[name])
     with monkeypatch.context() as patch:
         patch.setattr(Log, "update", fail)
         reconcile(engine, archive, NOON + 2_100, names=[name])
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     # One slice succeeds, and it is not the last one.
     piece = archive.fetch(Window(NOON + 2_000, NOON + 2_100))
     engine.count_slice({lane(engine, name).id}, piece)
@@ -488,7 +486,7 @@ def test_a_classic_plugin_that_cannot_take_back_hurts_only_itself(hub_fixture: H
     assert hub_fixture.state("stubborn-1d") == "failing"
     settle(engine, archive, NOON + 6_060)
     assert sum(row[2] for row in hub_fixture.rows("lanes_daily")) == 200
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     settle(engine, archive, NOON + 6_120)
     assert join(engine, "apart stubborn-1d") == ["stubborn-1d"]
     assert sum(row[2] for row in hub_fixture.rows("lanes_stubborn")) == 200
@@ -564,9 +562,7 @@ def test_two_hubs_count_the_same_stream(hub_fixture: HubFixture, seed: int) -> N
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO fragile_1d")
     engine = engines[0]
     for until in (NOON + 11_000, NOON + 12_000):
-        execute(
-            hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL"
-        )
+        hub_fixture.let_lanes_rest()
         settle(engine, archive, until)
         for each in lanes_of(engine):
             if each.joins:

@@ -274,7 +274,7 @@ def test_while_a_lane_rests_it_misses_nothing_late(hub_fixture: HubFixture) -> N
     engine.count([hit(NOON + 30, "new place")])
     settle(engine, archive, NOON + 7_200)
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO newest")
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     settle(engine, archive, NOON + 7_260)
     assert "new place" in {row[1] for row in hub_fixture.rows("newest")}
     assert hub_fixture.rows("statscache_late") == []

@@ -216,12 +216,10 @@ def test_a_batch_that_comes_again_leaves_no_rejections_behind(
         # In the lane that all share, and in one of its own.
         assert {each.name for each in lanes_of(engine)} == {"main", "apart picky-1h"}
         assert rejected(hub_fixture) == {}
-        execute(
-            hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL"
-        )
+        hub_fixture.let_lanes_rest()
         settle(engine, archive, NOON + 7_200)
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO picky_1h")
-    execute(hub_fixture.uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
+    hub_fixture.let_lanes_rest()
     settle(engine, archive, NOON + 7_200)
     assert engine.join(lane(engine, "apart picky-1h").id)
     monkeypatch.setattr(Picky, "cannot", "")

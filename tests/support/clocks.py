@@ -14,6 +14,23 @@ class Impatient(Clock):
         super().sleep(min(seconds, 0.01))
 
 
+class AheadClock(Clock):
+    """The clock of this machine, set ahead by as much as a test says."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self._ahead += seconds
+
+
 class ManualClock(Clock):
     """Stands still unless it is moved, or somebody waits by it; any thread may use it.
 

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from statscache.archive import FileArchive
 from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
+from statscache.database.tables import lane as lane_table
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, Key, Value, discovery
 from statscache.plugins.discovery import Source
 from tests.support.classics import KeepsMessages, moment_of
+from tests.support.clocks import AheadClock
 from tests.support.databases import table
 from tests.support.messages import message
 
@@ -89,6 +91,7 @@ class HubFixture:
     def __init__(self, uri: str, path: Path) -> None:
         self.uri = uri
         self.path = path
+        self.clock = AheadClock()
         self.engines: list[Engine] = []
 
     def archive(self, found: list[Message]) -> FileArchive:
@@ -100,7 +103,8 @@ class HubFixture:
         installed = discovery.load([(source, lambda: classes)], {})
         assert not installed.broken
         epoch = datetime.fromtimestamp(TODAY - days * 86_400, UTC)
-        engine = Engine(Database(self.uri), installed, epoch=epoch, has_history=has_history, **more)
+        more = {"clock": self.clock, "has_history": has_history} | more
+        engine = Engine(Database(self.uri), installed, epoch=epoch, **more)
         engine.open()
         self.engines.append(engine)
         return engine
@@ -109,6 +113,13 @@ class HubFixture:
         """Close all the engines that are open."""
         while self.engines:
             self.engines.pop().close()
+
+    def let_lanes_rest(self) -> None:
+        """Let as much time pass as the lanes that failed have to rest."""
+        with Database(self.uri).begin() as connection:
+            until = connection.scalar(select(func.max(lane_table.c.retry_at)))
+        if until is not None:
+            self.clock.advance(until - self.clock.time())
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
         return table(self.uri, name)
