@@ -121,7 +121,7 @@ class Intake:
         # Of what is waiting; never held for longer than it takes to count.
         self._counting = threading.Lock()
         self._flushing = threading.Lock()
-        self._waits_since = 0.0
+        self._waits_since: float | None = None
         self._backoff = 0.0
         self._troubles = Recurring(clock=engine.clock.monotonic)
         self._retry_at = 0.0
@@ -162,8 +162,8 @@ class Intake:
     def wake(self) -> None:
         """Let the thread that :meth:`start` has started flush; from any thread, at once."""
         since = self._waits_since
-        if since and self._clock.monotonic() - since > _PATIENCE:
-            self._waits_since = 0.0
+        if since is not None and self._clock.monotonic() - since > _PATIENCE:
+            self._waits_since = None
             if self._engine.time_limit.at_work() is None:  # which it would tell of
                 log.warning(
                     "the database has not answered for %.0f s: %d messages wait",
@@ -295,7 +295,7 @@ class Intake:
                 [*rejections, self._gap(dropped)] if dropped else rejections,
             )
         finally:
-            self._waits_since = 0.0
+            self._waits_since = None
         count = len(self._in_hand)
         for _ in rejections:
             size += len(self._rejections.popleft().content)

@@ -28,6 +28,7 @@ from statscache.message import Message
 from statscache.plugins import BaseModel, BasePlugin, discovery
 from statscache.plugins.discovery import Installed, Source
 from tests.support.classics import KeepsMessages, moment_of
+from tests.support.clocks import ManualClock
 from tests.support.databases import table, upgrade
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import PROGRAMS, Hub, wait_until
@@ -282,10 +283,9 @@ class TestIntake:
         self,
         migrated_uri: str,
         migrated_engine: Engine,
+        clock: ManualClock,
         caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("statscache.hub.intake._PATIENCE", 0.1)
         intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
         other = Database(migrated_uri)
         with other.begin() as connection:
@@ -295,6 +295,7 @@ class TestIntake:
             intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
 
             def is_told() -> bool:
+                clock.advance(1)
                 intake.wake()
                 return "the database has not answered for" in caplog.text
 
@@ -303,10 +304,57 @@ class TestIntake:
         assert len(intake) == 0
         other.dispose()
 
+    def test_it_tries_again_ever_less_often(
+        self,
+        migrated_engine: Engine,
+        clock: ManualClock,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        caplog.set_level("INFO", "statscache.hub.intake")
+        tries: list[float] = []
+
+        def fail(*_: Any) -> None:
+            tries.append(clock.monotonic())
+            raise DatabaseUnavailable("it is away")
+
+        intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
+        intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
+        with monkeypatch.context() as patch:
+            patch.setattr(migrated_engine, "count", fail)
+            while clock.monotonic() < 100:
+                intake.flush()
+                clock.advance(1)
+        assert tries == [0, 1, 3, 7, 15, 31, 61, 91]
+        clock.advance(30)
+        intake.flush()
+        assert len(intake) == 0
+        assert "the database is back" in caplog.text
+
+    def test_it_says_when_the_clock_jumps(
+        self, migrated_engine: Engine, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
+        for jump in (4.0, 7200.0, -7200.0):
+            clock.advance(3600)
+            clock.jump(jump)
+            intake.flush()
+        intake.close()
+        told = [record.getMessage() for record in caplog.records if "jumped" in record.msg]
+        assert [text.partition(":")[0] for text in told] == [
+            "the clock has jumped 7200 s ahead",
+            "the clock has jumped 7200 s back",
+        ]
+
 
 @pytest.fixture
-def migrated_engine(migrated_uri: str) -> Iterator[Engine]:
-    engine = Engine(Database(migrated_uri), discovery.discover({}))
+def clock() -> ManualClock:
+    return ManualClock(NOON)
+
+
+@pytest.fixture
+def migrated_engine(migrated_uri: str, clock: ManualClock) -> Iterator[Engine]:
+    engine = Engine(Database(migrated_uri), discovery.discover({}), clock=clock)
     engine.open()
     yield engine
     engine.close()
