@@ -20,7 +20,7 @@ from sqlalchemy import update
 
 from statscache.app.charts import sources
 from statscache.app.charts.calendar import Calendar, fixed, resolutions, time_zone
-from statscache.app.charts.sources import Source, Unfit
+from statscache.app.charts.sources import SourceTable, Unfit
 from statscache.app.routes import series, summary, top, values
 from statscache.app.state.coverage import Coverage
 from statscache.database import tables
@@ -488,9 +488,9 @@ PLAIN = discovery.load([(discovery.Source("t", "t", "1"), lambda: Plain)], {})
 ALWAYS = Coverage(since=0, until=5e9)
 
 
-def sources_of(*widths: int) -> list[Source]:
+def sources_of(*widths: int) -> list[SourceTable]:
     return [
-        Source(dataset, table.width, table.offset, 0, ALWAYS, is_open=False)
+        SourceTable(dataset, table.width, table.offset, 0, ALWAYS, is_open=False)
         for table in reversed(PLAIN.aggregates[0].tables)
         if table.width in widths
         for dataset in [PLAIN.datasets[table.ident]]

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from statscache.app.charts.sources import Measure, Part, Source
+from statscache.app.charts.sources import Measure, Part, SourceTable
 from statscache.app.state import filters
 from statscache.app.state.filters import Filters
 from statscache.plugins.columns import merges_of
@@ -168,7 +168,7 @@ class Aggregation:
         """Without tables that the hub has not made yet: they have no rows."""
         return [part for part in parts if self._exists(part.source)]
 
-    def _exists(self, source: Source) -> bool:
+    def _exists(self, source: SourceTable) -> bool:
         name = source.table.name
         if name not in self._existing:
             self._existing[name] = inspect(self._connection).has_table(name)
@@ -203,7 +203,7 @@ class Aggregation:
 
     def _values(
         self,
-        source: Source,
+        source: SourceTable,
         pieces: _Pieces,
         clauses: Sequence[ColumnElement[bool]],
         *others: Any,
@@ -250,7 +250,7 @@ class Aggregation:
                 selects.append(query)
         return union_all(*selects) if len(selects) > 1 else selects[0]
 
-    def _clauses(self, source: Source) -> Sequence[ColumnElement[bool]]:
+    def _clauses(self, source: SourceTable) -> Sequence[ColumnElement[bool]]:
         return filters.clauses(self._filters, source.dataset)
 
 
@@ -312,7 +312,7 @@ def plain(value: Any) -> Number:
     return value  # type: ignore[no-any-return]
 
 
-def _newest(measures: Sequence[Measure], source: Source) -> list[str]:
+def _newest(measures: Sequence[Measure], source: SourceTable) -> list[str]:
     """The columns that tell which row is the newest, the first one that differs deciding."""
     if not any(measure.rule.takes_newest for measure in measures):
         return []

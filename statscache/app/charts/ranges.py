@@ -26,7 +26,7 @@ from statscache.app.charts.calendar import (
     resolutions,
     time_zone,
 )
-from statscache.app.charts.sources import Measure, Part, Source, Unfit
+from statscache.app.charts.sources import Measure, Part, SourceTable, Unfit
 from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters, times
 from statscache.app.http.answer import Lifetime
@@ -158,7 +158,7 @@ class Range:
 
     calendar: Calendar
     buckets: Buckets
-    sources: Sequence[Source]
+    sources: Sequence[SourceTable]
     parts: Sequence[Part]
 
     @property
@@ -398,7 +398,7 @@ def _too_many(
 
 
 def _unfit(
-    dataset: Dataset, calendar: Calendar, ends: tuple[float, float], tables: Sequence[Source]
+    dataset: Dataset, calendar: Calendar, ends: tuple[float, float], tables: Sequence[SourceTable]
 ) -> Problem:
     fitting = []
     for resolution in _resolutions(dataset).values():

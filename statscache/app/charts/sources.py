@@ -43,7 +43,7 @@ class Measure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceTable:
     """A table of rows of one width.
 
     Attributes:
@@ -96,11 +96,11 @@ class Source:
 class Part(NamedTuple):
     """Pieces of buckets that are made of the rows of one source."""
 
-    source: Source
+    source: SourceTable
     pieces: Sequence[Piece]
 
 
-def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps) -> list[Source]:
+def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps) -> list[SourceTable]:
     """The tables of the plugin of ``dataset``, the widest rows first; none without buckets.
 
     A wider table than that of ``dataset`` is left out if it was never written.
@@ -122,7 +122,7 @@ def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps)
         whole = coverage.of(snapshot, each.ident)
         cut_off = whole.floored(steps)
         is_open = cut_off.until != whole.until
-        found.append(Source(each, width, offset, lag, cut_off, is_open))
+        found.append(SourceTable(each, width, offset, lag, cut_off, is_open))
     return sorted(found, key=lambda source: -source.width)
 
 
@@ -141,7 +141,7 @@ def state(
     )
 
 
-def divide(buckets: Buckets, sources: Sequence[Source]) -> list[Part]:
+def divide(buckets: Buckets, sources: Sequence[SourceTable]) -> list[Part]:
     """What to read from which of ``sources``, so that all pieces of ``buckets`` are there once.
 
     Args:
@@ -165,7 +165,7 @@ def divide(buckets: Buckets, sources: Sequence[Source]) -> list[Part]:
     return parts
 
 
-def _split(pieces: Iterable[Piece], source: Source) -> tuple[list[Piece], list[Piece]]:
+def _split(pieces: Iterable[Piece], source: SourceTable) -> tuple[list[Piece], list[Piece]]:
     """What of ``pieces`` is made of whole rows of ``source``, and what is not."""
     width, offset = source.width, source.offset
     inside, outside = [], []
@@ -183,7 +183,7 @@ def _split(pieces: Iterable[Piece], source: Source) -> tuple[list[Piece], list[P
     return inside, outside
 
 
-def _complete(sources: Sequence[Source], start: int, stop: int) -> list[Source]:
+def _complete(sources: Sequence[SourceTable], start: int, stop: int) -> list[SourceTable]:
     """Those of ``sources`` of which no narrower one covers more of a time.
 
     A table that was added later begins later, and those of the narrowest rows are pruned first.
