@@ -59,7 +59,7 @@ def calendar_of(resolution: str, zone: str = "UTC") -> Calendar:
 )
 def test_buckets_are_what_clocks_show(zone: str, moment: int, resolution: str, span: int) -> None:
     span = min(span, 1000 * NAMED[resolution].width)
-    buckets = calendar_of(resolution, zone).lay(moment, moment + span, 10_000)
+    buckets = calendar_of(resolution, zone).between(moment, moment + span, 10_000)
     pieces = buckets.pieces
     # All the instants that were asked for are in one piece each, in order.
     assert pieces[0].start <= moment
@@ -89,14 +89,14 @@ def test_floor_and_after_are_the_ends_of_one_bucket(
     zone: str, moment: int, resolution: str
 ) -> None:
     found = calendar_of(resolution, zone)
-    buckets = found.lay(moment + 0.5, moment + 1, 1)
+    buckets = found.between(moment + 0.5, moment + 1, 1)
     assert (found.floor(moment + 0.5), found.after(moment + 0.5)) == (buckets.start, buckets.stop)
     assert found.floor(moment) <= moment < found.after(moment)
 
 
 def hours_of_days(zone: str, start: str, days: int) -> list[float]:
     begin = datetime.fromisoformat(start).replace(tzinfo=zoneinfo.ZoneInfo(zone)).timestamp()
-    buckets = calendar_of("1d", zone).lay(begin, begin + days * DAY - 2 * HOUR, 100)
+    buckets = calendar_of("1d", zone).between(begin, begin + days * DAY - 2 * HOUR, 100)
     return [
         sum(p.stop - p.start for p in buckets.pieces if p.number == n) / HOUR
         for n in range(buckets.count)
@@ -113,7 +113,7 @@ def test_days_are_as_long_as_they_were() -> None:
 
 def test_a_day_that_was_skipped_has_no_bucket() -> None:
     start, stop = (datetime(2011, 12, d, 12, tzinfo=UTC).timestamp() for d in (28, 31))
-    buckets = calendar_of("1d", "Pacific/Apia").lay(start, stop, 100)
+    buckets = calendar_of("1d", "Pacific/Apia").between(start, stop, 100)
     assert [local(moment, "Pacific/Apia").date() for moment in buckets.starts] == [
         date(2011, 12, 28),
         date(2011, 12, 29),
@@ -125,17 +125,17 @@ def test_a_day_that_was_skipped_has_no_bucket() -> None:
 def test_a_day_that_comes_back_is_one_bucket_of_two_pieces() -> None:
     # At 0:01 of Sunday clocks were put back to 23:01 of Saturday.
     noon = datetime(2005, 10, 30, 12, tzinfo=zoneinfo.ZoneInfo("America/St_Johns")).timestamp()
-    sunday = calendar_of("1d", "America/St_Johns").lay(noon, noon + 1, 1)
+    sunday = calendar_of("1d", "America/St_Johns").between(noon, noon + 1, 1)
     assert [piece.number for piece in sunday.pieces] == [0, 0]
     assert [piece.stop - piece.start for piece in sunday.pieces] == [60, DAY]
-    both = calendar_of("1d", "America/St_Johns").lay(noon - DAY, noon + 1, 2)
+    both = calendar_of("1d", "America/St_Johns").between(noon - DAY, noon + 1, 2)
     assert [piece.number for piece in both.pieces] == [0, 1, 0, 1]
     assert both.whole == ((both.start, both.stop, 0),)
 
 
 def test_an_hour_that_comes_twice_is_two_buckets() -> None:
     start = datetime(2023, 10, 29, 0, tzinfo=UTC).timestamp()
-    buckets = calendar_of("1h", "Europe/Berlin").lay(start, start + 2 * HOUR, 10)
+    buckets = calendar_of("1h", "Europe/Berlin").between(start, start + 2 * HOUR, 10)
     assert [local(moment, "Europe/Berlin").hour for moment in buckets.starts] == [2, 2]
 
 
@@ -146,28 +146,28 @@ def test_the_buckets_before(zone: str, moment: int, resolution: str, count: int)
     found = calendar_of(resolution, zone)
     moment += 25 * 366 * DAY  # so that there are some
     width = NAMED[resolution].width
-    buckets = found.lay(moment, moment + count * width, 1000)
+    buckets = found.between(moment, moment + count * width, 1000)
     earlier = found.before(buckets)
     assert earlier.count == buckets.count
-    together = found.lay(earlier.start, buckets.stop, 2000)
+    together = found.between(earlier.start, buckets.stop, 2000)
     assert together.starts == earlier.starts + buckets.starts
 
 
 def test_nothing_is_before_the_beginning() -> None:
-    buckets = calendar_of("1d").lay(0, 5 * DAY, 10)
+    buckets = calendar_of("1d").between(0, 5 * DAY, 10)
     assert calendar_of("1d").before(buckets).count == 0
-    later = calendar_of("1d").lay(2 * DAY, 5 * DAY, 10)
+    later = calendar_of("1d").between(2 * DAY, 5 * DAY, 10)
     assert calendar_of("1d").before(later).starts == [0, DAY]
 
 
 def test_too_many_are_refused_before_they_are_laid() -> None:
     with pytest.raises(TooManyBuckets):
-        calendar_of("1s").lay(0, 200_000_000_000, 10_000)
+        calendar_of("1s").between(0, 200_000_000_000, 10_000)
     with pytest.raises(TooManyBuckets):
-        calendar_of("1d").lay(0, 11 * DAY, 10)
-    assert calendar_of("1d").lay(0, 10 * DAY, 10).count == 10
-    assert calendar_of("year").lay(0, 253_402_214_400, 10_000).count == 8030
-    assert calendar_of("1d").lay(DAY, DAY, 10).count == 0
+        calendar_of("1d").between(0, 11 * DAY, 10)
+    assert calendar_of("1d").between(0, 10 * DAY, 10).count == 10
+    assert calendar_of("year").between(0, 253_402_214_400, 10_000).count == 8030
+    assert calendar_of("1d").between(DAY, DAY, 10).count == 0
 
 
 def test_resolutions() -> None:

@@ -510,7 +510,7 @@ def test_whole_rows_make_every_bucket_once(
     start = datetime.fromisoformat(edge).timestamp()
     width = resolutions([900])[resolution]
     calendar = Calendar(width, time_zone(zone))
-    buckets = calendar.lay(start, start + count * width.width, 100)
+    buckets = calendar.between(start, start + count * width.width, 100)
     parts = sources.divide(buckets, sources_of(900, *widths))
     found = [piece for part in parts for piece in part.pieces]
     assert sum(piece.stop - piece.start for piece in found) == sum(
@@ -537,7 +537,7 @@ def test_whole_rows_make_every_bucket_once(
 
 
 def test_what_no_rows_can_give() -> None:
-    days = Calendar(fixed(DAY), time_zone("Asia/Kathmandu")).lay(NOON, NOON + DAY, 5)
+    days = Calendar(fixed(DAY), time_zone("Asia/Kathmandu")).between(NOON, NOON + DAY, 5)
     with pytest.raises(Unfit):
         sources.divide(days, sources_of(3600, 86_400))
     assert sources.divide(days, sources_of(900))

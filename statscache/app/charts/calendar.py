@@ -198,7 +198,7 @@ class Calendar:
             return self._start(self._label(math.floor(moment)) + 1)
         return self._of(math.floor(moment), math.floor(moment)).stop
 
-    def lay(self, start: float, stop: float, most: int) -> Buckets:
+    def between(self, start: float, stop: float, most: int) -> Buckets:
         """All the buckets that have an instant between ``start`` and before ``stop``; whole ones.
 
         Raises:

@@ -317,7 +317,7 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
         calendar = Calendar(resolution, values["tz"])
         ends = _ends(values, default_span(resolution if points is None else own))
         try:
-            buckets = _lay(calendar, ends, points or MOST_BUCKETS)
+            buckets = _buckets_between(calendar, ends, points or MOST_BUCKETS)
             if not buckets.count:
                 problem = partial(_empty, calendar)
                 continue
@@ -362,12 +362,12 @@ def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]
     return start, stop
 
 
-def _lay(calendar: Calendar, ends: tuple[float, float], most: int) -> Buckets:
+def _buckets_between(calendar: Calendar, ends: tuple[float, float], most: int) -> Buckets:
     """The buckets from that of the one end to before that of the other."""
     start, stop = (
         calendar.after(end - 1) if isinstance(end, Open) else calendar.floor(end) for end in ends
     )
-    return calendar.lay(start, stop, most)
+    return calendar.between(start, stop, most)
 
 
 def _empty(calendar: Calendar) -> Problem:
@@ -404,7 +404,7 @@ def _unfit(
     for resolution in _resolutions(dataset).values():
         try:
             other = Calendar(resolution, calendar.zone)
-            buckets = _lay(other, ends, MOST_BUCKETS)
+            buckets = _buckets_between(other, ends, MOST_BUCKETS)
             if not buckets.count:
                 continue
             found = Range(other, buckets, tables, sources.divide(buckets, tables))

@@ -100,7 +100,9 @@ class Part(NamedTuple):
     pieces: Sequence[Piece]
 
 
-def of(installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps) -> list[SourceTable]:
+def of(
+    installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps
+) -> list[SourceTable]:
     """The tables of the plugin of ``dataset``, the widest rows first; none without buckets.
 
     A wider table than that of ``dataset`` is left out if it was never written.

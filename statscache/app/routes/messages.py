@@ -77,7 +77,7 @@ class Query:
         """Ask for messages with any of ``values``, or, with a ``not_`` name, with none."""
         self.pairs += [(name, value) for value in values]
 
-    def leave(self, why: str, **what: Any) -> None:
+    def leave_to_client(self, why: str, **what: Any) -> None:
         """Leave something to the client."""
         self.narrow.append({**what, "why": why})
 
@@ -113,7 +113,7 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
         return found
     plugin = dataset.aggregate
     if plugin is None:
-        found.leave(
+        found.leave_to_client(
             "a classic plugin does not say which messages it counts: keep those that it would",
             plugin=dataset.ident,
         )
@@ -121,7 +121,7 @@ def query_of(dataset: Dataset, filters: Filters) -> Query:
             _leave_column(found, column, condition, "what is in the column is the plugin's own")
         return found
     if not plugin.counts_messages:
-        found.leave(
+        found.leave_to_client(
             "the plugin does not count each message under its topics once: keep those that it "
             "would, see its description",
             plugin=dataset.ident,
@@ -184,9 +184,9 @@ def _why_not(key: Key, condition: Condition) -> str:
 
 def _leave_column(found: Query, column: str, condition: Condition, why: str) -> None:
     if condition.wanted is not None:
-        found.leave(why, column=column, keep=list(condition.wanted))
+        found.leave_to_client(why, column=column, keep=list(condition.wanted))
     else:
-        found.leave(why, column=column, leave_out=list(condition.unwanted))
+        found.leave_to_client(why, column=column, leave_out=list(condition.unwanted))
 
 
 # Topics and categories, of which each message has one.
@@ -202,12 +202,14 @@ def _ask_for_topics(found: Query, plugin: Aggregate, by_role: Mapping[str, Condi
         if len(topics) <= MOST_TOPICS:
             found.ask("topic", topics)
             return
-        found.leave(f"more than {MOST_TOPICS} topics are told by their categories", topics=topics)
+        found.leave_to_client(
+            f"more than {MOST_TOPICS} topics are told by their categories", topics=topics
+        )
         found.ask("category", _archived(sorted({_category(one) for one in topics})))
         return
     patterns = plugin.topics
     if not all(map(_is_whole_category, patterns)) and "#" not in patterns:
-        found.leave(
+        found.leave_to_client(
             "the archive does not know patterns of topics (* is one token, # any number)",
             topics=list(patterns),
         )
@@ -290,7 +292,7 @@ def _ask_for_several(
     """Ask for some; without those who are ``never_counted``."""
     role = str(key.role)
     if condition.wanted is None:
-        found.leave(
+        found.leave_to_client(
             f"a message counts once for each {role} that it is about, for none if there is none",
             column=key.name,
             leave_out=[*condition.unwanted, *never_counted],
@@ -299,7 +301,7 @@ def _ask_for_several(
     found.ask(role, condition.wanted)
     found.assumes.append(_BY_INDEX[role])
     if len(condition.wanted) > 1:
-        found.leave(
+        found.leave_to_client(
             f"a message that is about several of them counts once for each {role}",
             column=key.name,
             keep=list(condition.wanted),
