@@ -7,6 +7,7 @@ import logging
 from sqlalchemy import select
 
 from statscache.archive import Archive, Window
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database import tables
@@ -37,6 +38,7 @@ def refetch_gaps(engine: Engine, archive: Archive) -> int:
             continue
         piece = archive.fetch(Window(row.start, row.stop))
         messages += piece.size
-        if engine.count_gap(row.lane, piece):
+        outcome = engine.commit(Batch.of_gap(row.lane, piece))
+        if row.lane in outcome.committed and not piece.missing:
             log.info("the archive gives now what it did not give: %d messages", piece.size)
     return messages

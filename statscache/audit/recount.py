@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Dialect, Select
 
 from statscache.archive.base import Slice
 from statscache.counting.classic.runner import ClassicRunner
-from statscache.counting.lane_plugins import Crew, Seat, Written
+from statscache.counting.lane_plugins import LanePlugins, Target
 from statscache.counting.regressions import Regressions
 from statscache.database.connection import Database
 from statscache.errors import described
@@ -19,7 +19,6 @@ from statscache.isolation.time_limit import TimeLimit
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.discovery import Dataset
-from statscache.rejection import Rejection
 
 SAME_MESSAGE = 2 * TIMESTAMP_TOLERANCE
 """Seconds within which two copies of one id in consecutive slices are one message."""
@@ -49,22 +48,22 @@ class Recount:
         self._seen: dict[str, float] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="statscache-recount-")
         self._database = Database(f"sqlite:///{Path(self._folder.name) / 'scratch.db'}")
-        seats = []
+        targets = []
         runners = []
         with self._database.begin() as connection:
             for ident, (dataset, since) in datasets.items():
                 dataset.model.__table__.create(connection, checkfirst=True)
                 if dataset.declaration is not None:
-                    seats.append(Seat(ident, dataset.declaration, dataset.plugin, since=since))
+                    targets.append(Target(ident, dataset.declaration, dataset.plugin, since=since))
                 else:
                     runners.append((ClassicRunner(classics[ident], time_limit), since))
-        self._crew = Crew(seats, runners, self._database.backend, time_limit=time_limit)
+        self._plugins = LanePlugins(targets, runners, self._database.backend, time_limit=time_limit)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for runner in self._crew.runners:
+        for runner in self._plugins.runners:
             runner.stop()
         self._database.dispose()
         self._folder.cleanup()
@@ -77,7 +76,7 @@ class Recount:
     @property
     def topics(self) -> tuple[str, ...]:
         """What the archive has to be asked for."""
-        return self._crew.topics
+        return self._plugins.topics
 
     def add(self, piece: Slice) -> None:
         """Count a slice; slices come in the order of time.
@@ -92,13 +91,10 @@ class Recount:
         """Count messages, none of them older than ``start``."""
         new = self._not_seen(messages)
         self.messages += len(new)
-        rejections: list[Rejection] = []
-        written = Written()
         with self._database.begin() as connection:
-            self._crew.write(connection, self._crew.fold(new, rejections, start), written)
-            self._crew.run_classics(connection, new, written, rejections, start)
-        self.regressions.note(rejections)
-        for idents, error in written.failed:
+            result = self._plugins.count(connection, new, start)
+        self.regressions.note(result.rejections)
+        for idents, error in result.failed:
             raise RuntimeError(f"{', '.join(idents)} cannot be recounted: {described(error)}")
 
     def rows(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:

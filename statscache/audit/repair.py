@@ -17,7 +17,6 @@ from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import claimed_among
 from statscache.counting.engine import Engine
-from statscache.counting.lanes.checksums import replace_checksums
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import Message
@@ -165,10 +164,8 @@ def _rebuild(engine: Engine, archive: Archive, idents: Sequence[str]) -> list[st
     for ident, objection in refused.items():
         log.error("%s is not rebuilt: %s", ident, objection)
     begun = [ident for ident in idents if ident not in refused]
-    if begun:
-        with engine.transaction(alone=True) as connection:
-            for ident in begun:
-                engine.membership.rebuild(connection, [ident])
+    for ident in begun:
+        engine.rebuild([ident])
     return begun
 
 

@@ -118,12 +118,9 @@ def objection(engine: Engine, archive: Archive, name: str, start: float = 0.0) -
 
 def objections(engine: Engine, archive: Archive, idents: Iterable[str]) -> dict[str, str]:
     """Why the rebuild of some of ``idents`` must not begin, by ident."""
-    with engine.transaction() as connection:
-        groups = engine.membership.to_rebuild(connection, idents)
     found: dict[str, str] = {}
-    for home, datasets in groups.items():
-        start = min(engine.membership.history_start(dataset) for dataset in datasets)
-        text = objection(engine, archive, home, start)
+    for home, starts in engine.to_rebuild(idents).items():
+        text = objection(engine, archive, home, min(starts.values()))
         if text:
-            found |= {dataset.ident: text for dataset in datasets}
+            found |= dict.fromkeys(starts, text)
     return found

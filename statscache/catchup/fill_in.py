@@ -18,6 +18,7 @@ from statscache.catchup.pace import Pace, watermark_of
 from statscache.catchup.progress import Progress
 from statscache.catchup.ready_lanes import home_of, members_of
 from statscache.catchup.workers import FoldTask
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.folded import Folded
 from statscache.counting.lanes.lane import Lane
@@ -113,12 +114,12 @@ class HistoryFiller:
         if prefetch is not None and prefetch.position == lane.watermark:
             return prefetch
         self.forget(lane)
-        crew = self._engine.crew(lane)
-        assert crew is not None
+        plugins = self._engine.plugins_of(lane)
+        assert plugins is not None
         topics, stop = self._need(lane, home_of(lane, lanes), target)
         task: Any = fetch
-        if self._executor is not None and not crew.runners:
-            task = FoldTask(crew, self._engine.installed, self._config)
+        if self._executor is not None and not plugins.runners:
+            task = FoldTask(plugins, self._engine.installed, self._config)
         results: Any = read(
             self._archive,
             # What the archive had late before this process was away for a while is in the overlap.
@@ -143,22 +144,22 @@ class HistoryFiller:
         if watermark_of(lane) < home.claims_pruned_until:
             # Up to where its home remembers claims, nothing else is needed. From there on both
             # must claim the same, so that they can be compared.
-            crew = self._engine.crew(lane)
-            assert crew is not None
-            return crew.topics, min(target, home.claims_pruned_until)
+            plugins = self._engine.plugins_of(lane)
+            assert plugins is not None
+            return plugins.topics, min(target, home.claims_pruned_until)
         return EVERYTHING, target
 
     def _count(self, lane: Lane, result: Any) -> None:
         """Count what was fetched, or folded."""
         if not isinstance(result, Folded):
-            self._engine.count_slice({lane.id}, result)
-        elif not self._engine.count_folded(lane.id, result):
+            self._engine.commit(Batch.of_slice({lane.id}, result))
+        elif lane.id not in self._engine.commit(Batch.of_folded(lane.id, result)).committed:
             # The lane has counted some of it live, and the sums do not tell which: fold it here.
             window = result.window
             start = window.start
             while start < window.stop:
                 piece = self._archive.fetch(Window(start, window.stop))
-                self._engine.count_slice({lane.id}, piece)
+                self._engine.commit(Batch.of_slice({lane.id}, piece))
                 start = piece.window.stop
 
     def _give_way(self, seconds: float) -> None:

@@ -42,11 +42,8 @@ class LaneLeases:
                 take_lease_over(connection, lane, now)
             elif not take_lease(connection, lane, now):
                 return False
-            crew = self._engine.crew(lane)
-        if lane.leased_by != leases.owner() and crew is not None:
-            for runner in crew.runners:
-                # Another process may have written since it looked at its table.
-                runner.renew()
+        if lane.leased_by != leases.owner():
+            self._engine.renew_classics(lane)
         return True
 
     def acquire_near(self, near: list[Lane], lanes: list[Lane]) -> list[Lane]:

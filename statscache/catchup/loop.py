@@ -220,7 +220,7 @@ class CatchUp:
             self._filler.forget(lane)
             return False
         idents = members_of(self._engine, lane)
-        self._lane_log.fills_in(lane, idents, holds_live=self._engine.waits(lane.id))
+        self._lane_log.fills_in(lane, idents, holds_live=self._engine.waits_for_history(lane.id))
         if not self._outage.rewind(lane):
             self._filler.fill_in(lane, lanes, target, self._stop)
         return True
@@ -231,13 +231,13 @@ class CatchUp:
         apart: list[str] = []
         for lane in self._ready.read():
             is_ours = leases.is_ours(lane)
-            waits = is_ours and self._engine.waits(lane.id)
+            waits = is_ours and self._engine.waits_for_history(lane.id)
             # Others look at the archive at other times.
             slack = 0.0 if is_ours else 2 * max(self._pace.interval, 60.0)
             if waits or watermark_of(lane) < self._present.target - slack:
                 behind += members_of(self._engine, lane)
             elif lane.joins is not None:
-                apart += set(members_of(self._engine, lane)) - self._engine.shadows.held
+                apart += set(members_of(self._engine, lane)) - self._engine.held
         return behind, apart
 
     def _end(self) -> None:

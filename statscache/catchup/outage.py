@@ -34,11 +34,11 @@ class ArchiveOutage:
             waiting = [
                 lane.id
                 for lane in self._ready.read()
-                if self._engine.waits(lane.id) and leases.is_ours(lane)
+                if self._engine.waits_for_history(lane.id) and leases.is_ours(lane)
             ]
             if waiting:
                 log.warning("classic plugins get live messages without their history")
-                self._engine.flow()
+                self._engine.release_live()
                 self._let_through.update(waiting)
         except DatabaseUnavailable as error:
             log.error("the database is away too: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statscache.catchup.lane_log import LaneLog
 from statscache.counting.engine import Engine
-from statscache.counting.lanes.lane import Lane, read_lanes
+from statscache.counting.lanes.lane import Lane
 
 
 class ReadyLanes:
@@ -28,8 +28,7 @@ class ReadyLanes:
             DatabaseUnavailable: they cannot be read.
         """
         now = self._engine.clock.time()
-        with self._engine.transaction() as connection:
-            lanes = read_lanes(connection)
+        lanes = self._engine.read_lanes()
         for lane in lanes:
             if lane.retry_at is not None and lane.retry_at > now:
                 self._log.rests(lane)
@@ -38,7 +37,7 @@ class ReadyLanes:
             for lane in lanes
             if lane.watermark is not None
             and not lane.rests(now)
-            and self._engine.crew(lane) is not None
+            and self._engine.plugins_of(lane) is not None
         ]
         if self._idents is None:
             return ready
@@ -50,8 +49,8 @@ class ReadyLanes:
 
 def members_of(engine: Engine, lane: Lane) -> tuple[str, ...]:
     """Returns the idents of the plugins of a lane."""
-    crew = engine.crew(lane)
-    return crew.idents if crew is not None else ()
+    plugins = engine.plugins_of(lane)
+    return plugins.idents if plugins is not None else ()
 
 
 def home_of(lane: Lane, lanes: list[Lane]) -> Lane | None:

@@ -17,6 +17,7 @@ from statscache.catchup.lane_log import LaneLog
 from statscache.catchup.pace import Pace, watermark_of
 from statscache.catchup.progress import Progress
 from statscache.counting import late
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import Lane
 from statscache.errors import DatabaseUnavailable
@@ -69,14 +70,14 @@ class Reconciler:
         for start, stop in pairwise([*sorted(starts), target]):
             for piece in read(self._archive, start, stop, concurrency=self._pace.concurrency):
                 is_last = piece.window.stop >= target
-                outcome = self._engine.count_slice(numbers, piece, is_last=is_last)
+                outcome = self._engine.commit(Batch.of_slice(numbers, piece, is_last=is_last))
                 counted += outcome.counted
                 self._progress.messages += piece.size
         for lane in lanes:
-            if self._engine.waits(lane.id) and self._pace.start_of(lane) >= target:
+            if self._engine.waits_for_history(lane.id) and self._pace.start_of(lane) >= target:
                 # There was nothing to read.
                 here = Window(watermark_of(lane), watermark_of(lane))
-                self._engine.count_slice({lane.id}, Slice(here), is_last=True)
+                self._engine.commit(Batch.of_slice({lane.id}, Slice(here), is_last=True))
             self._progress.until[lane.name] = target
             self._lane_log.is_near(lane, target)
         self._progress.tell()
@@ -116,12 +117,9 @@ class Reconciler:
         """See, once, whether a rebuilt lane came from an archive that has lost something."""
         if lane.id in self._weighed:
             return
-        with self._engine.transaction() as connection:
-            is_rebuilding = self._engine.shadows.is_rebuilding(connection, lane)
-        objection = is_rebuilding and shortfall.objection(
+        objection = self._engine.is_rebuilding(lane) and shortfall.objection(
             self._engine, self._archive, home, lane.history_start or 0.0
         )
         if objection:
-            with self._engine.transaction() as connection:
-                self._engine.shadows.note_shortfall(connection, lane, objection)
+            self._engine.note_shortfall(lane, objection)
         self._weighed.add(lane.id)

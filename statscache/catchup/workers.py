@@ -17,16 +17,16 @@ from typing import Any
 from statscache import __version__, about
 from statscache.archive.base import Archive, Window
 from statscache.counting.folded import Folded
-from statscache.counting.lane_plugins import Crew, Seat
+from statscache.counting.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.digests import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Dataset, Installed
 
-_MOST_CREWS = 8
-_CREWS: dict[str, Crew] = {}
-"""The crews that this process has made for tasks from elsewhere."""
+_MOST_REMEMBERED = 8
+_REMEMBERED: dict[str, LanePlugins] = {}
+"""The plugins of lanes that this process has made for tasks from elsewhere."""
 
 _FOR_THE_PARENT = frozenset({"statscache.sqlalchemy.uri"})
 """Keys of the configuration that no worker needs and not everybody should know."""
@@ -44,22 +44,25 @@ class _Ticket:
 
 
 class FoldTask:
-    """Fetches a window and folds it for ``crew``; can be sent to other processes.
+    """Fetches a window and folds it for ``plugins``; can be sent to other processes.
 
     There it finds the plugins anew, by their entry points, so that they must be installed there in
     the same versions: which is checked.
 
     Args:
-        crew: for whose aggregates; it has no classic plugins.
-        installed: the plugins, of which the crew's are some.
+        plugins: for whose aggregates; it has no classic plugins.
+        installed: the plugins, of which those are some.
         config: fedmsg's configuration, that plugins are made with.
     """
 
-    def __init__(self, crew: Crew, installed: Installed, config: Mapping[str, Any]) -> None:
-        self._crew: Crew | None = crew
+    def __init__(
+        self, plugins: LanePlugins, installed: Installed, config: Mapping[str, Any]
+    ) -> None:
+        self._plugins: LanePlugins | None = plugins
         self._version = __version__
         self._tickets = [
-            _ticket(installed.datasets[ident], seat.since) for ident, seat in crew.seats.items()
+            _ticket(installed.datasets[ident], target.since)
+            for ident, target in plugins.targets.items()
         ]
         self._config = {
             key: value
@@ -68,7 +71,7 @@ class FoldTask:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_crew": None}
+        return self.__dict__ | {"_plugins": None}
 
     def __call__(self, archive: Archive, window: Window, topics: tuple[str, ...]) -> Folded:
         """What the window adds.
@@ -77,33 +80,35 @@ class FoldTask:
             ArchiveUnavailable: the archive does not give it.
             WorkerUnsuitable: this process lacks a plugin, or has another release of it.
         """
-        crew = self._crew or self._find_crew()
+        plugins = self._plugins or self._find_plugins()
         piece = archive.fetch(window, topics)
         rejections = list(piece.rejected)
-        partials = crew.fold(piece.messages, rejections, start=piece.window.start)
+        partials = plugins.fold(piece.messages, rejections, start=piece.window.start)
         return Folded(
             window=piece.window,
-            idents=crew.idents,
+            idents=plugins.idents,
             digests=[(claim_digest(m.identity), m.timestamp, m.has_own_id) for m in piece.messages],
             partials=partials,
             rejections=rejections,
             missing=piece.missing,
         )
 
-    def _find_crew(self) -> Crew:
+    def _find_plugins(self) -> LanePlugins:
         content = repr((self._version, self._tickets, sorted(self._config.items(), key=str)))
         key = hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
-        crew = _CREWS.get(key)
-        if crew is None:
+        plugins = _REMEMBERED.get(key)
+        if plugins is None:
             about.configure(self._config)
             installed = discovery.discover(self._config)
             if self._version != __version__:
                 raise _unsuitable("statscache", self._version, __version__)
-            crew = Crew([_seat(installed, ticket) for ticket in self._tickets], [], "sqlite")
-            if len(_CREWS) >= _MOST_CREWS:
-                _CREWS.clear()
-            _CREWS[key] = crew
-        return crew
+            plugins = LanePlugins(
+                [_target(installed, ticket) for ticket in self._tickets], [], "sqlite"
+            )
+            if len(_REMEMBERED) >= _MOST_REMEMBERED:
+                _REMEMBERED.clear()
+            _REMEMBERED[key] = plugins
+        return plugins
 
 
 def _ticket(dataset: Dataset, since: float | None) -> _Ticket:
@@ -113,7 +118,7 @@ def _ticket(dataset: Dataset, since: float | None) -> _Ticket:
     )
 
 
-def _seat(installed: Installed, ticket: _Ticket) -> Seat:
+def _target(installed: Installed, ticket: _Ticket) -> Target:
     dataset = installed.datasets.get(ticket.ident)
     if dataset is None:
         raise _unsuitable(ticket.distribution, ticket.version, "none that works")
@@ -123,7 +128,7 @@ def _seat(installed: Installed, ticket: _Ticket) -> Seat:
         raise _unsuitable(ticket.distribution, ticket.version, found)
     if ours != ticket:
         raise _unsuitable(ticket.distribution, ticket.version, ours.version)
-    return Seat(ticket.ident, dataset.declaration, dataset.plugin, since=ticket.since)
+    return Target(ticket.ident, dataset.declaration, dataset.plugin, since=ticket.since)
 
 
 def _unsuitable(distribution: str, wanted: str, found: str) -> WorkerUnsuitable:

@@ -49,7 +49,7 @@ class Context:
         about.configure(self.config)
         engine = Engine.from_settings(self.settings, self.installed)
         # A slow plugin is logged, not ended: whoever runs the command decides when to stop it.
-        engine.time_limit.limit = None
-        daemon("statscache-time-limit", engine.time_limit.enforce)
+        engine.allow_slow_plugins()
+        daemon("statscache-time-limit", engine.enforce_time_limit)
         engine.open()
         return engine

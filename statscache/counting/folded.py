@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from statscache.archive.base import Window
 from statscache.counting.fold import Partial
+from statscache.counting.lanes.claims import FoldedDigest
 from statscache.rejection import Rejection
 
 
@@ -14,16 +15,15 @@ class Folded:
     """What a window adds to the tables of some aggregates.
 
     Attributes:
-        idents: of the tables, in the order of the crew that counts them.
-        digests: of the messages, under which they are claimed, each with the time and whether the
-            message has an id of its own.
-        partials: one for each folder of the crew.
+        idents: of the tables, in the order of the plugins of the lane.
+        digests: of the messages.
+        partials: one for each folder of the plugins of the lane.
         missing: how many messages the archive has and did not give.
     """
 
     window: Window
     idents: tuple[str, ...]
-    digests: list[tuple[bytes, float, bool]]
+    digests: list[FoldedDigest]
     partials: list[Partial]
     rejections: list[Rejection] = field(default_factory=list)
     missing: int = 0

@@ -1,4 +1,4 @@
-"""A crew: the plugins of one lane, ready to count what the lane has claimed."""
+"""The plugins of one lane, ready to count what the lane has claimed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_TOPICS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
-class Seat:
+class Target:
     """One ident in a lane: what is written for it, and where.
 
     Attributes:
@@ -46,20 +46,25 @@ class Seat:
 
 
 @dataclass
-class Written:
-    """What became of the messages that a crew was given."""
+class WriteResult:
+    """What became of the messages that the plugins of a lane were given.
+
+    Attributes:
+        changed: the idents whose tables were written.
+        failed: the idents of each plugin whose rows could not be written, and the error.
+        rejections: what plugins could not take.
+    """
 
     changed: list[str] = field(default_factory=list)
-    """The idents whose tables were written."""
     failed: list[tuple[tuple[str, ...], BaseException]] = field(default_factory=list)
-    """The idents of a plugin whose rows could not be written, and the error."""
+    rejections: list[Rejection] = field(default_factory=list)
 
 
-class Crew:
+class LanePlugins:
     """Folds messages for the plugins of a lane, and writes their rows.
 
     Args:
-        seats: of the aggregates.
+        targets: of the aggregates.
         runners: of the classic plugins, each with the time from which it gets messages.
         backend: the name of the database's dialect.
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
@@ -71,26 +76,27 @@ class Crew:
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        targets: Sequence[Target],
         runners: Sequence[tuple[ClassicRunner, float | None]],
         backend: str,
         floor: float | None = None,
         time_limit: TimeLimit | None = None,
         lost_connections: LostConnections | None = None,
     ) -> None:
+        self._backend = backend
         self._time_limit = time_limit or TimeLimit()
         self._lost_connections = lost_connections or LostConnections()
-        self.seats = {seat.ident: seat for seat in seats}
+        self.targets = {target.ident: target for target in targets}
         self.runners = [runner for runner, _ in runners]
-        self.sinces_of_runners = [since for _, since in runners]
+        self.history_starts = [since for _, since in runners]
         self._floor = math.inf if floor is None else floor
-        self.folders = folders(seats)
-        self.idents = (*self.seats, *(runner.ident for runner in self.runners))
-        self._since = [self.seats[folder.idents[0]].since for folder in self.folders]
+        self.folders = folders(targets)
+        self.idents = (*self.targets, *(runner.ident for runner in self.runners))
+        self._since = [self.targets[folder.idents[0]].since for folder in self.folders]
         self._upserts = {
-            seat.ident: _upsert(seat.plugin, seat.table, seat.shadow, backend)
-            for seat in seats
-            if seat.table is not None
+            target.ident: _upsert(target.plugin, target.table, target.shadow, backend)
+            for target in targets
+            if target.table is not None
         }
         self._subscribers: dict[str, tuple[int, ...]] = {}
 
@@ -102,7 +108,7 @@ class Crew:
     @property
     def served(self) -> list[str]:
         """The idents whose served tables are written, and not shadows of them."""
-        filled = {ident for ident, seat in self.seats.items() if seat.shadow is not None}
+        filled = {ident for ident, target in self.targets.items() if target.shadow is not None}
         filled |= {runner.ident for runner in self.runners if runner.is_redirected}
         return [ident for ident in self.idents if ident not in filled]
 
@@ -114,29 +120,42 @@ class Crew:
         topics = {topic for folder in self.folders for topic in folder.plugin.topics}
         return EVERYTHING if "#" in topics else tuple(sorted(topics))
 
+    def only(self, idents: Iterable[str]) -> LanePlugins:
+        """Those of some idents, for messages that were theirs from the beginning, however old."""
+        chosen = frozenset(idents)
+        return LanePlugins(
+            [target for ident, target in self.targets.items() if ident in chosen],
+            [(runner, None) for runner in self.runners if runner.ident in chosen],
+            self._backend,
+            lost_connections=self._lost_connections,
+        )
+
     def count(
-        self,
-        connection: Connection,
-        messages: Sequence[Message],
-        written: Written,
-        rejections: list[Rejection],
-        start: float | None = None,
-    ) -> None:
+        self, connection: Connection, messages: Sequence[Message], start: float | None = None
+    ) -> WriteResult:
         """Let all of them count ``messages``; ``start`` is that of :meth:`fold`.
 
         Raises:
             PluginFault: one of them spoilt the transaction.
         """
+        result = WriteResult()
         turn = self._turn()
-        partials = self._fold_within(turn, messages, rejections, start)
+        partials = self._fold_within(turn, messages, result.rejections, start)
         slowest = turn.slowest()
         if slowest is not None:
             # While it folded, the server may have grown tired of waiting for a statement.
             idents, seconds = slowest
             with self._lost_connections.turn(connection, idents, len(messages), seconds):
                 connection.execute(select(1))
-        self.write(connection, partials, written, len(messages))
-        self.run_classics(connection, messages, written, rejections, start)
+        self._write(connection, partials, len(messages), result)
+        self._run_classics(connection, messages, result, start)
+        return result
+
+    def write(self, connection: Connection, partials: Iterable[Partial], size: int) -> WriteResult:
+        """Upsert the rows of ``partials``, which were made of ``size`` messages."""
+        result = WriteResult()
+        self._write(connection, partials, size, result)
+        return result
 
     def fold(
         self, messages: Sequence[Message], rejections: list[Rejection], start: float | None = None
@@ -202,17 +221,10 @@ class Crew:
                     plugin = written_by(self.folders[number].idents)
                     rejections.append(Rejection.by_plugin(message, plugin, error))
 
-    def write(
-        self,
-        connection: Connection,
-        partials: Iterable[Partial],
-        written: Written,
-        size: int = 1,
+    def _write(
+        self, connection: Connection, partials: Iterable[Partial], size: int, result: WriteResult
     ) -> None:
-        """Upsert the rows of ``partials``, each plugin in a savepoint of its own.
-
-        ``size`` is the number of messages that they were made of.
-        """
+        # Each plugin in a savepoint of its own, so that one that fails takes nothing with it.
         for folder, partial in zip(self.folders, partials, strict=True):
             if not partial:
                 continue
@@ -227,27 +239,23 @@ class Crew:
                         if self._upserts[table.ident].write(connection, kept):
                             changed.append(table.ident)
             except BaseException as error:
-                _blame(written, folder.idents, error)
+                _blame(result, folder.idents, error)
             else:
-                written.changed += changed
+                result.changed += changed
 
-    def run_classics(
+    def _run_classics(
         self,
         connection: Connection,
         messages: Sequence[Message],
-        written: Written,
-        rejections: list[Rejection],
-        start: float | None = None,
+        result: WriteResult,
+        start: float | None,
     ) -> None:
-        """Give the classic plugins ``messages``, by time, and let them write.
-
-        ``start`` is that of :meth:`fold`.
-        """
+        """Give the classic plugins ``messages``, by time, and let them write."""
         if not self.runners:
             return
         in_order = sorted(messages, key=lambda message: message.timestamp)
         first = self._first(start)
-        for runner, since in zip(self.runners, self.sinces_of_runners, strict=True):
+        for runner, since in zip(self.runners, self.history_starts, strict=True):
             theirs = in_order
             if since is not None and since > first:
                 theirs = [m for m in in_order if not first <= m.timestamp < since]
@@ -255,41 +263,20 @@ class Crew:
                 runner.launch(connection)
                 try:
                     with connection.begin_nested():
-                        rejections += runner.process(theirs)
+                        result.rejections += runner.process(theirs)
                         if runner.update(connection):
-                            written.changed.append(runner.ident)
+                            result.changed.append(runner.ident)
                 except BaseException as error:
                     # What SQLAlchemy makes of a connection that was given up hides the cause.
-                    _blame(written, (runner.ident,), runner.fault or error)
+                    _blame(result, (runner.ident,), runner.fault or error)
                     runner.renew()
-
-    def count_again(self, connection: Connection, ident: str, message: Message) -> str | None:
-        """Count a message that was rejected for ``ident``, for that alone; gives why it cannot be.
-
-        Raises:
-            Exception: whatever the plugin's code raises; the caller rolls back its savepoint.
-        """
-        for runner in self.runners:
-            if runner.ident == ident:
-                runner.launch(connection)
-                for rejection in runner.process([message]):
-                    return rejection.reason
-                runner.update(connection)
-        seat = self.seats.get(ident)
-        if seat is not None and seat.table is not None:
-            folder = Folder(seat.plugin, [seat.table])
-            partial: Partial = {}
-            folder.fold(message, partial)
-            for table, rows in folder.tables(partial):
-                self._upserts[ident].write(connection, self._unpruned(table, rows))
-        return None
 
     def _first(self, start: float | None) -> float:
         """From when on plugins get nothing that is older than their history."""
         return self._floor if start is None else min(start, self._floor)
 
     def _unpruned(self, table: AggregateTable, rows: list[Any]) -> list[Any]:
-        until = self.seats[table.ident].pruned_until
+        until = self.targets[table.ident].pruned_until
         if until is None or not rows or rows[0][0] >= until:
             return rows
         return rows[bisect_left(rows, until, key=lambda row: row[0]) :]
@@ -308,13 +295,13 @@ def written_by(idents: Iterable[str]) -> str:
     return " ".join(idents)
 
 
-def folders(seats: Iterable[Seat]) -> list[Folder]:
-    """Folders for the tables of ``seats``: those of one plugin together, where they fit."""
+def folders(targets: Iterable[Target]) -> list[Folder]:
+    """Folders for the tables of ``targets``: those of one plugin together, where they fit."""
     groups: dict[tuple[int, float | None], tuple[Aggregate, list[AggregateTable]]] = {}
-    for seat in seats:
-        if seat.table is not None:
-            key = (id(seat.plugin), seat.since)
-            groups.setdefault(key, (seat.plugin, []))[1].append(seat.table)
+    for target in targets:
+        if target.table is not None:
+            key = (id(target.plugin), target.since)
+            groups.setdefault(key, (target.plugin, []))[1].append(target.table)
     found = []
     for plugin, tables in groups.values():
         rest = sorted(tables, key=lambda table: table.width or 0)
@@ -328,12 +315,12 @@ def folders(seats: Iterable[Seat]) -> list[Folder]:
 
 @lru_cache(maxsize=1_000)
 def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backend: str) -> Upsert:
-    # Crews are made anew whenever lanes change, and a statement takes milliseconds to compile.
+    # They are made again whenever lanes change, and a statement takes milliseconds to compile.
     target = shadow_table(table.table, shadow) if shadow else table.table
     return aggregate_upsert(plugin, target, backend, is_latest=table.width is None)
 
 
-def _blame(written: Written, idents: tuple[str, ...], error: BaseException) -> None:
+def _blame(result: WriteResult, idents: tuple[str, ...], error: BaseException) -> None:
     if not blames_plugin(error):
         raise error
-    written.failed.append((idents, error))
+    result.failed.append((idents, error))

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection
 
 from statscache.archive import Archive, read
 from statscache.archive.base import distinct
+from statscache.counting.batch import Batch, Origin
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.checksums import CHECKSUM_WIDTH, checksum_window, read_checksums
 from statscache.counting.lanes.claims import read_anonymous, read_claimed
 from statscache.counting.lanes.digests import claim_digest, match_contents
 from statscache.counting.lanes.gaps import read_gaps
 from statscache.counting.lanes.lane import PERMANENT, Lane, read_lane, read_lanes
-from statscache.database import tables
+from statscache.counting.lanes.waiting import end_waiting, read_waiting, still_waiting
 from statscache.errors import InvalidMessage
 from statscache.message import TIMESTAMP_TOLERANCE, Message, decode
 from statscache.rejection import Rejection
@@ -45,30 +46,21 @@ def resolve(engine: Engine, archive: Archive) -> int:
         ArchiveUnavailable: the rest wait on.
         DatabaseUnavailable: the same.
     """
-    late, lane = tables.late, tables.lane
     with engine.transaction() as connection:
         lanes = {
             lane.id: lane
             for lane in read_lanes(connection)
-            if engine.crew(lane) is not None and lane.retry_at is None
+            if engine.plugins_of(lane) is not None and lane.retry_at is None
         }
-        rows = connection.execute(
-            select(late.c.lane, late.c.identity, late.c.content)
-            .join(lane, lane.c.id == late.c.lane)
-            .where(late.c.lane.in_(lanes), late.c.timestamp < lane.c.watermark + _MARGIN)
-            .order_by(late.c.timestamp, late.c.lane)
-            .limit(_AT_ONCE)
-        ).all()
+        rows = read_waiting(connection, lanes, _MARGIN, _AT_ONCE)
     waiting: list[tuple[int, int, Message]] = []
     for row in rows:
         try:
             message = decode(row.content)
         except InvalidMessage as error:
             with engine.transaction(alone=True) as connection:
-                refusal = Rejection.of_frame(row.content, str(error))
-                engine.count_late(connection, lanes[row.lane], [], [], [refusal])
-                mine = (late.c.lane == row.lane, late.c.identity == row.identity)
-                connection.execute(delete(late).where(*mine))
+                engine.reject(connection, [Rejection.of_frame(row.content, str(error))])
+                end_waiting(connection, row.lane, [row.identity])
         else:
             waiting.append((checksum_window(message.timestamp), row.lane, message))
     waiting.sort(key=lambda item: item[:2])
@@ -106,60 +98,69 @@ class _Span:
 def _resolve(
     engine: Engine, lane: Lane, span: _Span, archived: Sequence[Message], found: Sequence[Message]
 ) -> None:
-    """Decide for one lane, in a transaction of its own."""
+    """Decide for one lane, in a transaction of its own.
+
+    Alone: what another process counts meanwhile would be in the claims, or in a checksum, of one
+    half of the decision and not of the other.
+    """
     with engine.transaction(alone=True) as connection:
         current = read_lane(connection, lane.id)
         if current is None:
             return  # it has joined another one meanwhile
-        lane = current
-        late = tables.late.c
-        mine = (late.lane == lane.id, late.identity.in_([claim_digest(m.identity) for m in found]))
-        waiting = {
-            bytes(digest) for digest in connection.scalars(select(late.identity).where(*mine))
-        }
+        waiting = still_waiting(connection, current, [claim_digest(m.identity) for m in found])
         messages = [m for m in found if claim_digest(m.identity) in waiting]
         copies = _copies(messages, archived)
-        digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
-        names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
-        claimed = read_claimed(connection, lane, sorted(names))
-        unknown = [
-            m
-            for m in messages
-            if digests[m] not in claimed and claim_digest(m.identity) not in claimed
-        ]
-        pruned_until = lane.claims_pruned_until
-        until = 0.0 if pruned_until is None else pruned_until + TIMESTAMP_TOLERANCE
-        pruned = [m for m in unknown if m.timestamp < until]
-        counted: list[Message] = []
-        lost: list[Message] = []
-        if lane.name in PERMANENT:
-            verdicts = _decide(connection, lane, span, archived, pruned, digests)
-            if verdicts is None:
-                lost = [m for m in pruned if m not in copies]
-                counted = [m for m in pruned if m in copies]
-                if counted:
-                    log.error(
-                        "%s: what %s has counted of its time differs from the archive: "
-                        "'statscache verify' tells more",
-                        counted[0],
-                        lane.name,
-                    )
-            else:
-                counted = [m for m in pruned if verdicts[digests[m]]]
-        else:
-            # Its sums are of the topics that it wants, and the archive has given it all of those.
-            counted = [m for m in pruned if m in copies]
-        done = {*counted, *lost}
-        new = [m for m in unknown if m not in done]
-        is_done = engine.count_late(
-            connection,
-            lane,
-            [m for m in new if m not in copies],
-            [copies[m] for m in new if m in copies],
-            [Rejection(m.to_json(), _UNDECIDED) for m in lost],
+        new, lost = _judge(connection, current, span, archived, messages, copies)
+        batch = Batch(
+            Origin.LATE,
+            live=[m for m in new if m not in copies],
+            archived=[copies[m] for m in new if m in copies],
+            lanes=frozenset([current.id]),
         )
-        if is_done:
-            connection.execute(delete(tables.late).where(*mine))
+        if current.id in engine.commit_within(connection, batch).committed:
+            engine.reject(connection, [Rejection(m.to_json(), _UNDECIDED) for m in lost])
+            end_waiting(connection, current.id, waiting)
+
+
+def _judge(
+    connection: Connection,
+    lane: Lane,
+    span: _Span,
+    archived: Sequence[Message],
+    messages: Sequence[Message],
+    copies: Mapping[Message, Message],
+) -> tuple[list[Message], list[Message]]:
+    """Which of the messages are new to the lane, and of which that can never be told."""
+    digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
+    # Under both names: the bus may have brought it without id before, or the archive with one.
+    names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
+    claimed = read_claimed(connection, lane, sorted(names))
+    unknown = [
+        m for m in messages if digests[m] not in claimed and claim_digest(m.identity) not in claimed
+    ]
+    pruned_until = lane.claims_pruned_until
+    until = 0.0 if pruned_until is None else pruned_until + TIMESTAMP_TOLERANCE
+    pruned = [m for m in unknown if m.timestamp < until]
+    # What the archive has of a time whose claims are pruned was counted, unless a checksum says
+    # otherwise. The checksums of a lane that fills in its history are of the topics that it wants,
+    # and the archive has given it all of those.
+    counted = [m for m in pruned if m in copies]
+    lost: list[Message] = []
+    if lane.name in PERMANENT:
+        verdicts = _decide(connection, lane, span, archived, pruned, digests)
+        if verdicts is not None:
+            counted = [m for m in pruned if verdicts[digests[m]]]
+        else:
+            lost = [m for m in pruned if m not in copies]
+            if counted:
+                log.error(
+                    "%s: what %s has counted of its time differs from the archive: "
+                    "'statscache verify' tells more",
+                    counted[0],
+                    lane.name,
+                )
+    done = {*counted, *lost}
+    return [m for m in unknown if m not in done], lost
 
 
 _UNDECIDED = (

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select, update
 from statscache.clock import SYSTEM, Clock
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.history import History
-from statscache.counting.lane_plugins import Crew, Seat
+from statscache.counting.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.checksums import checksum_window
 from statscache.counting.lanes.lane import MAIN, ORDERED, Lane
 from statscache.counting.lanes.lanes import Lanes
@@ -391,11 +391,11 @@ class Membership:
 
     # What lanes write to.
 
-    def crews(self, connection: Connection, backend: str) -> dict[int, Crew]:
-        """The plugins of each lane, ready to count; a lane without plugins has no crew."""
+    def lane_plugins(self, connection: Connection, backend: str) -> dict[int, LanePlugins]:
+        """The plugins of each lane, ready to count; a lane without plugins is not among them."""
         lanes = {lane.id: lane for lane in self._lanes.all(connection)}
         homes = {lane.name: lane for lane in lanes.values()}
-        seats: dict[int, list[Seat]] = {}
+        targets: dict[int, list[Target]] = {}
         runners: dict[int, list[tuple[ClassicRunner, float | None]]] = {}
         rows = self._rows.all(connection)
         self._shadows.note_held(rows)
@@ -405,27 +405,29 @@ class Membership:
             dataset = self.installed.datasets[row.ident]
             table = dataset.declaration
             if table is not None:
-                seat = Seat(row.ident, table, table.plugin, row.shadow, row.since, row.pruned_until)
-                seats.setdefault(row.lane, []).append(seat)
+                target = Target(
+                    row.ident, table, table.plugin, row.shadow, row.since, row.pruned_until
+                )
+                targets.setdefault(row.lane, []).append(target)
             else:
                 runner = self.runners[row.ident]
                 runner.redirect(dataset.model.__table__, row.shadow)
                 runners.setdefault(row.lane, []).append((runner, row.since))
-        crews = {}
-        for number in {*seats, *runners}:
+        found = {}
+        for number in {*targets, *runners}:
             both = (lanes[number], homes.get(lanes[number].joins or ""))
             floor = min(
                 (x.history_start for x in both if x and x.history_start is not None), default=None
             )
-            crews[number] = Crew(
-                seats.get(number, []),
+            found[number] = LanePlugins(
+                targets.get(number, []),
                 runners.get(number, []),
                 backend,
                 floor,
                 self._time_limit,
                 self._lost_connections,
             )
-        return crews
+        return found
 
     def _can_count(self, row: Any) -> bool:
         """Whether a plugin is installed, and fits its table."""

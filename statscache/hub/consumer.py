@@ -86,7 +86,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
     def _start_threads(self, config: Any) -> None:
         """Start the threads that count, as soon as there is a database."""
         self.supervisor.start(
-            "statscache-time-limit", lambda: self._engine.time_limit.enforce(self._give_up)
+            "statscache-time-limit", lambda: self._engine.enforce_time_limit(self._give_up)
         )
         try:
             self._engine.open()

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from itertools import islice
 
 from statscache.clock import JumpDetector
-from statscache.counting.engine import BEAT_EVERY, Engine, Outcome
+from statscache.counting.batch import Outcome
+from statscache.counting.engine import Engine
+from statscache.counting.heartbeat import BEAT_EVERY
 from statscache.errors import DatabaseUnavailable, InvalidMessage, SchemaError
 from statscache.hub.supervision import StartThread, daemon
 from statscache.logs.recurring import Recurring

@@ -68,8 +68,7 @@ def privileges(hub_fixture: HubFixture, table: str) -> tuple[Any, ...]:
 
 def rebuild(hub_fixture: HubFixture, archive: Any, *idents: str) -> None:
     engine = hub_fixture.open(Hits, Log)
-    with engine.transaction(alone=True) as connection:
-        assert engine.membership.rebuild(connection, idents)
+    assert engine.rebuild(idents)
     complete(engine, archive)
 
 

@@ -138,7 +138,7 @@ def test_what_the_hub_notes_without_new_rows_is_seen(revisions: Revisions, engin
 
 
 def test_rows_that_are_deleted_change_the_revision(revisions: Revisions, engine: Engine) -> None:
-    engine._retention._ages = {"1m": timedelta(days=1)}
+    engine._pruning._retention._ages = {"1m": timedelta(days=1)}
     engine.count([message(timestamp=NOON), message(timestamp=NOON + 2 * 86_400)])
     wait_until(lambda: number(revisions) == 1, "it is seen")
     engine.prune()

@@ -13,6 +13,7 @@ from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
@@ -175,7 +176,8 @@ def test_a_plugin_whose_history_is_being_filled_in(hub_fixture: HubFixture, now:
     catch_up = CatchUp(engine, archive, Pace(lag=60))
     with engine.transaction() as connection:
         lane = next(lane for lane in read_lanes(connection) if lane.name.startswith("new"))
-    engine.count_slice({lane.id}, archive.fetch(Window(lane.watermark or 0, now - 50_000)))
+    piece = archive.fetch(Window(lane.watermark or 0, now - 50_000))
+    engine.commit(Batch.of_slice({lane.id}, piece))
     verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["late-1h"].rows

@@ -14,8 +14,8 @@ from statscache.archive import Archive, FileArchive, Slice, Window
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.counting import late
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
-from statscache.counting.lanes.lane import read_lanes
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
@@ -320,11 +320,10 @@ def test_what_was_held_for_classic_plugins_is_not_given_again_by_the_archive(
     ]
     engine = hub_fixture.open(Hits, Log)
     engine.count([*held, *bare])
-    with engine.transaction() as connection:
-        lanes = read_lanes(connection)
+    lanes = engine.read_lanes()
     window = Window(float(TODAY - 2 * 86_400), NOW - 60.0)
     piece = Slice(window, [*held, *invented])
-    engine.count_slice([lane.id for lane in lanes], piece, is_last=True)
+    engine.commit(Batch.of_slice([lane.id for lane in lanes], piece, is_last=True))
     assert hub_fixture.total() == 9
     assert [row[2] for row in hub_fixture.rows("catchup_log")] == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 

@@ -25,7 +25,7 @@ from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.catchup.workers import FoldTask
 from statscache.counting.engine import Engine
-from statscache.counting.lane_plugins import Crew, Seat
+from statscache.counting.lane_plugins import LanePlugins, Target
 from statscache.database.connection import Database
 from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable
@@ -113,26 +113,26 @@ def test_wherever_it_is_folded_the_tables_are_the_same(
     assert got == expected
 
 
-def crew_and_task() -> tuple[Crew, FoldTask]:
+def plugins_and_task() -> tuple[LanePlugins, FoldTask]:
     installed = discovery.discover({})
-    seats = []
+    targets = []
     for ident in ("volume-1d", "volume-1h", "release-engineering-event-logs"):
         plugin = installed.datasets[ident].plugin
         assert isinstance(plugin, Aggregate)
         table = next(table for table in plugin.tables if table.ident == ident)
-        seats.append(Seat(ident, table, plugin, since=EPOCH.timestamp()))
-    crew = Crew(seats, [], "sqlite")
+        targets.append(Target(ident, table, plugin, since=EPOCH.timestamp()))
+    plugins = LanePlugins(targets, [], "sqlite")
     config = {"statscache.sqlalchemy.uri": "postgresql://a:secret@b/c", "answer": 42, "f": print}
-    return crew, FoldTask(crew, installed, config | {"lambda": lambda: 1})
+    return plugins, FoldTask(plugins, installed, config | {"lambda": lambda: 1})
 
 
 def test_a_task_travels_without_what_workers_do_not_need(archive: FileArchive) -> None:
-    crew, task = crew_and_task()
+    plugins, task = plugins_and_task()
     pickled = pickle.dumps(task)
     assert b"secret" not in pickled
     window = Window(EPOCH.timestamp(), EPOCH.timestamp() + 86_400)
-    here = task(archive, window, crew.topics)
-    there = pickle.loads(pickled)(archive, window, crew.topics)
+    here = task(archive, window, plugins.topics)
+    there = pickle.loads(pickled)(archive, window, plugins.topics)
     assert there == here
     assert here.size > 10
     assert here.partials[0]
@@ -146,7 +146,7 @@ def changed(task: FoldTask, **values: Any) -> FoldTask:
 
 
 def test_a_worker_without_the_same_plugins_says_which(archive: FileArchive) -> None:
-    _, task = crew_and_task()
+    _, task = plugins_and_task()
     window = Window(EPOCH.timestamp(), EPOCH.timestamp() + 60)
     cases = {
         "needs statscache 99 and has": changed(task, version="99"),
@@ -165,12 +165,12 @@ def test_a_worker_without_the_same_plugins_says_which(archive: FileArchive) -> N
 
 
 def test_a_worker_keeps_few_crews(archive: FileArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill, "_CREWS", {})
-    _, task = crew_and_task()
+    monkeypatch.setattr(backfill, "_REMEMBERED", {})
+    _, task = plugins_and_task()
     window = Window(EPOCH.timestamp(), EPOCH.timestamp() + 60)
-    for number in range(backfill._MOST_CREWS + 2):
+    for number in range(backfill._MOST_REMEMBERED + 2):
         changed(task, since=float(number))(archive, window, ("#",))
-    assert 0 < len(backfill._CREWS) <= backfill._MOST_CREWS
+    assert 0 < len(backfill._REMEMBERED) <= backfill._MOST_REMEMBERED
 
 
 # Processes.

@@ -193,7 +193,7 @@ def count_live(uri: str, number: int) -> None:
     epoch = datetime.fromtimestamp(TODAY - 86_400, UTC)
     engine = Engine(Database(uri), discovery.discover({}), epoch=epoch, has_history=True)
     engine.open()
-    engine.flow()
+    engine.release_live()
     engine.count([message(timestamp=time.time() + number, msg={"place": "a"})])
     engine.close()
 

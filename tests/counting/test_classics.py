@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from statscache.counting.engine import Engine
+from statscache.counting.transactions import Transactions
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
@@ -192,7 +193,7 @@ def test_an_asynchronous_plugin_works_in_threads(
     engine = open_engine(Lookup)
     assert Lookup.filled == 2
     engine.count([message(msg={"what": what}) for what in ("a", "trouble", "b")])
-    plugin = engine.membership.runners["lookup"].plugin
+    plugin = engine._membership.runners["lookup"].plugin
     assert isinstance(plugin, Lookup)
     plugin.queue.join()
     engine.count([])
@@ -204,11 +205,11 @@ def test_an_asynchronous_plugin_works_in_threads(
         raise DatabaseUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "note_changes", fail)
+        patch.setattr(Transactions, "note_changes", fail)
         with pytest.raises(DatabaseUnavailable):
             engine.count([message(msg={"what": "c"})])
     engine.count([message(msg={"what": "d"})])
-    plugin = engine.membership.runners["lookup"].plugin
+    plugin = engine._membership.runners["lookup"].plugin
     assert isinstance(plugin, Lookup)
     assert Lookup.filled == 3
     plugin.queue.join()

@@ -416,7 +416,7 @@ def test_a_batch_that_fails_as_a_whole_can_be_counted_again(
         raise DatabaseUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("statscache.counting.engine.advance", fail)
+        patch.setattr("statscache.counting.commit.advance", fail)
         with pytest.raises(DatabaseUnavailable):
             engine.count(batch)
     for name in ("statscache_claim", "rebellious", "latest", "statscache_revision"):

@@ -43,7 +43,7 @@ def open_engine(migrated_uri: str) -> Iterator[Opener]:
         engines.append(engine)
         if seconds is not None:
             enforcing = threading.Thread(
-                target=engine.time_limit.enforce, args=(pytest.fail,), daemon=True
+                target=engine.enforce_time_limit, args=(pytest.fail,), daemon=True
             )
             enforcing.start()
         engine.open()
@@ -389,7 +389,7 @@ def test_a_classic_plugin_that_ends_the_session_before_it_has_a_lane(
     else:
         engine = open_engine(Hits, Asked, has_history=True)
     assert engine.count([message(timestamp=NOON)]).counted == 1
-    engine.flow()
+    engine.release_live()
     assert (hits(migrated_uri), len(table(migrated_uri, "isolation_asked"))) == (1, 1)
     engine.close()
 
@@ -581,7 +581,7 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
     settle(engine, archive, TODAY)
     assert hub_fixture.total() == 10
     engine.time_limit.limit = 1.0
-    threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
+    threading.Thread(target=engine.enforce_time_limit, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     database = Database(hub_fixture.uri, read_only=True)
@@ -601,7 +601,7 @@ def test_from_the_archive_it_gets_what_it_missed(
     archive = hub_fixture.archive(found)
     engine = hub_fixture.open(Hits, Recounted, Noting, Meddling)
     engine.time_limit.limit = 1.0
-    threading.Thread(target=engine.time_limit.enforce, daemon=True).start()
+    threading.Thread(target=engine.enforce_time_limit, daemon=True).start()
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     settle(engine, archive, TODAY)

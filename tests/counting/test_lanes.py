@@ -13,7 +13,9 @@ import pytest
 
 from statscache.archive import Window, read
 from statscache.catchup.workers import FoldTask
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
+from statscache.counting.transactions import Transactions
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
 from statscache.plugins import Key, ScalarModel
@@ -191,8 +193,7 @@ def test_a_plugin_that_goes_further_back_than_the_others(
     assert hub_fixture.total("counting") == 121
     # The others got what the bus brought before it was known that there is more.
     assert hub_fixture.total() == 80
-    with engine.transaction(alone=True) as connection:
-        engine.membership.rebuild(connection, ["hits-1d", "hits-1h"])
+    engine.rebuild(["hits-1d", "hits-1h"])
     settle(engine, archive, NOON + 7_200)
     assert set(join(engine, hub_fixture.lane_of("hits-1d"))) == {"hits-1d", "hits-1h"}
     engine.count(found)
@@ -343,11 +344,12 @@ def test_folded_elsewhere_for_a_plugin_that_fails(hub_fixture: HubFixture) -> No
     one = lane(engine, "new counting")
 
     def folded() -> list[bool]:
-        crew = engine.crew(one)
-        assert crew is not None
-        task = FoldTask(crew, engine.installed, {})
+        plugins = engine.plugins_of(one)
+        assert plugins is not None
+        task = FoldTask(plugins, engine.installed, {})
         pieces = read(archive, lane(engine, one.name).watermark or 0.0, NOON + 3_600, task=task)
-        return [engine.count_folded(one.id, piece) for piece in pieces]
+        batches = (Batch.of_folded(one.id, piece) for piece in pieces)
+        return [one.id in engine.commit(batch).committed for batch in batches]
 
     assert folded()[-1] is False
     assert (lane(engine, one.name).watermark or 0.0) <= NOON
@@ -385,7 +387,7 @@ def test_a_classic_plugin_that_fails_gets_what_it_missed_first(
     hub_fixture.let_lanes_rest()
     # One slice succeeds, and it is not the last one.
     piece = archive.fetch(Window(NOON + 2_000, NOON + 2_100))
-    engine.count_slice({lane(engine, name).id}, piece)
+    engine.commit(Batch.of_slice({lane(engine, name).id}, piece))
     engine.count(found[45:50])
     reconcile(engine, archive, NOON + 3_600)
     numbers = [row[2] for row in sorted(hub_fixture.rows("catchup_log"))]
@@ -403,11 +405,11 @@ def test_live_messages_that_are_held_survive_a_failure(
         raise DatabaseUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "note_changes", fail)
+        patch.setattr(Transactions, "note_changes", fail)
         with pytest.raises(DatabaseUnavailable):
-            engine.flow()
+            engine.release_live()
     assert hub_fixture.rows("catchup_log") == []
-    engine.flow()
+    engine.release_live()
     assert [row[2] for row in hub_fixture.rows("catchup_log")] == [*range(10)]
 
 
@@ -449,7 +451,7 @@ def test_only_plugins_that_were_given_something_are_made_anew(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = hub_fixture.open(Hits, Log, has_history=False)
-    runner = engine.membership.runners["log"]
+    runner = engine._membership.runners["log"]
     before = runner.plugin
     with pytest.raises(ZeroDivisionError), engine.transaction():
         1 / 0  # noqa: B018
@@ -459,7 +461,7 @@ def test_only_plugins_that_were_given_something_are_made_anew(
         raise DatabaseUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "note_changes", fail)
+        patch.setattr(Transactions, "note_changes", fail)
         with pytest.raises(DatabaseUnavailable):
             engine.count([hit(NOON)])
     assert runner.plugin is not before

@@ -9,9 +9,11 @@ from sqlalchemy import func, select
 
 from statscache.archive import Archive, Slice, Window
 from statscache.counting import late
+from statscache.counting.batch import Batch
 from statscache.counting.lanes.checksums import CHECKSUM_WIDTH
 from statscache.counting.lanes.gaps import note_gap
 from statscache.counting.lanes.lane import read_lanes
+from statscache.counting.lanes.waiting import defer
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
@@ -229,7 +231,9 @@ def test_a_gap_that_is_closed_late(hub_fixture: HubFixture) -> None:
     assert gaps
     assert hub_fixture.total() < 1_200
     for number, start, stop, *_ in gaps:
-        assert engine.count_gap(number, archive.fetch(Window(start, stop)))
+        batch = Batch.of_gap(number, archive.fetch(Window(start, stop)))
+        assert engine.commit(batch).committed == {number}
+        assert not batch.missing
     assert hub_fixture.rows("statscache_gap") == []
     assert hub_fixture.total() == 1_200
     engine.count(found)
@@ -331,7 +335,7 @@ def test_those_that_must_wait_hold_nobody_up(
     )
     with engine.transaction() as connection:
         stuck = next(each for each in read_lanes(connection) if each.id == 77)
-        engine.put_aside(connection, stuck, [hit(NOON - 1000 + second) for second in range(9)])
+        defer(connection, stuck, [hit(NOON - 1000 + second) for second in range(9)], NOON)
     engine.count([hit(NOON + second) for second in range(9)])
     settle(engine, archive, NOON + 7_200)
     assert hub_fixture.total() == 69

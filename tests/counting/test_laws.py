@@ -25,6 +25,7 @@ from sqlalchemy import Column, Integer, select, text
 from statscache.archive import FileArchive, read
 from statscache.catchup.workers import FoldTask
 from statscache.counting import late
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database.connection import Database
@@ -315,30 +316,32 @@ class Run:
         for lane in self._lanes():
             for start, stop, topics in self._stretches(lane):
                 for piece in read(archive, start, stop, topics):
-                    self.engine.count_slice({lane.id}, piece)
+                    self.engine.commit(Batch.of_slice({lane.id}, piece))
 
     def fold(self, seconds: float) -> None:
         """As workers do it, far from the present."""
         self._now = min(self._now + seconds, LAST + OVERLAP)
         archive = self.archive()
         for lane in self._lanes():
-            crew = self.engine.crew(lane)
-            assert crew is not None
-            task = FoldTask(crew, self._laboratory.installed, {})
+            plugins = self.engine.plugins_of(lane)
+            assert plugins is not None
+            task = FoldTask(plugins, self._laboratory.installed, {})
             for start, stop, topics in self._stretches(lane):
                 for folded in read(archive, start, stop, topics, task=task):
-                    is_counted = self.engine.count_folded(lane.id, folded)
+                    outcome = self.engine.commit(Batch.of_folded(lane.id, folded))
+                    is_counted = lane.id in outcome.committed
                     event(f"folded: {is_counted}")
                     if not is_counted:
-                        self.engine.count_slice({lane.id}, archive.fetch(folded.window))
+                        piece = archive.fetch(folded.window)
+                        self.engine.commit(Batch.of_slice({lane.id}, piece))
 
     def _stretches(self, lane: Lane) -> Iterator[tuple[float, float, tuple[str, ...]]]:
         """What of the archive a lane is given: a new one at first only what it wants."""
         home = next((each for each in self._lanes() if each.name == lane.joins), lane)
-        crew = self.engine.crew(lane)
+        plugins = self.engine.plugins_of(lane)
         start, horizon = _start(lane), home.claims_pruned_until or 0.0
-        if lane.joins and crew is not None and start < horizon:
-            yield start, min(horizon, self._now), crew.topics
+        if lane.joins and plugins is not None and start < horizon:
+            yield start, min(horizon, self._now), plugins.topics
             start = horizon
         if start < self._now:
             yield start, self._now, EVERYTHING
@@ -520,7 +523,7 @@ class Hearing:
         stop = LAST if is_last else min(ordered.watermark + seconds, LAST - 1)
         for piece in read(self._archive, ordered.watermark, stop):
             ends = is_last and piece.window.stop == stop
-            self.engine.count_slice({ordered.id}, piece, is_last=ends)
+            self.engine.commit(Batch.of_slice({ordered.id}, piece, is_last=ends))
 
     def restart(self, _: int) -> None:
         self.engine.close()
@@ -528,17 +531,18 @@ class Hearing:
 
     def fail(self, _: int) -> None:
         """The database goes away at the end of a transaction; what was in it is repeated."""
-        before = self.engine.note_changes
+        transactions = self.engine._transactions
+        before = transactions.note_changes
 
         def fail(*_: Any) -> None:
-            self.engine.note_changes = before  # type: ignore[method-assign]
+            transactions.note_changes = before  # type: ignore[method-assign]
             raise DatabaseUnavailable("gone")
 
-        self.engine.note_changes = fail  # type: ignore[method-assign]
+        transactions.note_changes = fail  # type: ignore[method-assign]
         with contextlib.suppress(DatabaseUnavailable):
             self.fetch(700)
             self.engine.count([])
-        assert self.engine.note_changes == before
+        assert transactions.note_changes == before
 
     def prune(self, _: int) -> None:
         self.engine.prune_claims(OVERLAP)

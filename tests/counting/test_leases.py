@@ -11,6 +11,7 @@ import pytest
 from statscache.archive import Slice, Window
 from statscache.catchup import fill_in
 from statscache.catchup.loop import CatchUp
+from statscache.counting.batch import Batch
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.lane import Lane, read_lanes
 from tests.catchup.test_loop import complete
@@ -129,6 +130,6 @@ def test_who_has_lost_the_lease_counts_nothing_for_classic_plugins(hub_fixture: 
     since = min(lane.history_start or 0.0 for lane in lanes(hub_fixture))
     lease(hub_fixture, ELSEWHERE)
     # It was fetched before that.
-    engine.count_slice(numbers, Slice(Window(since, NOW - 100.0), found))
+    engine.commit(Batch.of_slice(numbers, Slice(Window(since, NOW - 100.0), found)))
     assert hub_fixture.total() == 3
     assert hub_fixture.rows("catchup_log") == []

@@ -20,8 +20,7 @@ FOUND = messages(400, NOW - 80_000, 190)
 
 
 def begin(engine: Engine, *idents: str) -> list[str]:
-    with engine.transaction(alone=True) as connection:
-        return engine.membership.rebuild(connection, idents)
+    return engine.rebuild(idents)
 
 
 def shadows(hub_fixture: HubFixture) -> list[str]:

@@ -143,7 +143,7 @@ def test_what_was_no_message(hub_fixture: HubFixture) -> None:
 
 def test_what_is_cut_off_says_so(hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections, "LONGEST_CONTENT", 100)
-    monkeypatch.setattr("statscache.counting.engine.LONGEST_CONTENT", 100)
+    monkeypatch.setattr("statscache.counting.retry.LONGEST_CONTENT", 100)
     engine = hub_fixture.open(Picky, has_history=False)
     engine.count([at(NOON, padding="x" * 200)])
     (digest,) = rejected(hub_fixture).values()
@@ -163,16 +163,14 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     digest = rejected(hub_fixture)["picky-1h picky-1d"]
     # Only one of the tables is rebuilt, by code that can take it.
     monkeypatch.setattr(Picky, "cannot", "worse")
-    with engine.transaction(alone=True) as connection:
-        engine.membership.rebuild(connection, ["picky-1d"])
+    engine.rebuild(["picky-1d"])
     assert rejected(hub_fixture) == {"picky-1h": digest}
     assert engine.retry(digest) is None
     settle(engine, archive, NOON + 7_200)
     # It rejects now what it had counted: somebody has to insist.
     assert engine.join(lane(engine, "new picky-1d").id) == []
-    engine.shadows.forced = frozenset(["picky-1d"])
-    with engine.transaction(alone=True) as connection:
-        assert engine.membership.rebuild(connection, ["picky-1d"]) == []
+    engine.force(["picky-1d"])
+    assert engine.rebuild(["picky-1d"]) == []
     assert engine.join(lane(engine, "new picky-1d").id) == ["picky-1d"]
     assert hub_fixture.total("picky_1d") == 2
     assert hub_fixture.total("picky_1h") == 3
@@ -190,8 +188,7 @@ def test_during_a_rebuild_it_is_counted_into_the_shadow(
     archive = hub_fixture.archive(found)
     engine = hub_fixture.open(Hits, Picky)
     settle(engine, archive, NOON + 7_200)
-    with engine.transaction(alone=True) as connection:
-        engine.membership.rebuild(connection, ["picky-1h", "picky-1d"])
+    engine.rebuild(["picky-1h", "picky-1d"])
     assert rejected(hub_fixture) == {}
     reconcile(engine, archive, NOON + 600, names=["new picky-1d"])
     (digest,) = rejected(hub_fixture).values()

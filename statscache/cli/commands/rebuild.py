@@ -45,11 +45,10 @@ def rebuild(
     options = catchup.parse_options(workers, dask, concurrency, patience)
     with catchup.opened(context) as (engine, archive):
         if force:
-            engine.shadows.forced = chosen
+            engine.force(chosen)
         else:
             _refuse_loss(objections(engine, archive, chosen))
-        with engine.transaction(alone=True) as connection:
-            begun = engine.membership.rebuild(connection, chosen)
+        begun = engine.rebuild(chosen)
         for text, some in (("Rebuilding", begun), ("Continuing", chosen - set(begun))):
             if some:
                 echo(f"{text}: {', '.join(sorted(some))}.", err=True)

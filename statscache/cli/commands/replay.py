@@ -12,7 +12,7 @@ import click
 from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
-from statscache.counting.engine import Outcome
+from statscache.counting.batch import Outcome
 from statscache.errors import ArchiveUnavailable
 from statscache.hub.intake import count_texts
 
@@ -35,7 +35,7 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
     """
     engine = context.engine()
     # Replayed messages are for classic plugins too, even if their history is not complete.
-    engine.flow()
+    engine.release_live()
     tally = _Tally()
     try:
         with _ProgressBar(files) as progress:

@@ -1,10 +1,16 @@
-"""Live messages that wait until classic plugins have been given their history."""
+"""Live messages that wait until classic plugins have been given their history.
+
+Classic plugins want messages in the order of time, so that live ones are kept in memory while the
+archive gives what is older, and are released behind the last of it. They are not claimed while they
+wait: after a crash the archive has them.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from statscache.message import Message
 
@@ -13,7 +19,62 @@ MOST_BYTES = 256 * 1024 * 1024
 three."""
 
 
-class Held:
+class LiveBuffer:
+    """What is kept for the lanes of classic plugins, by their numbers.
+
+    Args:
+        has_history: whether there is an archive; without one nobody waits.
+    """
+
+    def __init__(self, *, has_history: bool) -> None:
+        self._has_history = has_history
+        self._released: set[int] = set()
+        self._kept: dict[int, KeptMessages] = {}
+
+    def is_released(self, number: int) -> bool:
+        """Whether live messages go through to the plugins of the lane."""
+        return not self._has_history or number in self._released
+
+    def keep(self, number: int, messages: Iterable[Message]) -> None:
+        """Keep live messages for a lane."""
+        self._kept.setdefault(number, KeptMessages()).extend(messages)
+
+    def kept(self, number: int) -> list[Message]:
+        """What is kept for a lane, oldest first."""
+        return list(self._kept.get(number, ()))
+
+    def release(self, number: int) -> None:
+        """Let all that follows through: what was kept has been counted."""
+        self._released.add(number)
+        self._kept.pop(number, None)
+
+    @contextmanager
+    def releasing(self, number: int) -> Iterator[list[Message]]:
+        """Release the plugins of a lane: what is kept is to be counted in the block.
+
+        Where that fails, they wait on.
+        """
+        self._released.add(number)
+        try:
+            yield self.kept(number)
+        except BaseException:
+            self._released.discard(number)
+            raise
+        self._kept.pop(number, None)
+
+    def hold_back(self, number: int) -> None:
+        """Keep what follows: the plugins get what they miss before they get live messages."""
+        self._released.discard(number)
+
+    def merge(self, number: int, home: int) -> None:
+        """Forget a lane that has joined another one."""
+        if number in self._released:
+            self._released.add(home)
+        self._released.discard(number)
+        self._kept.pop(number, None)
+
+
+class KeptMessages:
     """The latest messages, oldest first, as bytes: objects would take several times as much.
 
     Where they are more than :data:`MOST_BYTES` the oldest go, since the archive will have those by
@@ -26,7 +87,7 @@ class Held:
         self._bytes = 0
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Hold these too."""
+        """Keep these too."""
         for message in messages:
             pickled = pickle.dumps(message.raw)
             self._pickles.append(pickled)

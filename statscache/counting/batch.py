@@ -1,0 +1,166 @@
+"""A batch: what is counted in one transaction, where it comes from, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from statscache.archive.base import Slice, Window
+from statscache.counting.folded import Folded
+from statscache.counting.lanes.claims import Claimed
+from statscache.counting.lanes.lane import PERMANENT, Lane
+from statscache.message import Message
+from statscache.rejection import Rejection
+
+
+class Origin(Enum):
+    """Where a batch comes from."""
+
+    BUS = "bus"
+    """A transport has just brought it."""
+
+    FILE = "file"
+    """Somebody replays it."""
+
+    ARCHIVE = "archive"
+    """All that the archive has of a time."""
+
+    GAP = "gap"
+    """The same, of a time of which it did not give all before."""
+
+    LATE = "late"
+    """It waited until the archive told whether it had been counted."""
+
+    RETRY = "retry"
+    """It was rejected before."""
+
+    @property
+    def excludes(self) -> bool:
+        """Whether no other process may count meanwhile.
+
+        It may be counting a message without id, which the archive has under one: until that is
+        committed, nobody can tell.
+        """
+        return self not in (Origin.BUS, Origin.FILE)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is counted in one transaction.
+
+    Attributes:
+        live: messages that came by the bus, or from a file that somebody replays.
+        archived: messages that the archive gave.
+        folded: what workers made of messages that the archive gave, instead of these.
+        rejections: what came with them and is no message.
+        lanes: the numbers of those that count it; None: all.
+        window: of which the archive has given all that it has, but for ``missing`` messages.
+        is_last: nothing older than now is missing after it: classic plugins that waited for their
+            history get the live messages that were kept for them, and all that follow.
+        idents: whose alone it is, because all others have counted it; empty: it is everybody's.
+    """
+
+    origin: Origin
+    live: Sequence[Message] = ()
+    archived: Sequence[Message] = ()
+    folded: Folded | None = None
+    rejections: Sequence[Rejection] = ()
+    lanes: frozenset[int] | None = None
+    window: Window | None = None
+    missing: int = 0
+    is_last: bool = False
+    idents: frozenset[str] = frozenset()
+
+    def size(self, claimed: Claimed) -> int:
+        """How many of its messages are new, and counted."""
+        return len(claimed.messages) if self.folded is None else self.folded.size
+
+    def newest(self, claimed: Claimed) -> float | None:
+        """The largest timestamp among those; None: there are none."""
+        if self.folded is None:
+            return max((message.timestamp for message in claimed.messages), default=None)
+        return max((timestamp for _, timestamp, _ in self.folded.digests), default=None)
+
+    @classmethod
+    def of_slice(cls, lanes: Iterable[int], piece: Slice, *, is_last: bool = False) -> Batch:
+        """What the archive has of a time, under all topics that the plugins of ``lanes`` want."""
+        return cls(
+            Origin.ARCHIVE,
+            archived=piece.messages,
+            rejections=piece.rejected,
+            lanes=frozenset(lanes),
+            window=piece.window,
+            missing=piece.missing,
+            is_last=is_last,
+        )
+
+    @classmethod
+    def of_gap(cls, lane: int, piece: Slice) -> Batch:
+        """What the archive gives now of the time of a gap, or of its beginning."""
+        return cls(
+            Origin.GAP,
+            archived=piece.messages,
+            rejections=piece.rejected,
+            lanes=frozenset([lane]),
+            window=piece.window,
+            missing=piece.missing,
+        )
+
+    @classmethod
+    def of_folded(cls, lane: int, folded: Folded) -> Batch:
+        """What workers folded for a lane.
+
+        It is not counted, and the window must be fetched and counted here, when the lane has
+        counted some of its messages before: a partial aggregate does not tell which part of it is
+        whose.
+        """
+        return cls(
+            Origin.ARCHIVE,
+            folded=folded,
+            lanes=frozenset([lane]),
+            window=folded.window,
+            missing=folded.missing,
+        )
+
+
+@dataclass
+class Outcome:
+    """What became of a batch.
+
+    Attributes:
+        late: messages so old that the archive must tell whether they were counted; they wait.
+        failing: ident to error of the plugins whose rows of this batch could not be written.
+        changed: the idents whose rows changed.
+        span: the first and the last time of the messages, UNIX seconds; None where there are none.
+        lanes: name of a lane to the messages that it counted, of those that came live or from a
+            file.
+        committed: the numbers of the lanes that have counted it.
+        refusal: why the plugins whose alone it is cannot count it.
+    """
+
+    counted: int = 0
+    duplicates: int = 0
+    late: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+    failing: dict[str, str] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    span: tuple[float, float] | None = None
+    lanes: dict[str, int] = field(default_factory=dict)
+    committed: set[int] = field(default_factory=set)
+    refusal: str | None = None
+
+    def note(self, lane: Lane, batch: Batch, claimed: Claimed) -> None:
+        """Note what a lane has counted.
+
+        Several lanes count the same messages: what is told is of the one that counted most.
+        """
+        self.committed.add(lane.id)
+        given, new = len(batch.archived), claimed.archived
+        if batch.window is None:
+            given, new = len(batch.live), len(claimed.messages)
+            self.lanes[lane.name] = new
+            if lane.name not in PERMANENT and lane.watermark is not None:
+                return
+        if new > self.counted or not self.duplicates:
+            self.counted, self.duplicates = new, given - new

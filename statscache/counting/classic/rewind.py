@@ -1,0 +1,53 @@
+"""Take back what classic plugins wrote without their history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from statscache.counting.classic.runner import ClassicRunner
+from statscache.errors import described
+from statscache.isolation.blame import blames_plugin
+from statscache.isolation.lost_connections import LostConnections
+
+log = logging.getLogger(__name__)
+
+
+def rewound_start(
+    runners: Sequence[ClassicRunner], start: float, first: float, whole: Callable[[float], float]
+) -> float:
+    """Where they can begin again: at ``start`` or before it, and not before ``first``.
+
+    All times are UNIX seconds.
+
+    Args:
+        whole: gives a time at or before another one, from which on the lane can be set back.
+    """
+    while start > first:
+        # Until all of them agree: a window of one may begin inside that of another.
+        earlier = whole(min(runner.window_start(start) for runner in runners))
+        if earlier == start:
+            return start
+        start = earlier
+    return first
+
+
+def revert(
+    connection: Connection, runner: ClassicRunner, first: float, lost_connections: LostConnections
+) -> str | None:
+    """Let a plugin take back its rows from ``first`` on; returns why it cannot.
+
+    Raises:
+        PluginFault: it spoilt the transaction.
+    """
+    try:
+        with lost_connections.turn(connection, (runner.ident,), 0), connection.begin_nested():
+            runner.revert(connection, first)
+    except BaseException as error:
+        if not blames_plugin(error):
+            raise
+        log.exception("%s cannot take back its rows: they stay", runner.ident)
+        return described(error)
+    return None

@@ -1,0 +1,301 @@
+"""How a batch is counted, wherever it comes from.
+
+For each lane, in the transaction of the caller::
+
+    take      what of the batch the lane counts now; the rest waits, or comes once more
+    claim     what of that it has not counted before
+    write     what its plugins make of it: folded, and upserted
+    settle    what becomes of plugins that could not write
+    advance   the checkpoint
+
+What differs by origin is in the batch, in what a lane takes of it, and in
+:mod:`statscache.counting.lanes.claims`. From the claim on, a lane works inside a savepoint: where
+none of its plugins could write, nothing of the batch is claimed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from statscache.clock import Clock
+from statscache.counting.batch import Batch, Origin, Outcome
+from statscache.counting.classic.live_buffer import LiveBuffer
+from statscache.counting.lane_plugins import LanePlugins, WriteResult, written_by
+from statscache.counting.lanes import leases
+from statscache.counting.lanes.checkpoints import advance
+from statscache.counting.lanes.claims import Claimed, claim, claim_folded
+from statscache.counting.lanes.gaps import note_gap
+from statscache.counting.lanes.lane import PERMANENT, Lane, read_lanes
+from statscache.counting.lanes.waiting import defer
+from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.quarantine import Quarantine
+from statscache.counting.rejections import RejectionLog
+from statscache.counting.transactions import Transactions
+from statscache.errors import described
+from statscache.isolation.write_failures import WriteFailures
+from statscache.message import TIMESTAMP_TOLERANCE, Message
+
+
+class MustBeAlone(Exception):
+    """A plugin changes lanes, while other processes count: the transaction begins again, alone."""
+
+
+class Committer:
+    """Counts batches inside the transactions of an engine.
+
+    Args:
+        transactions: of the engine; they know the plugins of each lane.
+        plugin_rows: of all plugins, in the database.
+        quarantine: of plugins that could not write.
+        buffer: what waits for the history of classic plugins.
+        rejections: where what cannot be counted is written.
+        has_history: whether there is an archive that gives what was missed.
+        clock: the present.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        plugin_rows: PluginRows,
+        quarantine: Quarantine,
+        buffer: LiveBuffer,
+        rejections: RejectionLog,
+        *,
+        has_history: bool,
+        clock: Clock,
+    ) -> None:
+        self._transactions = transactions
+        self._plugin_rows = plugin_rows
+        self._quarantine = quarantine
+        self._buffer = buffer
+        self._rejections = rejections
+        self._has_history = has_history
+        self._clock = clock
+        self._write_failures = WriteFailures()
+
+    def commit(self, connection: Connection, batch: Batch) -> Outcome:
+        """Count a batch.
+
+        Raises:
+            MustBeAlone: nothing may be committed.
+            PluginFault: the same.
+        """
+        outcome = Outcome(rejections=list(batch.rejections))
+        for lane in read_lanes(connection):
+            plugins = self._plugins(lane, batch)
+            if plugins is None:
+                continue
+            share = self._take(connection, lane, plugins, batch, outcome)
+            if share is not None:
+                self._count(connection, lane, plugins, share, outcome)
+        self._rejections.record(connection, outcome.rejections)
+        self._transactions.note_changes(connection, outcome.changed)
+        return outcome
+
+    def _count(
+        self,
+        connection: Connection,
+        lane: Lane,
+        plugins: LanePlugins,
+        batch: Batch,
+        outcome: Outcome,
+    ) -> None:
+        """Count what a lane takes of a batch."""
+        with connection.begin_nested() as savepoint:
+            claimed = _claim(connection, lane, batch)
+            is_settled = claimed is not None
+            if claimed is not None:
+                result = _write(connection, plugins, batch, claimed)
+                is_settled = self._settle(
+                    connection, lane, plugins, batch, claimed, result, outcome
+                )
+            if claimed is not None and is_settled:
+                self._advance(connection, lane, batch, claimed)
+                outcome.note(lane, batch, claimed)
+            else:
+                savepoint.rollback()
+        # What workers folded is counted here next, and fails again if it must.
+        if not is_settled and batch.folded is None and not batch.idents:
+            self._transactions.rest(connection, lane)
+
+    # Take.
+
+    def _plugins(self, lane: Lane, batch: Batch) -> LanePlugins | None:
+        """The plugins of a lane that count a batch; None: there are none."""
+        plugins = self._transactions.lane_plugins.get(lane.id)
+        if plugins is None or (batch.lanes is not None and lane.id not in batch.lanes):
+            return None
+        if not batch.idents:
+            return plugins
+        return None if batch.idents.isdisjoint(plugins.idents) else plugins.only(batch.idents)
+
+    def _take(
+        self,
+        connection: Connection,
+        lane: Lane,
+        plugins: LanePlugins,
+        batch: Batch,
+        outcome: Outcome,
+    ) -> Batch | None:
+        """What of a batch a lane counts now; None: nothing."""
+        if batch.idents or batch.origin is Origin.LATE:
+            return batch
+        if batch.window is None:
+            return self._take_live(connection, lane, plugins, batch, outcome)
+        if not self._takes_window(lane, batch):
+            return None
+        if batch.folded is not None:
+            is_same = plugins.idents == batch.folded.idents and not plugins.runners
+            return batch if is_same else None
+        if batch.is_last and self._waits_for_history(lane):
+            return self._take_kept(connection, lane, batch)
+        return batch
+
+    def _take_live(
+        self,
+        connection: Connection,
+        lane: Lane,
+        plugins: LanePlugins,
+        batch: Batch,
+        outcome: Outcome,
+    ) -> Batch | None:
+        if self.rests(lane):
+            # The archive has the others, but it will not be asked for these again.
+            self._defer(connection, lane, [m for m in batch.live if lane.is_late(m)])
+            if not self._has_history:
+                self._plugin_rows.add_missed(connection, plugins.idents, len(batch.live))
+            return None
+        if self._waits_for_history(lane):
+            self._buffer.keep(lane.id, batch.live)
+            return None
+        late = [] if lane.watermark is None else [m for m in batch.live if lane.is_late(m)]
+        if not late:
+            return batch
+        self._defer(connection, lane, late)
+        if lane.name in PERMANENT:
+            outcome.late = max(outcome.late, len(late))
+        return replace(batch, live=[m for m in batch.live if not lane.is_late(m)])
+
+    def _takes_window(self, lane: Lane, batch: Batch) -> bool:
+        """Whether a lane lacks what follows from the start of a window, and can tell it apart."""
+        assert batch.window is not None
+        start, pruned_until = batch.window.start, lane.claims_pruned_until
+        if lane.watermark is None or lane.watermark < start:
+            return False
+        if batch.origin is Origin.GAP:
+            # Claims in a gap are not pruned, so that they tell what was counted.
+            return not self.rests(lane)
+        if pruned_until is not None and start < pruned_until + TIMESTAMP_TOLERANCE:
+            return False
+        if lane.rests(self._clock.time()):
+            return False
+        # Classic plugins remember things, in the process that runs them.
+        return not lane.ordered or batch.folded is not None or leases.is_ours(lane)
+
+    def _take_kept(self, connection: Connection, lane: Lane, batch: Batch) -> Batch:
+        """The end of its history, and the live messages that waited for it."""
+        kept = self._buffer.kept(lane.id)
+        self._defer(connection, lane, [m for m in kept if lane.is_late(m)])
+        return replace(batch, live=[m for m in kept if not lane.is_late(m)])
+
+    def _defer(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
+        defer(connection, lane, late, self._clock.time())
+
+    def rests(self, lane: Lane) -> bool:
+        """Whether a lane that failed counts nothing now; the archive makes up for it."""
+        return lane.retry_at is not None and (self._has_history or lane.rests(self._clock.time()))
+
+    def _waits_for_history(self, lane: Lane) -> bool:
+        return lane.ordered and not self._buffer.is_released(lane.id)
+
+    # Settle.
+
+    def _settle(
+        self,
+        connection: Connection,
+        lane: Lane,
+        plugins: LanePlugins,
+        batch: Batch,
+        claimed: Claimed,
+        result: WriteResult,
+        outcome: Outcome,
+    ) -> bool:
+        """Deal with the plugins that could not write; False if nobody in the lane could.
+
+        A plugin that gets the batch again, from the archive, rejects its messages again then.
+        """
+        if batch.idents:
+            return _settle_retry(plugins, result, outcome)
+        again: set[str] = set()
+        for idents, reason in result.failed:
+            error = described(reason)
+            self._write_failures.note_failure(idents, reason)
+            outcome.failing.update(dict.fromkeys(idents, error))
+            self._be_alone()
+            if not self._has_history:
+                self._quarantine.note_failure(connection, idents, error, batch.size(claimed))
+            elif lane.name in PERMANENT or plugins.plugins > 1:
+                self._quarantine.isolate(connection, lane, idents, error, claimed.batches)
+                again.add(written_by(idents))
+            else:
+                return False
+        self._write_failures.note_success(result.changed)
+        outcome.changed.update(result.changed)
+        outcome.rejections += [r for r in result.rejections if r.plugin not in again]
+        mended = [] if self._has_history else self._quarantine.failing(result.changed)
+        if mended:
+            self._be_alone()
+            self._quarantine.end(connection, mended)
+        return True
+
+    def _be_alone(self) -> None:
+        if not self._transactions.is_alone:
+            # Two that shared the lanes, and waited for each other to leave, would dead-lock.
+            raise MustBeAlone
+
+    # Advance.
+
+    def _advance(self, connection: Connection, lane: Lane, batch: Batch, claimed: Claimed) -> None:
+        if batch.idents:
+            return
+        window, now = batch.window, self._clock.time()
+        watermark = None if window is None else window.stop
+        advance(
+            connection, lane, batch.size(claimed), batch.newest(claimed), now, watermark=watermark
+        )
+        if window is not None:
+            note_gap(connection, lane, window.start, window.stop, batch.missing, now)
+
+
+def _claim(connection: Connection, lane: Lane, batch: Batch) -> Claimed | None:
+    if batch.idents:
+        return Claimed(list(batch.live))  # the lane has claimed it, and these could not take it
+    if batch.folded is not None:
+        window = batch.folded.window
+        return claim_folded(connection, lane, batch.folded.digests, window.start, window.stop)
+    return claim(connection, lane, batch.live, batch.archived)
+
+
+def _write(
+    connection: Connection, plugins: LanePlugins, batch: Batch, claimed: Claimed
+) -> WriteResult:
+    if batch.folded is None:
+        start = None if batch.window is None else batch.window.start
+        return plugins.count(connection, claimed.messages, start)
+    result = plugins.write(connection, batch.folded.partials, batch.folded.size)
+    result.rejections += batch.folded.rejections
+    return result
+
+
+def _settle_retry(plugins: LanePlugins, result: WriteResult, outcome: Outcome) -> bool:
+    """Whether all could take what they had rejected."""
+    reasons = [rejection.reason for rejection in result.rejections]
+    reasons += [described(error) for _, error in result.failed]
+    if reasons:
+        outcome.refusal = reasons[0]
+        return False
+    outcome.changed.update(plugins.idents)
+    return True

@@ -1,0 +1,211 @@
+"""The transactions of an engine: one at a time, and a plugin that spoils one is quarantined.
+
+A thread takes the turn (:attr:`Transactions.turn`), then the lock under which lanes change, shared
+or alone, then locks on rows in the order of their keys. No thread goes the other way round.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from statscache.clock import Clock
+from statscache.counting.classic.live_buffer import LiveBuffer
+from statscache.counting.lane_plugins import LanePlugins
+from statscache.counting.lanes.lane import MAIN, PERMANENT, Lane, read_lanes
+from statscache.counting.lanes.lanes import Lanes
+from statscache.counting.membership import Membership
+from statscache.counting.quarantine import Quarantine
+from statscache.database import tables
+from statscache.database.announcements import announce
+from statscache.database.connection import Database
+from statscache.database.upsert import Upsert
+from statscache.errors import DatabaseUnavailable, PluginFault
+from statscache.isolation.lost_connections import LostConnections
+
+log = logging.getLogger(__name__)
+
+_REST = 20
+"""A plugin that was too slow rests for so many times as long as it took."""
+
+
+class Transactions:
+    """The transactions of an engine, in which lanes and their plugins stay as they are.
+
+    Args:
+        database: to write to.
+        lanes: which lanes there are.
+        membership: which plugins are in which lane.
+        quarantine: of plugins that spoilt a transaction.
+        buffer: what waits for the history of classic plugins.
+        lost_connections: in whose turns the connection was lost.
+        clock: the present.
+
+    Attributes:
+        turn: held by the thread that has a transaction.
+        lane_plugins: the plugins of each lane, as of the last transaction.
+        is_alone: whether no other process counts during the present one.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lanes: Lanes,
+        membership: Membership,
+        quarantine: Quarantine,
+        buffer: LiveBuffer,
+        lost_connections: LostConnections,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._lanes = lanes
+        self._membership = membership
+        self._quarantine = quarantine
+        self._buffer = buffer
+        self._lost_connections = lost_connections
+        self._clock = clock
+        self._revisions = Upsert(
+            tables.revision,
+            database.backend,
+            {
+                "revision": lambda old, new: old["revision"] + new["revision"],
+                "changed_at": lambda old, new: new["changed_at"],
+            },
+        )
+        self.turn = threading.RLock()
+        self.lane_plugins: dict[int, LanePlugins] = {}
+        self.is_alone = False
+        self._is_busy = False
+        self._membership_version = -1
+        self._connection: Connection | None = None
+        # The idents whose rows the present transaction has changed.
+        self._revised: set[str] = set()
+
+    @contextmanager
+    def begin(self, *, alone: bool = False) -> Iterator[Connection]:
+        """A transaction; others take turns.
+
+        ``alone``: no other process counts meanwhile, so that lanes may be changed.
+
+        Raises:
+            DatabaseUnavailable: nothing of it was committed.
+            PluginFault: the same; the plugin that is to blame has been quarantined.
+            RuntimeError: there is one in this thread already.
+        """
+        with self.turn:
+            try:
+                with self._begin(alone=alone) as connection:
+                    yield connection
+            except BaseException as error:
+                fault = self.give_up(error)
+                if fault is None:
+                    raise
+                self.quarantine(fault)
+                raise fault from error
+            for runner in self._membership.runners.values():
+                runner.commit()
+
+    @contextmanager
+    def _begin(self, *, alone: bool) -> Iterator[Connection]:
+        if self._is_busy:
+            raise RuntimeError("a transaction of the engine cannot begin inside another one")
+        self._is_busy = True
+        self._revised.clear()
+        self._lost_connections.begin_transaction()
+        try:
+            with self._database.begin() as connection:
+                self._connection = connection
+                if alone:
+                    self._lanes.exclude(connection)
+                else:
+                    self._lanes.share(connection)
+                # A writer of SQLite always is.
+                self.is_alone = alone or self._database.backend == "sqlite"
+                self._learn_membership(connection)
+                yield connection
+                if connection.in_transaction():
+                    announce(connection, self._revised)
+        finally:
+            self._is_busy = False
+            self._connection = None
+
+    def _learn_membership(self, connection: Connection) -> None:
+        """Learn which plugins are in which lanes, if that has changed."""
+        version = self._lanes.membership_version(connection)
+        if version != self._membership_version:
+            backend = self._database.backend
+            self.lane_plugins = self._membership.lane_plugins(connection, backend)
+            main = self._lanes.open(connection, MAIN)
+            # Somebody must count the messages, even if no plugin wants them.
+            self.lane_plugins.setdefault(main.id, LanePlugins([], [], backend))
+            self._membership_version = version
+
+    def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
+        """Let readers know that the rows of ``idents`` have changed."""
+        now = self._clock.time()
+        changed = sorted(idents)
+        self._revisions.write(connection, [(ident, 1, now) for ident in changed])
+        self._revised.update(changed)
+
+    def rest(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
+        """Let a lane whose plugins could not write count nothing for a while."""
+        self._lanes.back_off(connection, lane, at_least)
+        # Classic plugins get what they miss before they get live messages again.
+        self._buffer.hold_back(lane.id)
+
+    # When a transaction fails.
+
+    def give_up(self, error: BaseException) -> PluginFault | None:
+        """Forget what a failed transaction did; returns whose fault it is, if a plugin's."""
+        fault = self._fault(error)
+        for runner in self._membership.runners.values():
+            runner.roll_back()
+        return fault
+
+    def _fault(self, error: BaseException) -> PluginFault | None:
+        if isinstance(error, PluginFault):
+            return error
+        # What follows on a connection that was given up hides the cause.
+        faults = (runner.fault for runner in self._membership.runners.values())
+        fault = next((fault for fault in faults if fault is not None), None)
+        if fault is None and isinstance(error, DatabaseUnavailable):
+            return self._lost_connections.judge(error)
+        return fault
+
+    def quarantine(self, fault: PluginFault) -> None:
+        """Let a plugin that spoilt a transaction rest in a lane of its own.
+
+        Raises:
+            DatabaseUnavailable: nothing has happened.
+        """
+        log.error("%s: %s", ", ".join(fault.idents), fault)
+        # So that it cannot take much of the time of all, whatever it does.
+        rest = fault.seconds * _REST
+        with self.turn, self._begin(alone=True) as connection:
+            for lane in read_lanes(connection):
+                plugins = self.lane_plugins.get(lane.id)
+                members = plugins.idents if plugins is not None else ()
+                idents = tuple(ident for ident in members if ident in fault.idents)
+                if not idents:
+                    continue
+                if lane.name in PERMANENT or len(idents) < len(members):
+                    self._quarantine.isolate(connection, lane, idents, str(fault), (), rest)
+                else:
+                    self._quarantine.note_failure(connection, idents, str(fault), 0)
+                    self.rest(connection, lane, rest)
+
+    def abandon(self) -> None:
+        """Give up the transaction of a thread that never comes back; from any other one.
+
+        The database rolls it back, and whoever waits for its locks goes on.
+        """
+        connection = self._connection
+        if connection is not None:
+            raw: Any = connection.connection.dbapi_connection
+            raw.fence = None
+            raw.close()
