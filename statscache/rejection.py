@@ -1,7 +1,7 @@
 """A refusal: what could not be counted, why, and by whom.
 
 Whatever meets messages makes them: transports, archives and plugins. They are written to the
-database by :mod:`statscache.counting.rejections`.
+database by :mod:`statscache.counting.membership.rejections`.
 """
 
 from __future__ import annotations

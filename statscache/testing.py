@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from statscache.counting.fold import Folder, Partial
+from statscache.counting.folding.fold import Folder, Partial
 from statscache.message import Message
 from statscache.plugins.aggregate import Aggregate
 

@@ -72,21 +72,31 @@ FLOORS: Mapping[str, Floor] = {
         "what a lane remembers: claims, checksums, checkpoints, gaps, leases",
         "spans clock message database",
     ),
+    "counting.folding": Floor(
+        "what messages add to tables: folded into partial aggregates, and written",
+        "errors topics message rejection people plugins database archive isolation "
+        "counting.classic counting.lanes",
+    ),
+    "counting.membership": Floor(
+        "what is known of each plugin: its lane, how far back it goes, what it rejected",
+        "errors times clock logs message rejection plugins database isolation counting.classic "
+        "counting.lanes counting.folding",
+    ),
     "counting": Floor(
-        "each message exactly once: claims, folds, writes, advances; knows slices of an archive, "
-        "not where they are read from nor when",
-        "errors times spans clock logs topics message rejection plugins people config database "
-        "archive isolation counting.classic counting.lanes",
+        "each message exactly once: a batch is claimed, folded, written, and the lane advances; "
+        "knows slices of an archive, not where they are read from nor when",
+        "errors clock message rejection plugins people config database archive isolation "
+        "counting.classic counting.lanes counting.folding counting.membership",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
         "spans errors times clock message isolation plugins database archive counting "
-        "counting.classic counting.lanes",
+        "counting.classic counting.lanes counting.folding counting.membership",
     ),
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
         "times statscache errors clock logs topics about message plugins config database "
-        "archive counting counting.lanes audit",
+        "archive counting counting.lanes audit counting.folding",
     ),
     "hub": Floor(
         "the process that counts: fedmsg's consumer, and what it hands on",
@@ -138,7 +148,9 @@ FLOORS: Mapping[str, Floor] = {
         "app app.http app.live app.state cli demo",
     ),
     "__main__": Floor("python -m statscache", "cli"),
-    "testing": Floor("all that the author of a plugin needs for tests", "message plugins counting"),
+    "testing": Floor(
+        "all that the author of a plugin needs for tests", "message plugins counting.folding"
+    ),
     "utils": Floor(
         "what plugins of 2015 imported from here, and nothing else", "times plugins config archive"
     ),

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Dialect, Select
 
 from statscache.archive.base import Slice
 from statscache.counting.classic.runner import ClassicRunner
-from statscache.counting.lane_plugins import LanePlugins, Target
-from statscache.counting.regressions import Regressions
+from statscache.counting.folding.lane_plugins import LanePlugins, Target
+from statscache.counting.membership.regressions import Regressions
 from statscache.database.connection import Database
 from statscache.errors import described
 from statscache.isolation.time_limit import TimeLimit

@@ -50,7 +50,8 @@ class Verdict:
             None where everything has been.
         skipped: why nothing was compared.
         waits: whether something could not be compared for now, or is not filled in yet.
-        refused: why the comparison says nothing: see :mod:`statscache.counting.regressions`.
+        refused: why the comparison says nothing: see
+            :mod:`statscache.counting.membership.regressions`.
     """
 
     ident: str

@@ -20,7 +20,7 @@ from statscache.catchup.ready_lanes import home_of, members_of
 from statscache.catchup.workers import FoldTask
 from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
-from statscache.counting.folded import Folded
+from statscache.counting.folding.folded import Folded
 from statscache.counting.lanes.lane import Lane
 from statscache.topics import EVERYTHING
 

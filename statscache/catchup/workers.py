@@ -16,8 +16,8 @@ from typing import Any
 
 from statscache import __version__, about
 from statscache.archive.base import Archive, Window
-from statscache.counting.folded import Folded
-from statscache.counting.lane_plugins import LanePlugins, Target
+from statscache.counting.folding.folded import Folded
+from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.digests import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from statscache.archive.base import Slice, Window
-from statscache.counting.folded import Folded
+from statscache.counting.folding.folded import Folded
 from statscache.counting.lanes.claims import Claimed
 from statscache.counting.lanes.lane import PERMANENT, Lane
 from statscache.message import Message

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from statscache.counting import replayed
 from statscache.counting.classic.live_buffer import LiveBuffer
 from statscache.counting.classic.rewind import revert, rewound_start
 from statscache.counting.lanes import checkpoints
 from statscache.counting.lanes.checksums import checksum_window
 from statscache.counting.lanes.lane import Lane, read_lane
-from statscache.counting.quarantine import Quarantine
-from statscache.counting.rejections import forget
+from statscache.counting.membership import replayed
+from statscache.counting.membership.quarantine import Quarantine
+from statscache.counting.membership.rejections import forget
 from statscache.counting.transactions import Transactions
 from statscache.isolation.lost_connections import LostConnections
 from statscache.message import TIMESTAMP_TOLERANCE

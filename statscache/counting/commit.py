@@ -23,16 +23,16 @@ from sqlalchemy import Connection
 from statscache.clock import Clock
 from statscache.counting.batch import Batch, Origin, Outcome
 from statscache.counting.classic.live_buffer import LiveBuffer
-from statscache.counting.lane_plugins import LanePlugins, WriteResult, written_by
+from statscache.counting.folding.lane_plugins import LanePlugins, WriteResult, written_by
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.checkpoints import advance
 from statscache.counting.lanes.claims import Claimed, claim, claim_folded
 from statscache.counting.lanes.gaps import note_gap
 from statscache.counting.lanes.lane import PERMANENT, Lane, read_lanes
 from statscache.counting.lanes.waiting import defer
-from statscache.counting.plugin_rows import PluginRows
-from statscache.counting.quarantine import Quarantine
-from statscache.counting.rejections import RejectionLog
+from statscache.counting.membership.plugin_rows import PluginRows
+from statscache.counting.membership.quarantine import Quarantine
+from statscache.counting.membership.rejections import RejectionLog
 from statscache.counting.transactions import Transactions
 from statscache.errors import described
 from statscache.isolation.write_failures import WriteFailures

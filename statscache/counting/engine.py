@@ -16,14 +16,13 @@ from sqlalchemy import Connection
 from statscache.archive.base import Window
 from statscache.clock import SYSTEM, Clock
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
-from statscache.counting import replayed
 from statscache.counting.batch import Batch, Origin, Outcome
 from statscache.counting.classic.live_buffer import LiveBuffer
 from statscache.counting.classic_lanes import ClassicLanes
 from statscache.counting.commit import Committer, MustBeAlone
+from statscache.counting.folding.lane_plugins import LanePlugins
 from statscache.counting.heartbeat import Heartbeat
 from statscache.counting.joining import Joining
-from statscache.counting.lane_plugins import LanePlugins
 from statscache.counting.lanes.checksums import (
     Checksums,
     prune_claims,
@@ -31,14 +30,15 @@ from statscache.counting.lanes.checksums import (
 )
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.membership import Membership
-from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.membership import replayed
+from statscache.counting.membership.membership import Membership
+from statscache.counting.membership.plugin_rows import PluginRows
+from statscache.counting.membership.quarantine import Quarantine
+from statscache.counting.membership.rejections import RejectionLog
+from statscache.counting.membership.retention import Retention
+from statscache.counting.membership.shadows import Shadows
 from statscache.counting.pruning import Pruning
-from statscache.counting.quarantine import Quarantine
-from statscache.counting.rejections import RejectionLog
-from statscache.counting.retention import Retention
 from statscache.counting.retry import Refusal, Retry
-from statscache.counting.shadows import Shadows
 from statscache.counting.startup import launch, settle
 from statscache.counting.transactions import Transactions
 from statscache.database import migrations, schema

@@ -7,10 +7,10 @@ import logging
 from statscache.counting.classic.live_buffer import LiveBuffer
 from statscache.counting.lanes.lane import read_lanes
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.membership import Membership
-from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.membership.membership import Membership
+from statscache.counting.membership.plugin_rows import PluginRows
+from statscache.counting.membership.shadows import Shadows
 from statscache.counting.retry import Retry
-from statscache.counting.shadows import Shadows
 from statscache.counting.transactions import Transactions
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from statscache.counting.lanes.lane import newest_message
-from statscache.counting.rejections import RejectionLog
-from statscache.counting.retention import Retention
+from statscache.counting.membership.rejections import RejectionLog
+from statscache.counting.membership.retention import Retention
 from statscache.counting.transactions import Transactions
 
 log = logging.getLogger(__name__)

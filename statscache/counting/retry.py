@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 
 from statscache.counting.batch import Batch, Origin
 from statscache.counting.commit import Committer
-from statscache.counting.lane_plugins import written_by
-from statscache.counting.membership import Membership
-from statscache.counting.rejections import RejectionLog
-from statscache.counting.shadows import Shadows
+from statscache.counting.folding.lane_plugins import written_by
+from statscache.counting.membership.membership import Membership
+from statscache.counting.membership.rejections import RejectionLog
+from statscache.counting.membership.shadows import Shadows
 from statscache.counting.transactions import Transactions
 from statscache.errors import InvalidMessage, PluginFault, described
 from statscache.isolation.blame import blames_plugin

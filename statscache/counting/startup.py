@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.membership import Membership
+from statscache.counting.membership.membership import Membership
 from statscache.counting.transactions import Transactions
 from statscache.database import schema
 from statscache.database.connection import Database

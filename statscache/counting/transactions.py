@@ -16,11 +16,11 @@ from sqlalchemy import Connection
 
 from statscache.clock import Clock
 from statscache.counting.classic.live_buffer import LiveBuffer
-from statscache.counting.lane_plugins import LanePlugins
+from statscache.counting.folding.lane_plugins import LanePlugins
 from statscache.counting.lanes.lane import MAIN, PERMANENT, Lane, read_lanes
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.membership import Membership
-from statscache.counting.quarantine import Quarantine
+from statscache.counting.membership.membership import Membership
+from statscache.counting.membership.quarantine import Quarantine
 from statscache.database import tables
 from statscache.database.announcements import announce
 from statscache.database.connection import Database

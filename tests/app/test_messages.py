@@ -18,8 +18,8 @@ from statscache.app import create_app
 from statscache.app.routes.messages import LONGEST_KEY, MOST_TOPICS, ROWS_PER_PAGE, query_of
 from statscache.app.state.filters import Filter
 from statscache.archive.rows import message_of
-from statscache.counting import fold
 from statscache.counting.engine import Engine
+from statscache.counting.folding import fold
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.people import KNOWN_BOTS

@@ -25,7 +25,7 @@ from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.catchup.workers import FoldTask
 from statscache.counting.engine import Engine
-from statscache.counting.lane_plugins import LanePlugins, Target
+from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.database.connection import Database
 from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable

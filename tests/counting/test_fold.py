@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.counting.fold import Folder, Partial, keeps_time
+from statscache.counting.folding.fold import Folder, Partial, keeps_time
 from statscache.errors import InvalidRow
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value

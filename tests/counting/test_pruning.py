@@ -126,7 +126,7 @@ def test_a_late_message_adds_one_to_its_day_and_brings_no_minute_back(steady: St
 def test_rows_are_deleted_in_portions_and_readers_are_told(
     steady: Steady, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("statscache.counting.retention._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("statscache.counting.membership.retention._ROWS_AT_ONCE", 7)
     engine = steady.open(Minutely, has_history=False)
     engine.count([hit(NOON + second) for second in range(0, 3_600, 10)])
     before = {row[0]: row[1] for row in steady.rows("statscache_revision")}

@@ -10,7 +10,7 @@ from alembic import command
 from sqlalchemy import text
 
 from statscache.app import create_app
-from statscache.counting.rejections import ROW_BYTES
+from statscache.counting.membership.rejections import ROW_BYTES
 from statscache.database import migrations
 from statscache.database.connection import Database
 from statscache.hub.intake import Intake, count_texts

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from statscache.counting import rejections
+from statscache.counting.membership import rejections
 from statscache.hub.intake import count_texts
 from statscache.message import Message
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value

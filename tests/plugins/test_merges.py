@@ -13,7 +13,7 @@ from statscache.app.charts.aggregation import Aggregation
 from statscache.app.charts.calendar import Piece
 from statscache.app.charts.sources import Measure, Part
 from statscache.app.charts.sources import Source as MinuteRows
-from statscache.counting.fold import Folder, Partial
+from statscache.counting.folding.fold import Folder, Partial
 from statscache.database.connection import Database
 from statscache.database.schema import create_missing
 from statscache.database.upsert import aggregate_upsert

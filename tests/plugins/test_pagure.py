@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.counting.fold import Folder
+from statscache.counting.folding.fold import Folder
 from statscache.message import Message
 from statscache.plugins import Aggregate, discovery
 from statscache.plugins.discovery import Source

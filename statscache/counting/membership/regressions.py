@@ -1,7 +1,7 @@
 """What a plugin rejects now of the messages that it had counted before.
 
 Messages are counted once more for a rebuild or a changed definition
-(:mod:`statscache.counting.shadows`), for a verification and for the audit
+(:mod:`statscache.counting.membership.shadows`), for a verification and for the audit
 (:mod:`statscache.audit`). A plugin may be worse off then than it was when it first counted: what it
 asks is not installed or not configured any more, or a new release of it is broken. What it rejects
 now is not in the new rows, which is no reason to delete it from the served ones.

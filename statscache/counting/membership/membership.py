@@ -16,14 +16,14 @@ from sqlalchemy import Connection, select, update
 
 from statscache.clock import SYSTEM, Clock
 from statscache.counting.classic.runner import ClassicRunner
-from statscache.counting.history import History
-from statscache.counting.lane_plugins import LanePlugins, Target
+from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.checksums import checksum_window
 from statscache.counting.lanes.lane import MAIN, ORDERED, Lane
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.plugin_rows import PluginRows, home_name
-from statscache.counting.quarantine import Quarantine
-from statscache.counting.shadows import Shadows
+from statscache.counting.membership.history import History
+from statscache.counting.membership.plugin_rows import PluginRows, home_name
+from statscache.counting.membership.quarantine import Quarantine
+from statscache.counting.membership.shadows import Shadows
 from statscache.database import tables
 from statscache.database.definitions import definition_of, shadow_name
 from statscache.database.plugin_state import ACTIVE, FAILING, FILLING, GONE

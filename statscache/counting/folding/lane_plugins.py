@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from statscache.counting.classic.runner import ClassicRunner
-from statscache.counting.fold import Folder, Partial
+from statscache.counting.folding.fold import Folder, Partial
 from statscache.database.definitions import shadow_table
 from statscache.database.upsert import Upsert, aggregate_upsert
 from statscache.errors import is_interrupt

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, delete, select
 
 from statscache.clock import Clock
-from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.membership.plugin_rows import PluginRows
 from statscache.database import tables
 from statscache.database.definitions import shadow_table
 from statscache.plugins.discovery import Installed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from statscache.archive.base import Window
-from statscache.counting.fold import Partial
+from statscache.counting.folding.fold import Partial
 from statscache.counting.lanes.claims import FoldedDigest
 from statscache.rejection import Rejection
 

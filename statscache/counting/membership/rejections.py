@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from statscache.clock import SYSTEM, Clock
-from statscache.counting.fold import storable
+from statscache.counting.folding.fold import storable
 from statscache.database import tables
 from statscache.database.upsert import Upsert
 from statscache.errors import InvalidMessage

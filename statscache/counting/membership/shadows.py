@@ -2,8 +2,8 @@
 
 A shadow takes the place of the served table, in one transaction, when it is complete. It is held
 back where it lacks what the served table has: because the plugin rejects now what it had counted
-before (:mod:`statscache.counting.regressions`), or because the archive has lost too much of it
-(:mod:`statscache.audit.shortfall`). A held shadow is counted on in a lane of its own.
+before (:mod:`statscache.counting.membership.regressions`), or because the archive has lost too much
+of it (:mod:`statscache.audit.shortfall`). A held shadow is counted on in a lane of its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from statscache.clock import Clock
-from statscache.counting import regressions, rejections, replayed
 from statscache.counting.lanes.lane import Lane
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.plugin_rows import PluginRows
+from statscache.counting.membership import regressions, rejections, replayed
+from statscache.counting.membership.plugin_rows import PluginRows
 from statscache.database import tables
 from statscache.database.definitions import (
     create_shadow,

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from statscache.clock import Clock
 from statscache.counting.lanes.lane import Lane
 from statscache.counting.lanes.lanes import Lanes
-from statscache.counting.plugin_rows import PluginRows, home_name
+from statscache.counting.membership.plugin_rows import PluginRows, home_name
 from statscache.database import tables
 from statscache.database.plugin_state import ACTIVE, FAILING
 from statscache.plugins.discovery import Installed

@@ -1,0 +1,1 @@
+"""What messages add to the tables of plugins: folded here, or by workers, and written."""
