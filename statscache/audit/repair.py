@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
@@ -16,7 +17,9 @@ from statscache.audit.shortfall import objections
 from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import claimed_among
+from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.checksums import replace_checksums
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
 from statscache.message import Message
@@ -104,30 +107,65 @@ def _repair_lane(
                 claimed, _ = claimed_among(connection, lane.id, recent, settled, uncertain)
                 scratch.count(claimed, settled)
             loss = ArchiveLoss.of(connection, lane, Window(wide.start, pruned_until), digests)
+            refused = _uncertain(uncertain, bucketed, window, pruned_until)
+            if pruned_until < settled:
+                refused = {*bucketed}
             lane_of = _lanes_of(connection, bucketed)
-            repaired = []
-            for ident, table in bucketed.items():
-                span = widened(window, [table])
-                objection = scratch.regressions.objection(connection, ident)
-                # Of what is older, the loss says where the archive cannot be trusted.
-                open_from = max(span.start, pruned_until)
-                is_uncertain = open_from < span.stop and uncertain.overlaps(open_from, span.stop)
-                if is_uncertain or lane_of.get(ident) != lane.id or pruned_until < settled:
-                    objection = objection or _NOT_YET
-                if objection:
-                    log.error("%s is not repaired: %s", ident, objection)
-                    continue
-                row = connection.execute(
-                    select(tables.plugin).where(tables.plugin.c.ident == ident)
-                ).one()
-                kept = loss.kept(table)
-                if _replace(connection, scratch, table, span, row.pruned_until, kept):
-                    repaired.append(ident)
-            if repaired and not loss.lost:
-                stop = min(window.stop, pruned_until)
-                replace_checksums(connection, lane, window.start, stop, loss.archived)
-            engine.note_changes(connection, repaired)
+            refused |= {ident for ident in bucketed if lane_of.get(ident) != lane.id}
+            parts = _parts(connection, scratch, loss, bucketed, window, refused)
+            settled_window = Window(window.start, min(window.stop, pruned_until))
+
+            def replace(connection: Connection) -> list[str]:
+                replaced = [i for i in parts if _replace(connection, scratch, parts[i])]
+                if replaced and not loss.lost:
+                    start, stop = settled_window.start, settled_window.stop
+                    replace_checksums(connection, lane, start, stop, loss.archived)
+                return replaced
+
+            outcome = engine.commit_within(connection, Batch.of_repair(lane.id, replace))
+            repaired = sorted(outcome.changed)
     return repaired
+
+
+def _uncertain(
+    uncertain: UncertainRanges,
+    bucketed: Mapping[str, AggregateTable],
+    window: Window,
+    pruned_until: float,
+) -> set[str]:
+    """The idents of which the archive does not have yet all that was counted."""
+    found = set()
+    for ident, table in bucketed.items():
+        span = widened(window, [table])
+        # Of what is older, the loss says where the archive cannot be trusted.
+        open_from = max(span.start, pruned_until)
+        if open_from < span.stop and uncertain.overlaps(open_from, span.stop):
+            found.add(ident)
+    return found
+
+
+def _parts(
+    connection: Connection,
+    scratch: Recount,
+    loss: ArchiveLoss,
+    bucketed: Mapping[str, AggregateTable],
+    window: Window,
+    refused: Collection[str],
+) -> dict[str, _Part]:
+    """The buckets that may be replaced, by ident; what speaks against the others is logged."""
+    parts = {}
+    for ident, table in bucketed.items():
+        objection = scratch.regressions.objection(connection, ident)
+        if ident in refused:
+            objection = objection or _NOT_YET
+        if objection:
+            log.error("%s is not repaired: %s", ident, objection)
+            continue
+        mine = tables.plugin.c.ident == ident
+        pruned_until = connection.scalar(select(tables.plugin.c.pruned_until).where(mine))
+        span = widened(window, [table])
+        parts[ident] = _Part(table, span, pruned_until, loss.kept(table))
+    return parts
 
 
 def _lanes_of(connection: Connection, idents: Iterable[str]) -> dict[str, int]:
@@ -175,20 +213,25 @@ def buckets_of(dataset: Dataset) -> AggregateTable | None:
     return table if table is not None and table.width is not None else None
 
 
-def _replace(
-    connection: Connection,
-    scratch: Recount,
-    table: AggregateTable,
-    span: Window,
-    pruned_until: float | None,
-    kept: Sequence[Window],
-) -> bool:
+@dataclass(frozen=True)
+class _Part:
+    """The buckets of a table that are replaced: those of a time, without those that are kept."""
+
+    table: AggregateTable
+    span: Window
+    pruned_until: float | None
+    kept: list[Window]
+
+
+def _replace(connection: Connection, scratch: Recount, part: _Part) -> bool:
     """Put the rows of the scratch in place of those that are stored; False if all are kept."""
+    table, span = part.table, part.span
     when = table.table.c.timestamp
-    first = max(math.ceil(span.start), math.ceil(pruned_until or 0.0))
+    first = max(math.ceil(span.start), math.ceil(part.pruned_until or 0.0))
     names = [column.name for column in table.table.columns]
     is_replaced = False
-    for start, stop in difference((first, math.ceil(span.stop)), ((w.start, w.stop) for w in kept)):
+    kept = ((window.start, window.stop) for window in part.kept)
+    for start, stop in difference((first, math.ceil(span.stop)), kept):
         is_replaced = True
         inside = (when >= int(start), when < int(stop))
         connection.execute(delete(table.table).where(*inside))

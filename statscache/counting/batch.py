@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sqlalchemy import Connection
+
 from statscache.archive.base import Slice, Window
 from statscache.counting.folding.folded import Folded
+from statscache.counting.folding.lane_plugins import WriteResult
 from statscache.counting.lanes.claims import Claimed
 from statscache.counting.lanes.lane import PERMANENT, Lane
+from statscache.errors import described
 from statscache.message import Message
 from statscache.rejection import Rejection
 
@@ -35,6 +39,9 @@ class Origin(Enum):
     RETRY = "retry"
     """It was rejected before."""
 
+    REPAIR = "repair"
+    """It was counted once more, to take the place of rows that differ from the archive."""
+
     @property
     def excludes(self) -> bool:
         """Whether no other process may count meanwhile.
@@ -53,6 +60,8 @@ class Batch:
         live: messages that came by the bus, or from a file that somebody replays.
         archived: messages that the archive gave.
         folded: what workers made of messages that the archive gave, instead of these.
+        replace: puts rows that were counted once more in the place of those that are wrong, and
+            returns the idents whose rows that were.
         rejections: what came with them and is no message.
         lanes: the numbers of those that count it; None: all.
         window: of which the archive has given all that it has, but for ``missing`` messages.
@@ -65,6 +74,7 @@ class Batch:
     live: Sequence[Message] = ()
     archived: Sequence[Message] = ()
     folded: Folded | None = None
+    replace: Callable[[Connection], list[str]] | None = None
     rejections: Sequence[Rejection] = ()
     lanes: frozenset[int] | None = None
     window: Window | None = None
@@ -123,6 +133,11 @@ class Batch:
             missing=folded.missing,
         )
 
+    @classmethod
+    def of_repair(cls, lane: int, replace: Callable[[Connection], list[str]]) -> Batch:
+        """Rows of a lane that differ from the archive, counted once more."""
+        return cls(Origin.REPAIR, replace=replace, lanes=frozenset([lane]))
+
 
 @dataclass
 class Outcome:
@@ -164,3 +179,13 @@ class Outcome:
                 return
         if new > self.counted or not self.duplicates:
             self.counted, self.duplicates = new, given - new
+
+    def note_retry(self, idents: Iterable[str], result: WriteResult) -> bool:
+        """Note whether plugins could take what they had rejected; False: one of them could not."""
+        reasons = [rejection.reason for rejection in result.rejections]
+        reasons += [described(error) for _, error in result.failed]
+        if reasons:
+            self.refusal = reasons[0]
+            return False
+        self.changed.update(idents)
+        return True

@@ -141,7 +141,7 @@ class Committer:
         outcome: Outcome,
     ) -> Batch | None:
         """What of a batch a lane counts now; None: nothing."""
-        if batch.idents or batch.origin is Origin.LATE:
+        if batch.idents or batch.origin in (Origin.LATE, Origin.REPAIR):
             return batch
         if batch.window is None:
             return self._take_live(connection, lane, plugins, batch, outcome)
@@ -228,7 +228,7 @@ class Committer:
         A plugin that gets the batch again, from the archive, rejects its messages again then.
         """
         if batch.idents:
-            return _settle_retry(plugins, result, outcome)
+            return outcome.note_retry(plugins.idents, result)
         again: set[str] = set()
         for idents, reason in result.failed:
             error = described(reason)
@@ -259,8 +259,8 @@ class Committer:
     # Advance.
 
     def _advance(self, connection: Connection, lane: Lane, batch: Batch, claimed: Claimed) -> None:
-        if batch.idents:
-            return
+        if batch.idents or batch.replace is not None:
+            return  # the lane has counted it before
         window, now = batch.window, self._clock.time()
         watermark = None if window is None else window.stop
         advance(
@@ -282,20 +282,11 @@ def _claim(connection: Connection, lane: Lane, batch: Batch) -> Claimed | None:
 def _write(
     connection: Connection, plugins: LanePlugins, batch: Batch, claimed: Claimed
 ) -> WriteResult:
+    if batch.replace is not None:
+        return WriteResult(changed=batch.replace(connection))
     if batch.folded is None:
         start = None if batch.window is None else batch.window.start
         return plugins.count(connection, claimed.messages, start)
     result = plugins.write(connection, batch.folded.partials, batch.folded.size)
     result.rejections += batch.folded.rejections
     return result
-
-
-def _settle_retry(plugins: LanePlugins, result: WriteResult, outcome: Outcome) -> bool:
-    """Whether all could take what they had rejected."""
-    reasons = [rejection.reason for rejection in result.rejections]
-    reasons += [described(error) for _, error in result.failed]
-    if reasons:
-        outcome.refusal = reasons[0]
-        return False
-    outcome.changed.update(plugins.idents)
-    return True

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from statscache.archive.base import Window
 from statscache.clock import SYSTEM, Clock
 from statscache.config import REJECTED_BYTES, TOLERATED_LOSS, Settings
 from statscache.counting.batch import Batch, Origin, Outcome
@@ -24,9 +23,7 @@ from statscache.counting.folding.lane_plugins import LanePlugins
 from statscache.counting.heartbeat import Heartbeat
 from statscache.counting.joining import Joining
 from statscache.counting.lanes.checksums import (
-    Checksums,
     prune_claims,
-    replace_checksums,
 )
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.counting.lanes.lanes import Lanes
@@ -127,14 +124,18 @@ class Engine:
             self._lost_connections,
             clock,
         )
+        self._assemble(Retention(installed, retention or {}, self._plugin_rows, clock))
+
+    def _assemble(self, retention: Retention) -> None:
+        """Make the parts that use the transactions."""
         self._committer = Committer(
             self._transactions,
             self._plugin_rows,
             self._quarantine,
             self._buffer,
             self._rejections,
-            has_history=has_history,
-            clock=clock,
+            has_history=self.has_history,
+            clock=self.clock,
         )
         self._retry = Retry(
             self._transactions, self._committer, self._membership, self._shadows, self._rejections
@@ -151,9 +152,8 @@ class Engine:
         self._classic_lanes = ClassicLanes(
             self._transactions, self._quarantine, self._buffer, self._lost_connections
         )
-        self._heartbeat = Heartbeat(database, self._transactions, self._buffer, clock)
-        retentions = Retention(installed, retention or {}, self._plugin_rows, clock)
-        self._pruning = Pruning(self._transactions, retentions, self._rejections)
+        self._heartbeat = Heartbeat(self.database, self._transactions, self._buffer, self.clock)
+        self._pruning = Pruning(self._transactions, retention, self._rejections)
 
     @classmethod
     def from_settings(cls, settings: Settings, installed: Installed) -> Engine:
@@ -308,16 +308,6 @@ class Engine:
                     idents += plugins.served
             failing = self._quarantine.failing(idents)
             replayed.note(connection, {*idents} - {*failing}, start, stop)
-
-    def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:
-        """Let readers know that the rows of ``idents`` have changed."""
-        self._transactions.note_changes(connection, idents)
-
-    def note_repair(
-        self, connection: Connection, lane: Lane, window: Window, checksums: Checksums
-    ) -> None:
-        """Note that a lane has counted of a time what the archive has of it, and nothing else."""
-        replace_checksums(connection, lane, window.start, window.stop, checksums)
 
     def enforce_time_limit(
         self, give_up: Callable[[tuple[str, ...], str, int], None] = lambda *_: None
