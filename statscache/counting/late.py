@@ -1,9 +1,10 @@
-"""Messages that come so late that the lane may have forgotten whether it has counted them.
+"""Messages that come so late that claims no longer tell whether the lane has counted them.
 
 What the archive does not have, and what lies in a gap of it, is remembered by claims, however old.
-Of the rest a sum for each quarter of an hour is kept: the exclusive or of the digests of all that
-was counted. If it is that of what the archive has, all of it was counted; else it is found which of
-a few doubtful messages explain the difference.
+Of the rest a checksum of each quarter of an hour is kept: the exclusive or of the digests of all
+that was counted. If it is that of what the archive has, all of it was counted; else it is found
+which of a few doubtful messages explain the difference. The guide ``docs/correctness.rst`` has an
+example in numbers.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ log = logging.getLogger(__name__)
 _MARGIN = 2 * TIMESTAMP_TOLERANCE
 _AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
-"""Unknowns that a sum of 128 bits decides beyond doubt."""
+"""Unknowns that a checksum of 128 bits decides beyond doubt."""
 
 
 def resolve(engine: Engine, archive: Archive) -> int:
-    """Count those of the messages put aside that were not counted; gives how many were looked at.
+    """Count those that wait and were not counted; returns how many were looked at.
 
-    At most 5,000, the oldest ones. What cannot be told yet waits on.
+    At most 5,000, the oldest ones. What cannot be told yet goes on waiting.
 
     Raises:
         ArchiveUnavailable: the rest wait on.
@@ -63,6 +64,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
                 end_waiting(connection, row.lane, [row.identity])
         else:
             waiting.append((checksum_window(message.timestamp), row.lane, message))
+    # The archive is asked once for each window of a checksum, whichever lanes they wait in.
     waiting.sort(key=lambda item: item[:2])
     for start, items in itertools.groupby(waiting, key=lambda item: item[0]):
         group = list(items)
@@ -80,7 +82,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
 
 @dataclass(frozen=True)
 class _Span:
-    """The windows of the sums that may have a message among them; UNIX seconds."""
+    """The windows of the checksums that may have a message among them; UNIX seconds."""
 
     start: int
     stop: int
@@ -109,6 +111,7 @@ def _resolve(
             return  # it has joined another one meanwhile
         waiting = still_waiting(connection, current, [claim_digest(m.identity) for m in found])
         messages = [m for m in found if claim_digest(m.identity) in waiting]
+        # Claimed under the archive's id, as which such a message comes from now on.
         copies = _copies(messages, archived)
         new, lost = _judge(connection, current, span, archived, messages, copies)
         batch = Batch(
@@ -132,7 +135,7 @@ def _judge(
 ) -> tuple[list[Message], list[Message]]:
     """Which of the messages are new to the lane, and of which that can never be told."""
     digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
-    # Under both names: the bus may have brought it without id before, or the archive with one.
+    # Under both names: the bus may have brought it without id, or the archive have given it one.
     names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
     claimed = read_claimed(connection, lane, sorted(names))
     unknown = [
@@ -192,40 +195,52 @@ def _decide(
     pruned: Sequence[Message],
     digests: dict[Message, bytes],
 ) -> dict[bytes, bool] | None:
-    """Which of the digests of ``pruned`` are in the sums; None if that cannot be told."""
+    """Which of the digests of ``pruned`` are in the checksums; None if that cannot be told."""
     if not pruned:
         return {}
-    sums = read_checksums(connection, lane, span.start, span.stop).values()
-    number, total = sum(n for n, _ in sums), _xor(digest for _, digest in sums)
+    checksums = read_checksums(connection, lane, span.start, span.stop).values()
+    number, total = sum(n for n, _ in checksums), _xor(digest for _, digest in checksums)
+    inside, doubtful = _candidates(connection, lane, span, archived)
+    asked = {digests[message] for message in pruned}
+    # First that all that the archive has was counted, which is nearly always so: then it does not
+    # matter how many messages are asked about. Else that the difference is made by these.
+    for sure, unsure in ((inside, doubtful), (inside - asked, doubtful | asked)):
+        if len(sure) <= number and len(unsure) <= _MOST_DOUBTFUL:
+            chosen = _subset(sorted(unsure), total ^ _xor(map(int.from_bytes, sure)))
+            # The number as well: it tells an empty selection from one that was never counted.
+            if chosen is not None and len(sure) + len(chosen) == number:
+                return {digest: digest in sure or digest in chosen for digest in asked}
+    # The archive has lost some of what was counted, or has got what never came by the bus.
+    return None
+
+
+def _candidates(
+    connection: Connection, lane: Lane, span: _Span, archived: Sequence[Message]
+) -> tuple[set[bytes], set[bytes]]:
+    """What the archive has that should be in the checksums, and what may be, by digest."""
     times = {claim_digest(message.identity): message.timestamp for message in archived}
-    # What is claimed has been counted, and is not in the sums.
-    known = read_claimed(connection, lane, list(times))
+    # What is claimed has been counted, and is not in the checksums; under either of its names.
+    claimed = read_claimed(connection, lane, list(times))
     anonymous = read_anonymous(connection, lane, span.start, span.stop)
-    unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in known]
-    known.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
+    unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in claimed]
+    claimed.update(claim_digest(m.identity) for m, _ in match_contents(unclaimed, anonymous))
     first, pruned_until = lane.history_start or 0.0, lane.claims_pruned_until or 0.0
     edges = {float(span.start), float(span.stop), first, pruned_until}
     for start, stop in read_gaps(connection, lane):
-        known.update(digest for digest, time in times.items() if start <= time < stop)
+        # Claims in a gap are not pruned: what is not claimed there was not counted.
+        claimed.update(digest for digest, time in times.items() if start <= time < stop)
         edges |= {start, stop}
     inside: set[bytes] = set()
     doubtful: set[bytes] = set()
     for digest, time in times.items():
-        if digest in known:
+        if digest in claimed:
             continue
         if min(abs(time - edge) for edge in edges) <= TIMESTAMP_TOLERANCE:
             # A copy of it may have been counted with a time on the other side.
             doubtful.add(digest)
         elif max(span.start, first) <= time < min(span.stop, pruned_until):
             inside.add(digest)
-    asked = {digests[message] for message in pruned}
-    # Either all that the archive has was counted, or it is about these messages.
-    for sure, unsure in ((inside, doubtful), (inside - asked, doubtful | asked)):
-        if len(sure) <= number and len(unsure) <= _MOST_DOUBTFUL:
-            chosen = _subset(sorted(unsure), total ^ _xor(map(int.from_bytes, sure)))
-            if chosen is not None and len(sure) + len(chosen) == number:
-                return {digest: digest in sure or digest in chosen for digest in asked}
-    return None
+    return inside, doubtful
 
 
 def _xor(numbers: Iterable[int]) -> int:
@@ -237,7 +252,8 @@ def _xor(numbers: Iterable[int]) -> int:
 
 def _subset(digests: Sequence[bytes], total: int) -> set[bytes] | None:
     """Those of ``digests`` whose exclusive or is ``total``; None if there are none, or several."""
-    # Gaussian elimination over bits; each row knows which digests it was made of.
+    # Gaussian elimination over bits: each row of the basis has a highest bit of its own, and knows
+    # which digests it was made of. Where a digest is made of others, there are several answers.
     basis: dict[int, tuple[int, int]] = {}
     for place, digest in enumerate(digests):
         value, members = int.from_bytes(digest), 1 << place
