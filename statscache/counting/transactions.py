@@ -107,6 +107,7 @@ class Transactions:
                     raise
                 self.quarantine(fault)
                 raise fault from error
+            # Only now does the memory of classic plugins say the same as their tables.
             for runner in self._membership.runners.values():
                 runner.commit()
 

@@ -94,6 +94,8 @@ def prune_claims(connection: Connection, lane: Lane, until: float) -> bool:
     oldest = connection.scalar(old.order_by(claim.c.timestamp).limit(1))
     bound = connection.scalar(old.order_by(claim.c.timestamp).offset(_PRUNED_AT_ONCE).limit(1))
     is_more = False
+    # Not all at once, after a long absence: others wait. Up to another time than that of the first
+    # one, or nothing would be pruned where many have the same time.
     if oldest is not None and bound is not None and bound > oldest:
         until, is_more = bound, True
     rows = connection.execute(

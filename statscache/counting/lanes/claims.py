@@ -84,6 +84,8 @@ def claim_folded(
         start: of the window, UNIX seconds.
         stop: of the window, which it does not include.
     """
+    # What a worker folded may have an id of the archive's, and cannot be looked up by its content,
+    # which stayed with the worker.
     if _has_anonymous(connection, lane, start, stop):
         return None
     batch = _new_batch()
@@ -117,10 +119,12 @@ def read_anonymous(connection: Connection, lane: Lane, start: float, stop: float
 def _claim(
     connection: Connection, lane: Lane, messages: Sequence[Message], batch: int, archived: int
 ) -> list[Message]:
+    # The first copy stands, as it does where the second one comes a day later.
     first_copies: dict[bytes, Message] = {}
     for message in messages:
         first_copies.setdefault(claim_digest(message.identity), message)
-    # In the order of the key: two processes that claim the same messages cannot dead-lock.
+    # In the order of the key: two processes that claim the same messages cannot dead-lock. Where
+    # both insert the same key, the database lets the second one wait for the first to commit.
     rows = [
         (lane.id, digest, message.timestamp, batch, 0 if message.has_own_id else 1, archived)
         for digest, message in sorted(first_copies.items())
@@ -149,6 +153,8 @@ def _rename(connection: Connection, lane: Lane, archived: Sequence[Message]) -> 
     From now on they come under that one only.
     """
     claim = tables.claim
+    # One by one, since few come without id; the number of who claimed it stays, so that a plugin
+    # that is quarantined in this transaction gets the message again.
     for message, digest in _came_without_id(connection, lane, archived):
         connection.execute(
             update(claim)
@@ -176,6 +182,7 @@ def _note_archived(
     connection: Connection, lane: Lane, archived: Sequence[Message], new: Sequence[Message]
 ) -> None:
     """Note of what the bus had brought before that the archive has it: it can be pruned."""
+    # Claims that only the bus made are never pruned.
     claim = tables.claim
     mine = {message.identity for message in new}
     others = [claim_digest(m.identity) for m in archived if m.identity not in mine]
@@ -200,12 +207,14 @@ def _anonymous(lane: Lane, start: float, stop: float) -> tuple[Any, ...]:
     return (
         claim.lane == lane.id,
         claim.anonymous == 1,
+        # The copy may have been restamped on its way.
         claim.timestamp >= start - TIMESTAMP_TOLERANCE,
         claim.timestamp <= stop + TIMESTAMP_TOLERANCE,
     )
 
 
 def _new_batch() -> int:
+    # At random: a sequence would be a lock, or one more question, in each transaction.
     return secrets.randbits(62) + 1
 
 

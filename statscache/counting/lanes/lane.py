@@ -70,6 +70,7 @@ class Lane:
         # The copy that was counted may have been stamped on the other side of the edge.
         if pruned_until is not None and message.timestamp < pruned_until + TIMESTAMP_TOLERANCE:
             return True
+        # The archive has been asked for its time, and its copy may be claimed under another id.
         return not message.has_own_id and message.timestamp < watermark + TIMESTAMP_TOLERANCE
 
 

@@ -109,6 +109,7 @@ class Lanes:
                 table.c.lane == lane.id
             )
             if table is tables.claim:
+                # What the plugins that leave could not write they are to be given again.
                 copied = copied.where(tables.claim.c.batch.not_in(batches))
             connection.execute(insert(table).from_select(names, copied))
         return apart
@@ -125,6 +126,7 @@ class Lanes:
 
         Its row stays: that says how much was counted under its name.
         """
+        # What only the home remembers is of plugins that have left it.
         for table in _MEMORY:
             connection.execute(delete(table).where(table.c.lane == home.id))
             connection.execute(update(table).where(table.c.lane == lane.id).values(lane=home.id))
@@ -174,6 +176,7 @@ class Lanes:
 
         ``may_lack``: ``lane`` may lack some of it.
         """
+        # What only one of them has compared with the archive the other may lack.
         if lane.watermark != other.watermark:
             return False
         # What waits in one of them the other may have counted already.
@@ -187,6 +190,7 @@ class Lanes:
                 tables.claim.c.lane == number, tables.claim.c.timestamp >= start
             )
 
+        # Checksums are not compared: those of a lane that fills in its history are of fewer topics.
         both = ((lane.id, other.id), (other.id, lane.id))
         for first, second in both[:1] if may_lack else both:
             # The copies that the two have counted may have been stamped differently.
