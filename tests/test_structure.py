@@ -79,8 +79,8 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "counting.membership": Floor(
         "what is known of each plugin: its lane, how far back it goes, what it rejected",
-        "errors times clock logs message rejection plugins database isolation counting.classic "
-        "counting.lanes counting.folding",
+        "errors times spans clock logs message rejection plugins database isolation "
+        "counting.classic counting.lanes counting.folding",
     ),
     "counting": Floor(
         "each message exactly once: a batch is claimed, folded, written, and the lane advances; "

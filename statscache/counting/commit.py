@@ -263,9 +263,8 @@ class Committer:
             return  # the lane has counted it before
         window, now = batch.window, self._clock.time()
         watermark = None if window is None else window.stop
-        advance(
-            connection, lane, batch.size(claimed), batch.newest(claimed), now, watermark=watermark
-        )
+        size, newest = batch.size(claimed), batch.newest(claimed)
+        advance(connection, lane, size, newest, now, watermark)
         if window is not None:
             note_gap(connection, lane, window.start, window.stop, batch.missing, now)
 
