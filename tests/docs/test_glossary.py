@@ -11,6 +11,10 @@ from tests.support.identifiers import is_used
 MOST_WORDS = 25
 
 REPLACED = {
+    "crew": "lane plugins",
+    "seat": "target",
+    "put aside": "defer",
+    "counted window": "checksum window",
     "roster": "membership",
     "generation": "membership version",
     "horizon": "claims pruned until",
