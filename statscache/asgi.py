@@ -2,7 +2,7 @@
 
 from statscache.app import create_app
 from statscache.app.live.asgi import AsgiApplication
-from statscache.logs.records import log_as_server
+from statscache.logs.records import log_unless_configured
 
-log_as_server()
+log_unless_configured()
 application = AsgiApplication(create_app())

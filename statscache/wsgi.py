@@ -1,7 +1,7 @@
 """The application for WSGI servers: ``gunicorn statscache.wsgi:application``."""
 
 from statscache.app import create_app
-from statscache.logs.records import log_as_server
+from statscache.logs.records import log_unless_configured
 
-log_as_server()
+log_unless_configured()
 application = create_app()

@@ -64,7 +64,7 @@ class FileArchive(Archive):
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever takes it up on this machine uses the same scratch file.
+        # Other processes of this machine use the same scratch file.
         return {"files": self._files, "scratch": self._index()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

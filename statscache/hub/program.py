@@ -90,5 +90,5 @@ def import_consumer() -> None:
     except ImportError as error:
         raise StatscacheError(
             f"the hub cannot load the consumer of statscache: {error}; install what is missing, or "
-            "statscache anew with all that it requires ('pip check' lists what is not there)"
+            "reinstall statscache with all that it requires ('pip check' lists what is not there)"
         ) from error

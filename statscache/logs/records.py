@@ -58,20 +58,22 @@ def make_printable() -> None:
     logging.setLogRecordFactory(Record)
 
 
-def log_as_server(*, anew: bool = False) -> None:
-    """Write lines with :data:`FORMAT` to standard error, in UTC.
-
-    Does nothing where logging is configured already, unless ``anew``.
-    """
+def log_as_server() -> None:
+    """Log with :data:`FORMAT` to standard error, in UTC, in place of what was configured before."""
     make_printable()
     formatter = logging.Formatter(FORMAT)
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    ours = logging.getLogger("statscache")
-    if anew or not (ours.handlers or logging.getLogger().handlers):
-        logging.basicConfig(handlers=[handler], level=logging.WARNING, force=anew)
-        ours.setLevel(logging.INFO)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("statscache").setLevel(logging.INFO)
+
+
+def log_unless_configured() -> None:
+    """Log as :func:`log_as_server` does, unless the WSGI or ASGI server has configured logging."""
+    make_printable()
+    if not (logging.getLogger("statscache").handlers or logging.getLogger().handlers):
+        log_as_server()
 
 
 def begin_request(environ: dict[str, Any]) -> None:

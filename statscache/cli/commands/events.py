@@ -41,7 +41,7 @@ def events(context: Context, host: str, port: int, threads: int, prefix: str) ->
         raise StatscacheError(
             "the server of events is not installed: pip install 'statscache[events]'"
         ) from None
-    log_as_server(anew=True)
+    log_as_server()
     application = AsgiApplication(create_app(context.config), threads, prefix)
     try:
         listening = _listen(host, port)

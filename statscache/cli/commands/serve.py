@@ -37,7 +37,7 @@ def serve(context: Context, host: str, port: int, threads: int, prefix: str) -> 
     Clients that wait for changes use at most half of the threads; for hundreds of them run
     `statscache events`.
     """
-    log_as_server(anew=True)
+    log_as_server()
     app = create_app(context.config)
     service = app.extensions["statscache"]
     service.runs_in(threads)
