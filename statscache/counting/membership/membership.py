@@ -98,10 +98,7 @@ class Membership:
         self._open_lanes(connection)
         known = {row.ident: row for row in self._rows.all(connection)}
         self._note_gone(connection, known)
-        for each in known.values():
-            if each.ident in self.installed.datasets:
-                self._shadows.tell_held(each)
-        newcomers: dict[str, list[Dataset]] = {}
+        lacking: list[Dataset] = []
         back: list[Any] = []
         for ident, dataset in self.installed.datasets.items():
             row = known.get(ident)
@@ -109,15 +106,21 @@ class Membership:
                 if self._is_beginning(connection, dataset):
                     self._place_at_home(connection, dataset)
                 else:
-                    newcomers.setdefault(home_name(dataset), []).append(dataset)
-            else:
-                self._readmit(connection, dataset, row, newcomers, back)
-        for home, datasets in newcomers.items():
+                    lacking.append(dataset)
+                continue
+            self._shadows.tell_held(row)
+            if self._must_be_rebuilt(connection, dataset, row):
+                lacking.append(dataset)
+            elif row.state == GONE and not _has_changed(dataset, row):
+                self._note_back(connection, dataset)
+                back.append(row)
+        for home, datasets in _by_home(lacking).items():
             if self.has_history:
                 self._place_to_fill_in(connection, home, datasets)
             else:
                 self._place_beside(connection, home, datasets)
-        self._separate(connection, back)
+        if self.has_history:
+            self._separate(connection, back)
 
     def _open_lanes(self, connection: Connection) -> None:
         datasets = self.installed.datasets.values()
@@ -190,39 +193,49 @@ class Membership:
             definition=definition_of(dataset),
         )
 
-    def _readmit(
-        self,
-        connection: Connection,
-        dataset: Dataset,
-        row: Any,
-        newcomers: dict[str, list[Dataset]],
-        back: list[Any],
-    ) -> None:
-        """See whether a plugin that is known already can go on as it did."""
-        definition = definition_of(dataset)
+    def _must_be_rebuilt(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
+        """Whether the archive must fill the table of a known plugin once more.
+
+        Where it must, and there is no archive, the plugin is failing.
+        """
         ident = dataset.ident
         if row.definition is None:
-            self._rows.update(connection, ident, definition=definition)
-        elif row.definition != definition and row.shadow != shadow_name(dataset):
-            self._change(connection, dataset, row, newcomers)
-            return
-        elif row.definition == definition and row.shadow and row.shadow != shadow_name(dataset):
-            # Changed, and changed back before the shadow was complete; the served table is old.
-            self._change(connection, dataset, row, newcomers)
-            return
+            self._rows.update(connection, ident, definition=definition_of(dataset))
+        elif _has_changed(dataset, row):
+            if not self.has_history:
+                self._refuse_change(connection, ident)
+                return False
+            log.info("the definition of %s changed: its table is rebuilt, beside", ident)
+            self._shadows.give_up(connection, dataset, row)
+            return True
         self._compare_history(dataset, row)
         if self.has_history and self._has_missed(connection, dataset, row):
             log.info("%s missed messages while there was no archive: it is rebuilt", ident)
-            newcomers.setdefault(home_name(dataset), []).append(dataset)
-        elif row.state == GONE:
-            if self.has_history:
-                log.info("%s is back: what it missed is filled in", ident)
-                self._rows.update(connection, ident, state=FILLING)
-                back.append(row)
-            else:
-                log.warning("%s is back; without an archive it lacks what it missed", ident)
-                home = self._home(connection, dataset)
-                self._rows.update(connection, ident, state=ACTIVE, lane=home.id, live_since=None)
+            return True
+        return False
+
+    def _refuse_change(self, connection: Connection, ident: str) -> None:
+        text = (
+            "its definition changed, and without an archive its table cannot be rebuilt: "
+            "set statscache.datagrepper.endpoint or statscache.archive.files, or install the "
+            "release of the plugin that made the table"
+        )
+        log.error("%s: %s", ident, text)
+        now = self._clock.time()
+        self._rows.update(
+            connection, ident, state=FAILING, error=text, failed_at=now, live_since=None
+        )
+
+    def _note_back(self, connection: Connection, dataset: Dataset) -> None:
+        """Note that a plugin is installed again."""
+        ident = dataset.ident
+        if self.has_history:
+            log.info("%s is back: what it missed is filled in", ident)
+            self._rows.update(connection, ident, state=FILLING)
+        else:
+            log.warning("%s is back; without an archive it lacks what it missed", ident)
+            home = self._home(connection, dataset)
+            self._rows.update(connection, ident, state=ACTIVE, lane=home.id, live_since=None)
 
     def _has_missed(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
         """Whether others in its lane have counted what it has not: there was no archive then."""
@@ -255,30 +268,6 @@ class Membership:
                 to_the_minute(since),
                 dataset.ident,
             )
-
-    def _change(
-        self,
-        connection: Connection,
-        dataset: Dataset,
-        row: Any,
-        newcomers: dict[str, list[Dataset]],
-    ) -> None:
-        ident = dataset.ident
-        if not self.has_history:
-            text = (
-                "its definition changed, and without an archive its table cannot be rebuilt: "
-                "set statscache.datagrepper.endpoint or statscache.archive.files, or install the "
-                "release of the plugin that made the table"
-            )
-            log.error("%s: %s", ident, text)
-            now = self._clock.time()
-            self._rows.update(
-                connection, ident, state=FAILING, error=text, failed_at=now, live_since=None
-            )
-            return
-        log.info("the definition of %s changed: its table is rebuilt, beside", ident)
-        self._shadows.give_up(connection, dataset, row)
-        newcomers.setdefault(home_name(dataset), []).append(dataset)
 
     def _note_gone(self, connection: Connection, known: Mapping[str, Any]) -> None:
         gone = [
@@ -369,12 +358,12 @@ class Membership:
     def to_rebuild(self, connection: Connection, idents: Iterable[str]) -> dict[str, list[Dataset]]:
         """Those that :meth:`rebuild` would begin to rebuild, by the name of their home."""
         rows = {row.ident: row for row in self._rows.all(connection)}
-        groups: dict[str, list[Dataset]] = {}
-        for ident in sorted(idents):
-            dataset = self.installed.datasets[ident]
-            if not self._shadows.is_under_way(connection, dataset, rows[ident]):
-                groups.setdefault(home_name(dataset), []).append(dataset)
-        return groups
+        datasets = (self.installed.datasets[ident] for ident in sorted(idents))
+        return _by_home(
+            dataset
+            for dataset in datasets
+            if not self._shadows.is_under_way(connection, dataset, rows[dataset.ident])
+        )
 
     def join(self, connection: Connection, lane: Lane, home: Lane) -> list[str]:
         """Move the plugins of ``lane`` to ``home``, and let shadows take their places."""
@@ -437,6 +426,24 @@ class Membership:
         # Without an archive a plugin whose definition has changed cannot be rebuilt.
         has_table = bool(row.shadow) or row.definition == definition_of(dataset)
         return has_table or row.state != FAILING
+
+
+def _has_changed(dataset: Dataset, row: Any) -> bool:
+    """Whether neither table nor shadow of a plugin are as it is defined now."""
+    if row.definition is None:
+        return False
+    if row.definition != definition_of(dataset):
+        return bool(row.shadow != shadow_name(dataset))
+    # Changed, and changed back before the shadow was complete; the served table is old.
+    return bool(row.shadow) and row.shadow != shadow_name(dataset)
+
+
+def _by_home(datasets: Iterable[Dataset]) -> dict[str, list[Dataset]]:
+    """By the name of the lane in which they are when they have caught up."""
+    groups: dict[str, list[Dataset]] = {}
+    for dataset in datasets:
+        groups.setdefault(home_name(dataset), []).append(dataset)
+    return groups
 
 
 def _foreign(installed: Installed, ident: str) -> frozenset[str]:
