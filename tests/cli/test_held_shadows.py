@@ -78,7 +78,7 @@ plugins = [Aggregated, Classical]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a configuration, an archive, and plugins that PICKY makes reject places."""
     number = next(_numbers)  # a module of its own for each test, and a table
-    code = PICKY.replace("{table}", f"guards_{number}")
+    code = PICKY.replace("{table}", f"held_{number}")
     folder = distribute(tmp_path / "site", f"picky{number}", code, picky="plugins")
     monkeypatch.syspath_prepend(folder)
     write(tmp_path / "archive.jsonl", [message_of(each) for each in range(60)])
@@ -100,7 +100,7 @@ def message_of(number: int) -> Any:
 
 def rows(uri: str, place: Path) -> dict[str, list[Any]]:
     (classical,) = (path.stem for path in (place / "site").glob("picky*.py"))
-    names = ("aggregated_1h", "aggregated_1d", classical.replace("picky", "guards_"))
+    names = ("aggregated_1h", "aggregated_1d", classical.replace("picky", "held_"))
     return {name: [row[-2:] for row in table(uri, name)] for name in names}
 
 
@@ -222,7 +222,7 @@ class Names(BasePlugin):
     name, summary, description = "names", "who", "For tests."
 
     class model(BaseModel):
-        __tablename__ = "guards_names"
+        __tablename__ = "held_names"
         who = sa.Column(sa.UnicodeText, nullable=False)
 
     def __init__(self, *args, **kwargs):
@@ -268,7 +268,7 @@ def test_classic_plugins_ask_fedmsg_meta_and_have_local_time_in_utc(
         done = run(place, *command.split(), uri=migrated_uri, **environment)
         assert done.returncode == 0, done
     assert "1 rows agree" in done.stdout
-    (row,) = table(migrated_uri, "guards_names")
+    (row,) = table(migrated_uri, "held_names")
     when = datetime.fromtimestamp(TODAY - 80_000, UTC).replace(tzinfo=None)
     assert str(row[1])[:19] == str(when)
     assert row[2] == ("told-by-processor" if processor else "ralph")
@@ -284,8 +284,8 @@ def test_the_same_in_the_hub(place: Path, migrated_uri: str) -> None:
         hub.start()
         sent = message(timestamp=float(int(time.time())), msg={"agent": "ralph"})
         hub.publish(sent.raw)
-        wait_until(lambda: table(migrated_uri, "guards_names"), "it is counted", hub.log)
+        wait_until(lambda: table(migrated_uri, "held_names"), "it is counted", hub.log)
         hub.stop()
-    (row,) = table(migrated_uri, "guards_names")
+    (row,) = table(migrated_uri, "held_names")
     when = datetime.fromtimestamp(sent.timestamp, UTC).replace(tzinfo=None)
     assert (str(row[1])[:19], row[2]) == (str(when), "told-by-processor")
