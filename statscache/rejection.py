@@ -1,6 +1,6 @@
 """A refusal: what could not be counted, why, and by whom.
 
-Whatever meets messages makes them: transports, archives and plugins. They are written to the
+Transports, archives and plugins make them. They are written to the
 database by :mod:`statscache.counting.membership.rejections`.
 """
 

@@ -69,7 +69,7 @@ class LostConnections:
         if self._lost is None:
             return None
         lost = self._lost
-        # A suspect to the end of its next good turn, so that its next loss is told at once.
+        # It remains a suspect until a turn of it ends well, so that the next loss quarantines it.
         is_suspected = lost.idents in self._suspects
         self._suspects[lost.idents] = lost.size
         if is_suspected:

@@ -126,7 +126,8 @@ class TimeLimit:
         """Do some ``work``, which keeps ``turn`` up to date.
 
         Raises:
-            PluginTooSlow: whatever ``work`` made of the exception that was to end it.
+            PluginTooSlow: its time was up, even where ``work`` caught the exception that was to
+                end it.
         """
         try:
             try:
@@ -232,7 +233,7 @@ class TimeLimit:
         is_waiting = turn.fence is not None and turn.fence.statement is not None
         if seconds >= min(_PATIENCE, self.limit or _PATIENCE) and number not in turn.is_told:
             turn.is_told.add(number)
-            log.warning("everybody waits for a plugin: %s", turn.describe(number))
+            log.warning("all counting waits for a plugin: %s", turn.describe(number))
         if self.limit is None or (turn.guilty is None and seconds < self.limit):
             return False
         if turn.guilty is None:

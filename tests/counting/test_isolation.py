@@ -103,14 +103,14 @@ def test_a_plugin_that_loops_is_named_and_quarantined(
     batch = [message(timestamp=NOON), message(timestamp=NOON + 1, msg={"loop": True})]
     assert engine.count(batch).counted == 2
     assert hits(migrated_uri) == 2
-    assert f"everybody waits for a plugin: looping-1d (for 1 s, at {batch[1]!r})" in caplog.text
+    assert f"all counting waits for a plugin: looping-1d (for 1 s, at {batch[1]!r})" in caplog.text
     row = plugin(migrated_uri, "looping-1d")
     assert row["lane_name"] == "apart looping-1d"
     assert "too slow: looping-1d" in row["error"]
     # It rests for long enough not to take much of the time of the others.
     assert row["retry_at"] - time.time() > 5
     engine.count([message(timestamp=NOON + 2), message(timestamp=NOON + 3, msg={"loop": True})])
-    assert caplog.text.count("everybody waits") == 1
+    assert caplog.text.count("all counting waits") == 1
     assert plugin(migrated_uri, "looping-1d")["missed"] == 4
     # When it can, it goes on, together with the others.
     execute(migrated_uri, "UPDATE statscache_lane SET retry_at = 0 WHERE retry_at IS NOT NULL")
@@ -555,7 +555,7 @@ def test_a_command_names_what_takes_long(
     (tmp_path / "a.jsonl").write_text(found.to_json())
     done = call(tmp_path, "replay", "a.jsonl", uri=migrated_uri)
     assert "1 counted" in done.stdout
-    assert f"everybody waits for a plugin: slow-1d (for 1 s, at {found!r})" in caplog.text
+    assert f"all counting waits for a plugin: slow-1d (for 1 s, at {found!r})" in caplog.text
     assert hits(migrated_uri, "slow_1d") == 1
 
 

@@ -229,7 +229,7 @@ def test_a_plugin_that_never_comes_back(tmp_path: Path, migrated_uri: str) -> No
         assert hub.process is not None
         assert hub.process.wait(timeout=30) == 1
         log = hub.log.read_text()
-        assert "everybody waits for a plugin: sleeping-1d (for 3 s, at <Message 2026-" in log
+        assert "all counting waits for a plugin: sleeping-1d (for 3 s, at <Message 2026-" in log
         assert "a plugin does not end: sleeping-1d" in log
         assert "time.sleep(3600)" in log
         assert "the database has not answered" not in log

@@ -75,7 +75,7 @@ class Quarantine:
     ) -> None:
         """Note that the rows of ``missed`` messages could not be written.
 
-        No archive gives these messages again.
+        No archive can return these messages again.
         """
         for ident in idents:
             self._rows.update(
@@ -96,7 +96,7 @@ class Quarantine:
         return sorted(self._failing.intersection(idents))
 
     def end(self, connection: Connection, idents: Iterable[str]) -> None:
-        """Note that the rows of these can be written again; no archive gives what they missed."""
+        """Note that the rows of these can be written again; no archive has what they missed."""
         for ident in idents:
             home = self._lanes.open(connection, home_name(self._installed.datasets[ident]))
             row = tables.plugin.c

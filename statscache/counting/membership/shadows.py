@@ -44,7 +44,7 @@ class Shadows:
 
     Attributes:
         held: the idents whose shadows are held back, as far as it is known.
-        forced: the idents whose shadows take their places whatever they lack.
+        forced: the idents whose shadows replace their tables even if they lack something.
     """
 
     def __init__(self, lanes: Lanes, rows: PluginRows, clock: Clock) -> None:
@@ -116,7 +116,7 @@ class Shadows:
         return row.shadow == shadow_name(dataset) and not self._objection(connection, row)
 
     def is_forced(self, connection: Connection, lane: Lane) -> bool:
-        """Whether all the shadows of a lane are to take their places whatever they lack."""
+        """Whether all shadows of a lane are to replace their tables even if they lack something."""
         members = self._rows.in_lane(connection, lane.id)
         return self.forced.issuperset(row.ident for row in members)
 
@@ -209,6 +209,6 @@ class Shadows:
 def _retriable(connection: Connection, row: Any) -> list[str]:
     """The digests of the rejections for which a shadow is held, if it lacks nothing else.
 
-    Empty where only a rebuild gives all that it lacks.
+    Empty where only a rebuild can fill in all that it lacks.
     """
     return [] if row.shortfall else regressions.retriable(connection, row)
