@@ -1,4 +1,4 @@
-"""What an archive is: it gives all the messages of a window of time."""
+"""The interface of an archive: it returns all messages of a window of time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Window:
         return self.whole.stop - self.whole.start <= 1
 
     def halves(self) -> tuple[Window, Window]:
-        """The two that it is made of; they meet at a whole second, so it has to have one."""
+        """Returns the two halves, which meet at a whole second: one must lie inside the window."""
         middle = (self.whole.start + self.whole.stop) // 2
         return Window(self.start, middle), Window(middle, self.stop)
 
@@ -48,8 +48,8 @@ class Slice:
 
     Attributes:
         messages: by time, each once: see :func:`distinct`.
-        rejected: what it gave that is no message.
-        missing: how many messages it says that it has and did not give; 0 is complete.
+        rejected: what it returned that is not a message.
+        missing: how many messages the archive says that it has and did not return; 0 is complete.
     """
 
     window: Window
@@ -59,7 +59,7 @@ class Slice:
 
     @property
     def size(self) -> int:
-        """How much there is: windows are chosen by it."""
+        """How many rows there are; the width of the next window is chosen by it."""
         return len(self.messages) + len(self.rejected)
 
 
@@ -78,17 +78,17 @@ class Archive(ABC):
 
     @abstractmethod
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
-        """All that it has of ``window`` under ``topics`` (patterns, see statscache.topics).
+        """Returns all messages of ``window`` under ``topics`` (patterns, see statscache.topics).
 
-        Where that is far more than :attr:`target`, only the beginning of it is answered for: the
-        window of the slice then ends earlier than the one that was asked for.
+        Where they are far more than :attr:`target`, the slice has only the first ones, and its
+        window ends earlier than the one that was asked for.
 
         Raises:
             ArchiveUnavailable: after several tries; nothing has been skipped.
         """
 
     def newest(self, start: float, stop: float) -> float | None:
-        """The time of its newest message from ``start`` to before ``stop``; None: it has none.
+        """Returns the time of its newest message from ``start`` to before ``stop``, or None.
 
         Looked for from the end, in windows that grow: where the clock is right it is near.
 
@@ -105,7 +105,7 @@ class Archive(ABC):
         return None
 
     def newest_of(self, window: Window) -> float | None:
-        """The time of its newest message of a window; None: it has none.
+        """Returns the time of its newest message of a window, or None.
 
         Raises:
             ArchiveUnavailable: after several tries.
@@ -120,7 +120,7 @@ class Archive(ABC):
         return found
 
     def count(self, window: Window) -> int:
-        """How many messages it has of a window; it may count copies of one twice.
+        """Returns how many messages it has of a window; copies of one may be counted twice.
 
         Raises:
             ArchiveUnavailable: after several tries.
@@ -135,17 +135,17 @@ class Archive(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """What it is, for people, without passwords."""
+        """Returns a name of it for people, without passwords."""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of connections and scratch files; it may be used again."""
+        """Close connections and delete scratch files; it may be used again."""
 
 
 def distinct(messages: Iterable[Message]) -> list[Message]:
-    """The messages by time, and of those with one identity the earliest.
+    """Returns the messages by time, and of those with one identity the earliest.
 
-    Copies of the same time that differ are chosen between by content, so that the answer depends
-    neither on the order in which an archive has them nor on which it gave first.
+    Of copies of the same time that differ, one is chosen by content, so that the result depends
+    neither on the order in which an archive has them nor on which it returned first.
     """
     chosen: dict[str, Message] = {}
     for message in messages:

@@ -1,4 +1,4 @@
-"""datagrepper, the archive of Fedora's bus: windows of time become slices of messages."""
+"""datagrepper, the archive of Fedora's bus: returns slices of messages for windows of time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DatagrepperArchive(Archive):
         return self.client.waited
 
     def describe(self) -> str:
-        """Its address."""
+        """Returns its address, without credentials."""
         return self.client.describe()
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class DatagrepperArchive(Archive):
         self.client.close()
 
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
-        """All that it has of ``window``: see :meth:`Archive.fetch`."""
+        """Returns all that it has of ``window``: see :meth:`Archive.fetch`."""
         wanted = matcher(topics)
         filters = filters_of(topics)
         widest = self.widest
@@ -111,7 +111,7 @@ class DatagrepperArchive(Archive):
         return Slice(window, distinct(found), rejected, missing)
 
     def newest_of(self, window: Window) -> float | None:
-        """The time of its newest message of a window; None: it has none."""
+        """Returns the time of its newest message of a window, or None."""
         try:
             answer = self.client.ask(window, [], 1, 1, order="desc")
         except TooSlow as error:
@@ -124,7 +124,7 @@ class DatagrepperArchive(Archive):
         return max(times) / MICROSECONDS if times else None
 
     def count(self, window: Window) -> int:
-        """How many rows it says that it has of the whole seconds of a window."""
+        """Returns how many rows it says that it has of the whole seconds of a window."""
         try:
             return self._paging.count(window, [])
         except TooSlow as error:
@@ -145,7 +145,10 @@ def _is_of(window: Window, message: Message) -> bool:
 
 
 def filters_of(topics: tuple[str, ...]) -> Filters:
-    """The parameters that let the server give less than everything; never less than is wanted."""
+    """Returns parameters with which the server returns less; never less than is wanted.
+
+    It filters by exact topics and by categories, not by patterns, and a query has a longest length.
+    """
     patterns = [topic.split(".") for topic in topics]
     if not any({"*", "#"} & set(words) for words in patterns):
         filters = [("topic", topic) for topic in topics]

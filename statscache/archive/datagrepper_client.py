@@ -1,8 +1,8 @@
-"""Ask datagrepper one question over HTTP: again while it is in trouble, and not before it allows.
+"""Ask datagrepper for one page over HTTP, again while it is in trouble and as late as it tells.
 
 What to know of it, all of it found by running it:
 
-- ``/v2/search`` takes a tenth of the time of ``/raw``, and gives rows of fedora-messaging's shape.
+- ``/v2/search`` takes a tenth of the time of ``/raw``. Its rows have fedora-messaging's shape.
 - ``start`` and ``end`` are both inclusive, as UNIX seconds; ``start=0`` switches the window off.
 - What it cannot do in a minute ends as 502, with a page of HTML.
 """
@@ -108,7 +108,7 @@ class DatagrepperClient:
         self._begin_unconnected()
 
     def describe(self) -> str:
-        """Its address."""
+        """Returns its address, without credentials."""
         return f"datagrepper at {self._without_credentials(self.endpoint)}"
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class DatagrepperClient:
         rows_per_page: int,
         order: str = "asc",
     ) -> dict[str, Any]:
-        """One page, checked; asked for again and again while the server is in trouble.
+        """Returns one page, checked; asks again while the server is in trouble.
 
         Of the whole seconds that the window touches, so that no message is in none of two windows
         that meet within a second.
@@ -178,7 +178,7 @@ class DatagrepperClient:
                 self.waited += self._clock.monotonic() - began
 
     def _tell(self, trouble: _Trouble) -> None:
-        """Say what is more than a hiccup: a question is given up after minutes only."""
+        """Log what is more than a hiccup: it takes minutes until a question is given up."""
         # Without what differs from question to question.
         if self._troubles.happened(trouble.problem.partition(": ")[0]):
             log.warning("%s %s; it is asked again", self.describe(), trouble.problem)
@@ -186,7 +186,7 @@ class DatagrepperClient:
     def _try(
         self, parameters: list[tuple[str, str]], rows_per_page: int
     ) -> dict[str, Any] | _Trouble:
-        """One page, checked; asked for once.
+        """Returns one page, checked; asks for it once.
 
         Raises:
             ArchiveUnavailable: it is of no use to ask again.
@@ -234,7 +234,7 @@ class DatagrepperClient:
             self._idle.append(session)
 
     def _hold_off(self) -> None:
-        """Wait while the server has asked, whichever thread it was that it has told."""
+        """Wait as long as the server has told, whichever thread it told."""
         pause = self._not_before - self._clock.monotonic()
         if pause > 0:
             self._clock.sleep(pause)

@@ -17,7 +17,7 @@ from statscache.archive.rows import MICROSECONDS, key_of
 from statscache.times import iso
 
 ROWS_PER_PAGE = 100
-"""The most that it gives; 0 would lift the limit, which is not ours to use."""
+"""The most that it returns; 0 would lift the limit, which is not ours to use."""
 
 MOST_PAGES = 10
 """A window of more is split instead of paged."""
@@ -54,7 +54,7 @@ class Paging:
         self._client = client
 
     def complete(self, window: Window, filters: Filters) -> tuple[list[Any], int]:
-        """The rows of a window, and how many are missing however often it is asked for.
+        """Returns the rows of a window, and how many are missing however often it is asked for.
 
         Raises:
             TooMuch: there are more than :data:`MOST_PAGES`, or it takes too long.
@@ -86,9 +86,9 @@ class Paging:
         return [row for rows, _ in halves for row in rows], sum(missing for _, missing in halves)
 
     def _gather_second(self, window: Window, filters: Filters) -> _Found:
-        """What is to be had of a second, whose rows have no order at all.
+        """Gather the rows of a second, which have no order.
 
-        Asked for again and again, they fall on other pages each time.
+        They are on other pages each time, so that repeated tries find those that are missing.
         """
         gathered = _Found()
         fruitless = 0
@@ -106,7 +106,7 @@ class Paging:
             self._client.pause_for_luck()
 
     def _page_through(self, window: Window, filters: Filters) -> _Found:
-        """All the pages of a window.
+        """Returns the rows of all pages of a window, asked for once.
 
         Raises:
             TooMuch: they are more than :data:`MOST_PAGES`, and it could be split.

@@ -46,17 +46,17 @@ class FileArchive(Archive):
     so the lines may be in any order and memory stays bounded. Processes on one machine share it.
     It is in the folder that the environment variable TMPDIR names, or in /var/tmp.
 
-    A line that is no message has the time of the message before it in its file, and is rejected
-    wherever that time is asked for.
+    A line that is not a message has the time of the message before it in its file, and is rejected
+    with the window of that time.
     """
 
     target = 5_000
 
     def __init__(self, paths: tuple[str, ...] | list[str]) -> None:
         self._files = files_in(paths)
-        self._begin()
+        self._begin_unopened()
 
-    def _begin(self) -> None:
+    def _begin_unopened(self) -> None:
         self._scratch: str | None = None
         self._origin: str | None = None
         self._discard: Callable[[], Any] = _nothing
@@ -69,11 +69,11 @@ class FileArchive(Archive):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._files = state["files"]
-        self._begin()
+        self._begin_unopened()
         self._origin = self._scratch = state["scratch"]
 
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
-        """All that the files have of ``window``."""
+        """Returns all that the files have of ``window``: see :meth:`Archive.fetch`."""
         wanted = matcher(topics)
         found: list[Message] = []
         rejected: list[Rejection] = []
@@ -91,7 +91,7 @@ class FileArchive(Archive):
         return Slice(window, distinct(found), rejected)
 
     def _bounded(self, window: Window) -> Window:
-        """The beginning of ``window`` that holds about two targets of messages at most."""
+        """Returns the beginning of ``window`` that holds about two targets of messages at most."""
         row = self._connection().execute(
             "SELECT timestamp FROM message WHERE timestamp >= ? AND timestamp < ?"
             " ORDER BY timestamp LIMIT 1 OFFSET ?",
@@ -104,7 +104,7 @@ class FileArchive(Archive):
         return Window(window.start, min(window.stop, float(int(found[0])) + 1))
 
     def newest(self, start: float, stop: float) -> float | None:
-        """The time of the newest message from ``start`` to before ``stop``; None: there is none."""
+        """Returns the time of the newest message from ``start`` to before ``stop``, or None."""
         row = self._connection().execute(
             "SELECT max(timestamp) FROM message"
             " WHERE timestamp >= ? AND timestamp < ? AND problem IS NULL",
@@ -114,7 +114,7 @@ class FileArchive(Archive):
         return found
 
     def bounds(self) -> tuple[float, float] | None:
-        """The times of the oldest and the newest message; None when there is none."""
+        """Returns the times of the oldest and the newest message, or None."""
         row = self._connection().execute(
             "SELECT min(timestamp), max(timestamp) FROM message WHERE timestamp >= 0"
         )
@@ -122,14 +122,14 @@ class FileArchive(Archive):
         return None if oldest is None else (oldest, newest)
 
     def describe(self) -> str:
-        """How many files, and the first."""
+        """Returns how many files there are, and the first."""
         count = len(self._files)
         return f"{count} file{'' if count == 1 else 's'}" + (
             f" ({self._files[0]}, ...)" if count > 1 else f" ({', '.join(self._files)})"
         )
 
     def close(self) -> None:
-        """Delete the scratch file, if it is ours; so does the end of the process."""
+        """Delete the scratch file, if this process made it; so does the end of the process."""
         # Without a thread to refer to it, a connection closes itself.
         self._local = threading.local()
         self._discard()
@@ -232,7 +232,7 @@ def _folder() -> str:
 def _tidy_up() -> None:
     """Delete the scratch files of processes that were killed."""
     for path in Path(_folder()).glob(f"{_PREFIX}*{_SUFFIX}"):
-        # It may be somebody else's, or gone, or locked by a process that lives.
+        # It may belong to another user, or be gone, or locked by a process that runs.
         with contextlib.suppress(OSError), path.open("rb") as binary:
             # One that has just been made is about to be locked.
             # The time of a file is by the clock of the machine, whichever one is given.

@@ -77,7 +77,7 @@ class _Zstandard(io.RawIOBase):
         self._binary = binary
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_ZSTD_WINDOW)
         self._frame = self._decompressor.decompressobj()
-        self._has_begun = False
+        self._is_within_frame = False
         self._compressed = b""
         self._content = memoryview(b"")
 
@@ -91,16 +91,16 @@ class _Zstandard(io.RawIOBase):
             if not self._compressed:
                 self._compressed = self._binary.read(_AT_ONCE)
             if not self._compressed:
-                if self._has_begun:
+                if self._is_within_frame:
                     raise EOFError("it ends within a frame")
                 return 0
-            self._has_begun = True
+            self._is_within_frame = True
             self._content = memoryview(self._frame.decompress(self._compressed))
             self._compressed = b""
             if self._frame.eof:
                 self._compressed = self._frame.unused_data
                 self._frame = self._decompressor.decompressobj()
-                self._has_begun = False
+                self._is_within_frame = False
         some = self._content[: len(buffer)]
         buffer[: len(some)] = some
         self._content = self._content[len(some) :]
@@ -108,9 +108,9 @@ class _Zstandard(io.RawIOBase):
 
 
 def files_in(paths: Iterable[str]) -> list[str]:
-    """The files that ``paths`` are, or that the folders among them hold, at any depth.
+    """Returns the files among ``paths``, and those in the folders among them, at any depth.
 
-    What is hidden in a folder is left out.
+    Hidden files and folders are left out.
 
     Raises:
         ArchiveUnavailable: a path is neither, or cannot be looked into.

@@ -18,7 +18,7 @@ _NARROWEST = 1.0
 
 
 class Sized(Protocol):
-    """What a task gives for a window; widths are chosen so that ``size`` is near the target."""
+    """What a task returns for a window; widths are chosen so that ``size`` is near the target."""
 
     @property
     def window(self) -> Window:
@@ -34,7 +34,7 @@ Task = Callable[[Archive, Window, tuple[str, ...]], S]
 
 
 def fetch(archive: Archive, window: Window, topics: tuple[str, ...]) -> Slice:
-    """The simplest task: what the archive has."""
+    """The simplest task: returns what the archive has."""
     return archive.fetch(window, topics)
 
 
@@ -49,7 +49,7 @@ def read(
     concurrency: int = 1,
     width: float = FIRST_WIDTH,
 ) -> Iterator[Any]:
-    """What ``task`` gives for consecutive windows that cover ``start`` to before ``stop``.
+    """Yield what ``task`` returns for consecutive windows from ``start`` to before ``stop``.
 
     In the order of time, however many are under way. Empty stretches are crossed in windows that
     grow. Memory is bounded by ``concurrency`` windows.
@@ -107,29 +107,29 @@ class _Ahead:
         return sum(future is not None for _, future in self._pieces)
 
     def rest(self) -> Window | None:
-        """The first stretch that is not under way."""
+        """Returns the first stretch that is not under way."""
         return next((window for window, future in self._pieces if future is None), None)
 
     def submit(self, window: Window, future: Future[Any]) -> None:
-        """The beginning of :meth:`rest` is under way."""
+        """Note that the beginning of :meth:`rest` is under way."""
         place = next(i for i, (_, future) in enumerate(self._pieces) if future is None)
         rest = self._pieces[place][0]
         self._pieces[place] = (window, future)
         self.put_back(window.stop, rest.stop, place + 1)
 
     def next(self) -> tuple[Window, Future[Any]]:
-        """Take the first one."""
+        """Returns the first one, and removes it."""
         window, future = self._pieces.pop(0)
         assert future is not None
         return window, future
 
     def put_back(self, start: float, stop: float, place: int = 0) -> None:
-        """A stretch, if it is one, is to be fetched yet."""
+        """Note that a stretch, if it is not empty, has still to be fetched."""
         if start < stop:
             self._pieces.insert(place, (Window(start, stop), None))
 
     def cancel(self) -> None:
-        """What has not begun is not wanted any more."""
+        """Cancel what has not started."""
         for _, future in self._pieces:
             if future is not None:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""The shapes in which archives give a message, made one."""
+"""Parse a row of an archive: the shapes in which archives have a message become one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MICROSECONDS = 1_000_000
 
 
 def message_of(row: Any) -> Message:
-    """A message of a row that is shaped as fedmsg's, or as fedora-messaging's.
+    """Returns the message of a row that is shaped as fedmsg's, or as fedora-messaging's.
 
     The latter has ``id``, ``topic``, ``body``, ``headers`` and ``sent_at`` (ISO 8601, UTC where
     it names no zone).
@@ -30,10 +30,10 @@ def message_of(row: Any) -> Message:
 
 
 def key_of(row: Any) -> tuple[str, int | None]:
-    """What is unique in the archive, whichever shape a row has: its id, and its time.
+    """Returns what is unique in the archive, whichever shape a row has: its id, and its time.
 
-    The time is in UNIX microseconds, and None where the row has none; where it has no id, all that
-    it says stands for one.
+    The time is in UNIX microseconds, and None where the row has none. Where it has no id, the
+    text of the row stands for one.
     """
     ident = when = None
     if isinstance(row, dict):

@@ -20,26 +20,26 @@ _PATIENCE = 10
 
 @contextmanager
 def processes(workers: int) -> Iterator[Executor]:
-    """So many processes of this machine, until the end of the block.
+    """Start that many processes on this machine, until the end of the block.
 
-    They hold nothing that would be missed: where the block is left by an exception, or where the
-    parent is killed, they end at once.
+    They have no state worth keeping: if the block is left by an exception, or the parent is killed,
+    they end at once.
     """
     context = multiprocessing.get_context("spawn")
-    # Nobody writes: its end is the sign, whether it is closed or its owner is killed.
+    # Nothing is written to it: that it ends is the sign, be it closed or its owner killed.
     sign, owned = context.Pipe(duplex=False)
     with _sigint_blocked():
         # What is started here inherits the mask: Ctrl-C, which a terminal sends to all of its
         # processes, is for the parent to deal with.
-        executor = ProcessPoolExecutor(workers, context, _begin, (sign,))
+        executor = ProcessPoolExecutor(workers, context, _prepare_worker, (sign,))
         for _ in range(workers):
             executor.submit(_ready)
     try:
         yield executor
     except BrokenExecutor as error:
         raise StatscacheError(
-            "a worker has died, perhaps for want of memory. What was done is committed: repeat the "
-            "command to go on, with fewer --workers"
+            "a worker has died, perhaps because memory ran out. What was done is committed: repeat "
+            "the command to go on, with fewer --workers"
         ) from error
     except BaseException:
         owned.close()
@@ -52,7 +52,7 @@ def processes(workers: int) -> Iterator[Executor]:
 
 @contextmanager
 def dask(address: str) -> Iterator[Executor]:
-    """The workers of the cluster of Dask whose scheduler is at ``address``.
+    """Connect to the Dask cluster whose scheduler is at ``address``, until the end of the block.
 
     Raises:
         StatscacheError: Dask is not installed, or the scheduler does not answer.
@@ -98,8 +98,8 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(sign: Connection) -> None:
-    """Prepare a worker."""
+def _prepare_worker(sign: Connection) -> None:
+    """Let a worker ignore Ctrl-C, and end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(sign,), daemon=True).start()
 
@@ -110,4 +110,4 @@ def _end_with(sign: Connection) -> None:
 
 
 def _ready() -> None:
-    """What a worker does first."""
+    """Do nothing: a worker that is given this starts."""

@@ -20,7 +20,7 @@ class LaneLeases:
     Args:
         engine: whose lanes are leased.
         takes_over: whether lanes of aggregates are taken from another process that fills them in,
-            once: whoever asked for this has asked for more speed.
+            once: for a command that was started to be faster.
     """
 
     def __init__(self, engine: Engine, *, takes_over: bool = False) -> None:

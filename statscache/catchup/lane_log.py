@@ -1,4 +1,4 @@
-"""What the hub says of its lanes: a line whenever one of them does something else than before."""
+"""Log what lanes do: a line whenever one of them does something else than before."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 
 class LaneLog:
-    """Remembers what was said last of each lane."""
+    """Remembers what was logged last of each lane."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
     def fills_in(self, lane: Lane, idents: Iterable[str], *, holds_live: bool) -> None:
-        """It is far from the present."""
+        """Log that it is far from the present."""
         if self._is_new(lane, "fills in"):
             log.info(
                 "%s fills in its history from %s on%s: %s",
@@ -29,17 +29,17 @@ class LaneLog:
             )
 
     def is_left(self, lane: Lane) -> None:
-        """Another process fills in its history."""
+        """Log that another process fills in its history."""
         if self._is_new(lane, "is left"):
             log.info("%s is left to another process, %s", lane.name, lane.leased_by)
 
     def is_near(self, lane: Lane, target: float) -> None:
-        """It has been compared with the archive up to the present."""
+        """Log that it has been compared with the archive up to the present."""
         if self._is_new(lane, "is near"):
             log.info("%s has been compared with the archive up to %s", lane.name, iso(target))
 
     def rests(self, lane: Lane) -> None:
-        """It has failed, and is tried again later."""
+        """Log that it has failed, and is tried again later."""
         if self._is_new(lane, "rests") and lane.retry_at is not None:
             log.warning("%s has failed, next try at %s", lane.name, iso(lane.retry_at))
 

@@ -58,7 +58,7 @@ class CatchUp:
         audit: what goes on in the background when all lanes are near the present.
         report: called now and then with the progress.
         takes_over: whether lanes of aggregates are taken from another process that fills them in,
-            once: whoever asked for this has asked for more speed.
+            once: for a command that was started to be faster.
     """
 
     def __init__(

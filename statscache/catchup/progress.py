@@ -1,4 +1,4 @@
-"""How far the lanes have come: for whoever watches a backfill."""
+"""How far the lanes have come, for the display of a backfill."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Progress:
     target: float = 0.0
 
     def note_lanes(self, lanes: Iterable[Lane]) -> None:
-        """Note where ``lanes`` are, whoever has moved them, and forget all others."""
+        """Note where ``lanes`` are, whichever process has moved them, and forget all others."""
         self.since = {lane.name: lane.history_start or 0.0 for lane in lanes}
         self.until = {lane.name: watermark_of(lane) for lane in lanes}
 
     def tell(self) -> None:
-        """Let whoever watches know."""
+        """Call :attr:`report`."""
         if self.report is not None:
             self.report(self)

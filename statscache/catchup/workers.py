@@ -46,8 +46,8 @@ class _Ticket:
 class FoldTask:
     """Fetches a window and folds it for ``plugins``; can be sent to other processes.
 
-    There it finds the plugins anew, by their entry points, so that they must be installed there in
-    the same versions: which is checked.
+    There it finds the plugins by their entry points, so that the same versions must be installed
+    there, which is checked.
 
     Args:
         plugins: for whose aggregates; it has no classic plugins.
@@ -74,10 +74,10 @@ class FoldTask:
         return self.__dict__ | {"_plugins": None}
 
     def __call__(self, archive: Archive, window: Window, topics: tuple[str, ...]) -> Folded:
-        """What the window adds.
+        """Returns what the window adds to the tables.
 
         Raises:
-            ArchiveUnavailable: the archive does not give it.
+            ArchiveUnavailable: the archive cannot be asked.
             WorkerUnsuitable: this process lacks a plugin, or has another release of it.
         """
         plugins = self._plugins or self._find_plugins()
@@ -134,7 +134,7 @@ def _target(installed: Installed, ticket: _Ticket) -> Target:
 def _unsuitable(distribution: str, wanted: str, found: str) -> WorkerUnsuitable:
     return WorkerUnsuitable(
         f"the worker {os.getpid()} on {socket.gethostname()} needs {distribution} {wanted} and has "
-        f"{found}: install the same release of it on all the workers, and start them anew"
+        f"{found}: install the same release of it on all the workers, and restart them"
     )
 
 

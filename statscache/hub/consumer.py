@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
-    """Takes every message of the bus in."""
+    """Takes in every message of the bus."""
 
     topic = "*"
     config_key = "statscache.consumer.enabled"
@@ -71,7 +71,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         self._settings = Settings.from_config(hub.config)
         signatures.check(hub.config)
         about.configure(hub.config)
-        # Before moksha asks for the pool, which starts then with the room that it has.
+        # Before moksha asks for the pool: it starts with the size that it has then.
         reactor.callWhenRunning(_make_room_for_threads, hub)
         self._installed = discovery.discover(hub.config)
         self._archive = open_archive(
@@ -98,7 +98,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             self._catching_up = _start_catching_up(
                 self._engine, self._archive, self._settings, config, self._stopping, self.supervisor
             )
-        # Not in moksha's threads: what they do not take out of its own queue has no bound.
+        # Not in moksha's threads: its own queue, from which they take messages, is unbounded.
         self.intake.start(self.supervisor.start)
         _stop_on_sigterm()
         # Behind the pool's threads, which shut down "during": nothing is put in after this.
@@ -129,7 +129,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         self.supervisor.fail(f"the plugin {', '.join(idents)} does not end")
 
     def validate(self, message: Any) -> None:
-        """Check the signature, when the configuration of fedmsg asks for it.
+        """Check the signature, if fedmsg's configuration says so.
 
         moksha calls this twice per message, in the threads of the reactor and of the worker, which
         gets no message that was refused before. The bus may bring it more than once all the same.
@@ -180,7 +180,7 @@ def _body(message: Any) -> str | bytes:
     body = message.body if hasattr(message, "body") else message["body"]
     if isinstance(body, str | bytes):
         return body
-    # Other transports of moksha, and fedmsg's own replay, give decoded bodies.
+    # Other transports of moksha, and fedmsg's own replay, pass decoded bodies.
     return str(fedmsg.encoding.dumps(body))
 
 
@@ -212,7 +212,7 @@ def _start_catching_up(
     stop: threading.Event,
     supervisor: Supervisor,
 ) -> threading.Thread:
-    """Catch up in a thread of our own: the reactor's must not wait for an archive."""
+    """Start a thread that catches up: the reactor's must not wait for an archive."""
     audit = Audit(engine, archive, settings.audit_budget, repairs=settings.audit_repairs)
     catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config, audit=audit)
 

@@ -1,4 +1,4 @@
-"""From texts to the tables: decode, gather into batches, and let the engine count them.
+"""Gather texts into batches, decode them, and let the engine count them.
 
 A transport puts what it receives into an :class:`Intake` and never waits for the database;
 another thread flushes it.
@@ -106,7 +106,7 @@ class Intake:
         engine: opened.
         batch_size: messages in one transaction at most.
         buffer_size: messages in memory at most, of 4 KiB on average. While the database is away
-            or too slow, more are dropped and counted: only an archive gives them again.
+            or too slow, more are dropped and counted: only an archive can bring them back.
     """
 
     def __init__(self, engine: Engine, batch_size: int, buffer_size: int) -> None:
@@ -142,7 +142,7 @@ class Intake:
     def reject(self, content: Text, reason: str, *, once: bool = False) -> None:
         """Take in something that is not a message; from any thread, at once.
 
-        ``once``: however often the same comes, it is counted as one.
+        ``once``: however often the same content comes, it is counted once.
         """
         rejection = Rejection.of_frame(content, reason, once=once)
         if self._has_room(len(rejection.content)):
@@ -158,7 +158,7 @@ class Intake:
         return len(self._texts) >= self._batch_size
 
     def start(self, start_thread: StartThread = daemon) -> None:
-        """Flush in a thread of our own from now on, whenever :meth:`wake` asks for it."""
+        """Start a thread that flushes whenever :meth:`wake` is called."""
         self._flusher = start_thread("statscache-intake", self._flush_when_woken)
 
     def wake(self) -> None:
@@ -193,7 +193,7 @@ class Intake:
             self._flush_until(self._deadline)
         else:
             self._wanted.set()
-            # It may be waiting for the database for longer than whoever stops us would.
+            # It may wait for the database for longer than systemd lets a process stop.
             self._flusher.join(timeout)
         if len(self):
             left = "the archive has them" if self._engine.has_history else "they are lost"

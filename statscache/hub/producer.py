@@ -40,7 +40,7 @@ class StatscacheProducer(moksha.hub.api.producer.PollingProducer):
         super().__init__(hub)
 
     def poll(self) -> None:
-        """Wake the intake; an exception would end moksha's loop for good, so there is none."""
+        """Wake the intake. It raises nothing: an exception would end moksha's loop."""
         self._intake.wake()
 
     def _work(self) -> None:

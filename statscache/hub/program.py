@@ -14,7 +14,7 @@ from statscache.hub.producer import consumer_of
 
 
 class _StockHub(fedmsg.commands.hub.HubCommand):
-    """``fedmsg-hub`` with a configuration that was read already, without options of its own."""
+    """``fedmsg-hub`` with a configuration that was read already, without command-line options."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._given = config

@@ -31,7 +31,7 @@ _CRL = "https://fedoraproject.org/fedmsg/crl.pem"
 
 
 def check(config: Mapping[str, Any], clock: Clock = SYSTEM) -> None:
-    """See that what fedmsg's configuration asks for can be done.
+    """Check that signatures can be checked, if fedmsg's configuration says so.
 
     Raises:
         ConfigurationError: signatures are to be checked, and every message would be refused.

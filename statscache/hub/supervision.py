@@ -1,7 +1,7 @@
 """Threads that must run: when one of them ends by itself, the process ends, with a reason.
 
-A process that lives on without one of its threads looks well and does nothing. Whoever supervises
-it (systemd, say) can only restart what has ended.
+A process that runs on without one of its threads looks healthy and does nothing. Its supervisor
+(systemd, say) can only restart what has ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ StartThread = Callable[[str, Callable[[], None]], threading.Thread]
 
 
 def daemon(name: str, run: Callable[[], None]) -> threading.Thread:
-    """Start a thread without which the process can go on, and end."""
+    """Start a thread that the process need not wait for when it ends."""
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
@@ -101,7 +101,7 @@ class Supervisor:
 
     def _insist(self) -> None:
         self._clock.sleep(_PATIENCE_TO_NOTE + _PATIENCE_TO_END)
-        log.critical("what has to end does not, and is ended: %s", self.reason)
+        log.critical("the process does not end in time, and is ended: %s", self.reason)
         self._exit()
 
     def _exit(self) -> None:
