@@ -18,9 +18,9 @@ from statscache.about.paths import TRANSFORMS, compile_finder
 from statscache.errors import ConfigurationError
 from statscache_plugins.volume.by_package import VolumeByPackage
 from tests.support.api_fixture import api_fixture
+from tests.support.examples import JSON
 from tests.support.messages import message
 from tests.support.paths import DATA
-from tests.test_message import JSON
 
 
 def lines(name: str) -> list[dict[str, Any]]:

@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode
+from tests.support.examples import JSON
 from tests.support.messages import NOON, message
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=10,
-)
 
 
 def test_attributes() -> None:

@@ -316,6 +316,19 @@ def test_the_hub_asks_the_clock_that_it_is_given() -> None:
         assert asked is None, f"{path.relative_to(ROOT)} asks for {asked}"
 
 
+def test_what_tests_share_is_in_support() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        found = re.search(r"^from tests\.(?!support\b).*", path.read_text(), re.MULTILINE)
+        assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+def test_tests_have_the_folders_of_the_package() -> None:
+    ours = {"support", "data", "docs", "__pycache__"}
+    for path in (ROOT / "tests").iterdir():
+        if path.is_dir() and path.name not in ours:
+            assert (ROOT / "statscache" / path.name).is_dir(), path.name
+
+
 def test_there_are_no_drawers() -> None:
     drawers = {"utils.py", "helpers.py", "common.py", "misc.py"}
     assert not [path for path in ROOT.glob("statscache*/**/*.py") if path.name in drawers]

@@ -15,6 +15,7 @@ import pytest
 
 from statscache.app import create_app
 from statscache.counting.engine import Engine
+from tests.support.databases import on_sqlite
 from tests.support.hub import wait_until
 from tests.support.messages import NOON, message
 from tests.support.servers import Got, Listening, Refused, Server, get
@@ -35,7 +36,6 @@ threads_or_none = pytest.mark.parametrize(
     indirect=["backend"],
 )
 """Gunicorn differs from the others in when clients come and go, and how it ends."""
-on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

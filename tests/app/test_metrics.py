@@ -12,21 +12,13 @@ from flask.testing import FlaskClient
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_metrics_families,
 )
-from prometheus_client.parser import text_string_to_metric_families
 
 from statscache.app import create_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.plugins import discovery
 from tests.support.messages import NOON, message
-
-
-def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    return {
-        (sample.name, tuple(sorted(sample.labels.values()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+from tests.support.prometheus import samples
 
 
 def test_requests_and_the_hub(migrated_uri: str) -> None:

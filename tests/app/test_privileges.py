@@ -16,9 +16,8 @@ from statscache.app.application import build_app
 from statscache.config import Settings
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Source
-from tests.catchup.test_loop import complete
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, Hits, HubFixture, Log, messages
+from tests.support.hub_fixture import NOW, Hits, HubFixture, Log, complete, messages
 from tests.support.postgresql import administer
 
 FOUND = messages(40, NOW - 80_000, 1900)

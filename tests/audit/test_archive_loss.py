@@ -18,8 +18,8 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.plugins import discovery
 from statscache.times import to_the_second
-from tests.audit.test_background import audited as compared
-from tests.audit.test_background import state, sweep
+from tests.support.audits import audited as compared
+from tests.support.audits import state, sweep
 from tests.support.commands import call
 from tests.support.configuration import configure
 from tests.support.databases import execute, table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 
 import pytest
@@ -16,9 +15,9 @@ from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.counting import late
 from statscache.counting.engine import Engine
-from statscache.database import tables
 from statscache.message import Message
 from statscache.topics import EVERYTHING
+from tests.support.audits import audited, state, sweep
 from tests.support.databases import execute
 from tests.support.hub_fixture import NOW, TODAY, Hits, HubFixture, Log, Newest, messages
 from tests.support.messages import message
@@ -42,26 +41,6 @@ def filled(hub_fixture: HubFixture, *classes: type) -> tuple[Engine, Archive]:
 
 def audit_of(engine: Engine, archive: Archive, *, repairs: bool = False) -> Audit:
     return Audit(engine, archive, 10**9, repairs=repairs)
-
-
-def sweep(hub_fixture: HubFixture, audit: Audit, number: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while state(hub_fixture)["sweeps"] < number:
-        assert time.monotonic() < deadline
-        audit._resume_at = 0.0
-        audit.advance()
-
-
-def state(hub_fixture: HubFixture) -> dict[str, object]:
-    names = [column.name for column in tables.audit.columns]
-    found = hub_fixture.rows("statscache_audit")
-    return dict(zip(names, found[0], strict=True)) if found else {"sweeps": 0}
-
-
-def audited(hub_fixture: HubFixture) -> dict[str, tuple[float, int]]:
-    names = [column.name for column in tables.plugin.columns]
-    rows = [dict(zip(names, row, strict=True)) for row in hub_fixture.rows("statscache_plugin")]
-    return {row["ident"]: (row["audited_until"], row["mismatches"]) for row in rows}
 
 
 def test_a_sweep_compares_everything_and_finds_nothing_wrong(hub_fixture: HubFixture) -> None:

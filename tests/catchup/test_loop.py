@@ -5,28 +5,33 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 
-from statscache.archive import Archive, FileArchive, Slice, Window
+from statscache.archive import FileArchive, Slice, Window
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.counting import late
 from statscache.counting.batch import Batch
-from statscache.counting.engine import Engine
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
-from statscache.plugins import Aggregate, Key, Value
+from statscache.plugins import Key
 from statscache.topics import EVERYTHING
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, PACE, TODAY, Hits, HubFixture, Log, Newest, messages
+from tests.support.hub_fixture import (
+    NOW,
+    PACE,
+    TODAY,
+    Counted,
+    Hits,
+    HubFixture,
+    Log,
+    Newest,
+    complete,
+    messages,
+)
 from tests.support.messages import message
-
-
-def complete(engine: Engine, archive: Archive, **more: Any) -> None:
-    CatchUp(engine, archive, PACE, **more).run_until_complete()
 
 
 def test_history_is_filled_in_from_the_epoch(hub_fixture: HubFixture) -> None:
@@ -196,15 +201,6 @@ def test_a_new_resolution_is_filled_in_while_the_others_go_on(
     complete(engine, archive)
     assert hub_fixture.lane_of("hits-1m") == "main"
     assert hub_fixture.total("hits_1m") == hub_fixture.total("hits_1d")
-
-
-class Counted(Aggregate):
-    name, summary, description = "counted", "counted", "For tests."
-    keys: ClassVar[tuple[Key, ...]] = (Key("place"),)
-    values = (Value("hits", "add"),)
-
-    def rows(self, message: Message) -> list[tuple[Any, ...]]:
-        return [(*(message.msg[key.name] for key in self.keys), 1)]
 
 
 def test_a_changed_plugin_is_rebuilt_beside_and_swapped(

@@ -31,6 +31,7 @@ from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable
 from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
+from tests.support.cluster import dask_address
 from tests.support.month import EPOCH, MONTH, write_month
 
 SOME = 600
@@ -75,21 +76,6 @@ def cluster(workers: int) -> Iterator[Executor]:
     """A real one of Dask's, with a process for each worker."""
     with dask_address(workers) as address, executors.dask(address) as executor:
         yield executor
-
-
-@contextmanager
-def dask_address(workers: int) -> Iterator[str]:
-    import distributed
-
-    with distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-        host="127.0.0.1",
-    ) as running:
-        yield running.scheduler_address
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from statscache.database.export import export
 from statscache.errors import StatscacheError
 from statscache.message import Message
 from statscache.plugins import discovery
-from tests.catchup.test_workers import dask_address
+from tests.support.cluster import dask_address
 from tests.support.commands import call
 from tests.support.configuration import configure
 from tests.support.databases import BACKENDS, execute, table

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from statscache.config import KEYS
-from tests.hub.test_hub import counted, on_sqlite, raw
 from tests.support.commands import Done, call, run
-from tests.support.hub import PROGRAMS, Hub, wait_until
+from tests.support.databases import counted, on_sqlite
+from tests.support.hub import PROGRAMS, Hub, raw, wait_until
 from tests.support.paths import ROOT
 
 

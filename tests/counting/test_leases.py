@@ -14,9 +14,8 @@ from statscache.catchup.loop import CatchUp
 from statscache.counting.batch import Batch
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.lane import Lane, read_lanes
-from tests.catchup.test_loop import complete
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, messages
+from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, complete, messages
 
 ELSEWHERE = "elsewhere 1"
 

@@ -12,9 +12,8 @@ from statscache.catchup.loop import CatchUp
 from statscache.catchup.progress import Progress
 from statscache.counting.engine import Engine
 from statscache.plugins import Key
-from tests.catchup.test_loop import Counted, complete
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, messages
+from tests.support.hub_fixture import NOW, PACE, Counted, Hits, HubFixture, Log, complete, messages
 
 FOUND = messages(400, NOW - 80_000, 190)
 

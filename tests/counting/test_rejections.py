@@ -15,12 +15,11 @@ from statscache.database import migrations
 from statscache.database.connection import Database
 from statscache.hub.intake import Intake, count_texts
 from statscache.message import Message
-from tests.app.test_metrics import samples
-from tests.counting.test_retry import Picky
 from tests.support.databases import execute
-from tests.support.hub_fixture import TODAY, Hits, HubFixture
+from tests.support.hub_fixture import TODAY, Hits, HubFixture, Picky
 from tests.support.hub_steps import settle
 from tests.support.messages import NOON, message
+from tests.support.prometheus import samples
 
 ROOM = 100_000
 FRAME = 2_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -11,28 +11,13 @@ import pytest
 from statscache.counting.membership import rejections
 from statscache.hub.intake import count_texts
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
+from statscache.plugins import BaseModel, BasePlugin
 from tests.support.databases import execute
-from tests.support.hub_fixture import TODAY, Hits, HubFixture
+from tests.support.hub_fixture import TODAY, Hits, HubFixture, Picky
 from tests.support.hub_steps import lane, lanes_of, reconcile, settle
 from tests.support.messages import message
 
 NOON = TODAY - 43_200.0
-
-
-class Picky(Aggregate):
-    """Cannot take everything at first."""
-
-    name, summary, description = "picky", "picky", "For tests."
-    keys = (Key("place"),)
-    values = (Value("hits", "add"),)
-    resolutions = (timedelta(hours=1), timedelta(days=1))
-    cannot: ClassVar[str] = "bad"
-
-    def rows(self, message: Message) -> list[tuple[Any, ...]]:
-        if message.msg["place"] == self.cannot:
-            raise ValueError("no idea what that is")
-        return [(message.msg["place"], 1)]
 
 
 class PickyModel(BaseModel):

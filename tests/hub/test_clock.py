@@ -15,10 +15,10 @@ import pytest
 from statscache.app import create_app
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
-from tests.hub.test_outages import Live, assert_complete, quick
 from tests.support.databases import table
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import Hub, wait_until
+from tests.support.live import Live, assert_complete, quick
 from tests.support.paths import SUPPORT
 from tests.support.stream import Stream
 

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from statscache.app import create_app
-from statscache.database import tables
-from statscache.database.connection import Database
 from statscache.database.migrations import HEAD
-from tests.support.databases import table
-from tests.support.hub import Hub, wait_until
+from tests.support.databases import counted, on_postgresql, on_sqlite, table
+from tests.support.hub import Hub, raw, wait_until
 
 TODAY = 86_400
 
 # A hub takes seconds to start. What databases do differently is tested with the engine alone.
-on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-
-
-def raw(topic: str = "org.fedoraproject.prod.git.receive", **more: Any) -> dict[str, Any]:
-    return {
-        "topic": topic,
-        "timestamp": time.time(),
-        "msg_id": f"2026-{uuid.uuid4()}",
-        "msg": {"commit": {"username": "ralph", "repo": "datanommer"}},
-    } | more
-
-
-def counted(uri: str) -> int:
-    database = Database(uri)
-    with database.begin() as connection:
-        total = connection.scalar(select(tables.lane.c.messages).where(tables.lane.c.id == 1))
-    database.dispose()
-    return int(total or 0)
 
 
 def test_from_the_bus_to_json(tmp_path: Path, migrated_uri: str) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, text
+from sqlalchemy import Executable, select, text
 from sqlalchemy.engine import make_url
 
-from statscache.database import migrations
+from statscache.database import migrations, tables
 from statscache.database.connection import Database
 from tests.support.postgresql import administer
 
 BACKENDS = ("sqlite", "postgresql")
+
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 
 @contextmanager
@@ -72,3 +75,12 @@ def execute(uri: str, *statements: Executable | str) -> None:
         for statement in statements:
             connection.execute(text(statement) if isinstance(statement, str) else statement)
     database.dispose()
+
+
+def counted(uri: str) -> int:
+    """How many messages the main lane has counted."""
+    database = Database(uri)
+    with database.begin() as connection:
+        total = connection.scalar(select(tables.lane.c.messages).where(tables.lane.c.id == 1))
+    database.dispose()
+    return int(total or 0)

@@ -1,8 +1,15 @@
-"""How many examples a law is tried with."""
+"""Examples that laws are tried with, and how many."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
 
 
 def tried(few: int, wanted: int = 0) -> settings:

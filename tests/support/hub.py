@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -99,6 +100,16 @@ class Hub:
         self.process.send_signal(number)
         self.process.wait(timeout=20)
         return time.monotonic() - began
+
+
+def raw(topic: str = "org.fedoraproject.prod.git.receive", **more: Any) -> dict[str, Any]:
+    """A message of now."""
+    return {
+        "topic": topic,
+        "timestamp": time.time(),
+        "msg_id": f"2026-{uuid.uuid4()}",
+        "msg": {"commit": {"username": "ralph", "repo": "datanommer"}},
+    } | more
 
 
 def wait_until(is_true: Callable[[], Any], what: str, log: Path | None = None) -> None:

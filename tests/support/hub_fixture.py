@@ -7,12 +7,13 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import func, select, text
 
-from statscache.archive import FileArchive
+from statscache.archive import Archive, FileArchive
+from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -50,6 +51,30 @@ class Newest(Aggregate):
 
     def rows(self, message: Message) -> list[tuple[Any, ...]]:
         return [(message.msg["place"], message.msg["number"])]
+
+
+class Counted(Aggregate):
+    name, summary, description = "counted", "counted", "For tests."
+    keys: ClassVar[tuple[Key, ...]] = (Key("place"),)
+    values = (Value("hits", "add"),)
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        return [(*(message.msg[key.name] for key in self.keys), 1)]
+
+
+class Picky(Aggregate):
+    """Cannot take everything at first."""
+
+    name, summary, description = "picky", "picky", "For tests."
+    keys = (Key("place"),)
+    values = (Value("hits", "add"),)
+    resolutions = (timedelta(hours=1), timedelta(days=1))
+    cannot: ClassVar[str] = "bad"
+
+    def rows(self, message: Message) -> list[tuple[Any, ...]]:
+        if message.msg["place"] == self.cannot:
+            raise ValueError("no idea what that is")
+        return [(message.msg["place"], 1)]
 
 
 def messages(count: int, start: float, step: float = 60.0, **more: Any) -> list[Message]:
@@ -142,3 +167,8 @@ class HubFixture:
 
     def total(self, name: str = "hits_1d") -> int:
         return sum(row[-1] for row in self.rows(name))
+
+
+def complete(engine: Engine, archive: Archive, **more: Any) -> None:
+    """Catch up with all that the archive has."""
+    CatchUp(engine, archive, PACE, **more).run_until_complete()
