@@ -7,8 +7,8 @@ import re
 from docutils import nodes
 
 from tests.support.documents import cells, document, section
+from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
-from tests.test_structure import FLOORS
 
 PAGE = "docs/architecture.rst"
 PICTURE = (ROOT / "docs" / "message.svg").read_text()

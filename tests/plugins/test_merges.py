@@ -11,8 +11,7 @@ from sqlalchemy import BigInteger, cast, func, select
 
 from statscache.app.charts.aggregation import Aggregation
 from statscache.app.charts.calendar import Piece
-from statscache.app.charts.sources import Measure, Part
-from statscache.app.charts.sources import Source as MinuteRows
+from statscache.app.charts.sources import Measure, Part, SourceTable
 from statscache.counting.folding.fold import Folder, Partial
 from statscache.database.connection import Database
 from statscache.database.schema import create_missing
@@ -87,7 +86,7 @@ def test_a_new_rule_is_upserted_and_read(plugin: Flags, database_uri: str) -> No
         *(Source("flags = flags", "flags", "1"), declaration),
     )
     no_coverage: Any = None
-    of_minutes = MinuteRows(found, 60, 0, 0, no_coverage, False)
+    of_minutes = SourceTable(found, 60, 0, 0, no_coverage, False)
     with database.begin() as connection:
         create_missing(connection, [declaration.table])
         for moment, value in ((0, 1), (0, 4), (0, 4), (60, 8)):
