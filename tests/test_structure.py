@@ -177,10 +177,12 @@ def test_what_tests_share_is_in_support() -> None:
 
 
 def test_tests_have_the_folders_of_the_package() -> None:
-    ours = {"support", "data", "docs", "__pycache__"}
-    for path in (ROOT / "tests").iterdir():
-        if path.is_dir() and path.name not in ours:
-            assert (ROOT / "statscache" / path.name).is_dir(), path.name
+    ours = {"", "support", "docs"}
+    sizes = Counter(path.parent for path in (ROOT / "tests").rglob("test_*.py"))
+    for folder, size in sizes.items():
+        name = folder.relative_to(ROOT / "tests").as_posix().removeprefix(".")
+        assert size <= MOST_MODULES, name
+        assert name in ours or (ROOT / "statscache" / name).is_dir(), name
 
 
 def test_there_are_no_drawers() -> None:
