@@ -87,7 +87,8 @@ class Message:
             raise InvalidMessage("timestamp is not a finite number")
         if timestamp < 0:
             raise InvalidMessage(f"timestamp lies before 1970: {timestamp!r}")
-        # The second clock is asked where the first one may have been put back.
+        # By the clock of this machine, as plugin authors and transports make messages without one.
+        # The latest time is asked for where the clock may have been put back.
         tolerated = timestamp - FUTURE_TOLERANCE
         if tolerated > time.time() and tolerated > clock.latest():
             raise InvalidMessage(f"timestamp lies more than a day in the future: {timestamp!r}")
