@@ -47,7 +47,7 @@ class Origin(Enum):
         """Whether no other process may count meanwhile.
 
         It may be counting a message without id, which the archive has under one: until that is
-        committed, nobody can tell.
+        committed, the two cannot be told for one.
         """
         return self not in (Origin.BUS, Origin.FILE)
 

@@ -223,7 +223,7 @@ class Committer:
         result: WriteResult,
         outcome: Outcome,
     ) -> bool:
-        """Deal with the plugins that could not write; False if nobody in the lane could.
+        """Deal with the plugins that could not write; False if none in the lane could.
 
         A plugin that gets the batch again, from the archive, rejects its messages again then.
         """

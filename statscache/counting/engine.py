@@ -318,6 +318,10 @@ class Engine:
         """
         self.time_limit.enforce(give_up)
 
+    def plugin_at_work(self) -> str | None:
+        """The plugin that is at work, and what it is doing; None where none is."""
+        return self.time_limit.at_work()
+
     def allow_slow_plugins(self) -> None:
         """Log plugins that take long, and end none."""
         self.time_limit.limit = None
@@ -381,7 +385,7 @@ class Engine:
         """
         return self._joining.join_complete()
 
-    # Plugins that are counted anew.
+    # Rebuilds.
 
     @property
     def held(self) -> frozenset[str]:
@@ -393,9 +397,9 @@ class Engine:
         self._shadows.forced = frozenset(idents)
 
     def rebuild(self, idents: Iterable[str]) -> list[str]:
-        """Let plugins be counted anew, beside the rows that are served; returns those that begin.
+        """Rebuild plugins, beside the rows that are served; returns those whose rebuild begins.
 
-        The others are being counted anew already, and go on.
+        The rebuilds of the others are under way, and go on.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
@@ -404,7 +408,7 @@ class Engine:
             return self._membership.rebuild(connection, idents)
 
     def to_rebuild(self, idents: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Those that :meth:`rebuild` would begin to count anew, and from when on, UNIX seconds.
+        """Those whose rebuild :meth:`rebuild` would begin, and from when on, UNIX seconds.
 
         By the name of the lane that they join when they are complete.
         """
@@ -416,7 +420,7 @@ class Engine:
         }
 
     def is_rebuilding(self, lane: Lane) -> bool:
-        """Whether a plugin of a lane is being counted anew."""
+        """Whether a plugin of a lane is being rebuilt."""
         with self.transaction() as connection:
             return self._shadows.is_rebuilding(connection, lane)
 
@@ -453,7 +457,7 @@ class Engine:
     def note_ages(self, shown: float = 0.0) -> dict[str, float]:
         """Ident to the time before which its rows have outlived their retention.
 
-        From then on nobody writes such rows any more: a late message must not bring back a part of
+        From then on no process writes such rows: a late message must not bring back a part of
         one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
         old as the newest message says.
 
@@ -466,7 +470,7 @@ class Engine:
     def beat(self, now: float) -> None:
         """Note that all live messages until ``now`` have been counted, even if there were none.
 
-        Only so can readers tell that nothing happened from that nobody listened.
+        Only so can readers tell a time without messages from one without a hub.
 
         Raises:
             DatabaseUnavailable: the same call may be made again.
@@ -479,6 +483,6 @@ class Engine:
         Whatever its other threads are at: it does not wait for its turn.
 
         Raises:
-            DatabaseUnavailable: nobody will know.
+            DatabaseUnavailable: it is not noted.
         """
         self._heartbeat.note_end(reason)

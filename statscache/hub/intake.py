@@ -166,7 +166,7 @@ class Intake:
         since = self._waits_since
         if since is not None and self._clock.monotonic() - since > _PATIENCE:
             self._waits_since = None
-            if self._engine.time_limit.at_work() is None:  # which it would tell of
+            if self._engine.plugin_at_work() is None:  # which it would tell of
                 log.warning(
                     "the database has not answered for %.0f s: %d messages wait",
                     _PATIENCE,

@@ -23,7 +23,7 @@ class LiveBuffer:
     """What is kept for the lanes of classic plugins, by their numbers.
 
     Args:
-        has_history: whether there is an archive; without one nobody waits.
+        has_history: whether there is an archive; without one no live message waits.
     """
 
     def __init__(self, *, has_history: bool) -> None:
@@ -37,7 +37,7 @@ class LiveBuffer:
 
     def keep(self, number: int, messages: Iterable[Message]) -> None:
         """Keep live messages for a lane."""
-        self._kept.setdefault(number, KeptMessages()).extend(messages)
+        self._kept.setdefault(number, KeptMessages()).keep(messages)
 
     def kept(self, number: int) -> list[Message]:
         """What is kept for a lane, oldest first."""
@@ -86,7 +86,7 @@ class KeptMessages:
         self._pickles: deque[bytes] = deque()
         self._bytes = 0
 
-    def extend(self, messages: Iterable[Message]) -> None:
+    def keep(self, messages: Iterable[Message]) -> None:
         """Keep these too."""
         for message in messages:
             pickled = pickle.dumps(message.raw)

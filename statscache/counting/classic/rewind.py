@@ -23,7 +23,7 @@ def rewound_start(
     All times are UNIX seconds.
 
     Args:
-        whole: gives a time at or before another one, from which on the lane can be set back.
+        whole: from a time to one at or before it, from which on the lane can be set back.
     """
     while start > first:
         # Until all of them agree: a window of one may begin inside that of another.

@@ -32,7 +32,7 @@ class ClassicRunner:
     """One classic plugin, and the means to replace it by a new instance.
 
     What a plugin keeps in memory is not under the control of a transaction. So after anything
-    that rolled back, its memory no longer says the same as its table, and it is made anew.
+    that rolled back, its memory no longer says the same as its table, and a new one is made.
 
     Args:
         make: makes an instance.
@@ -60,7 +60,7 @@ class ClassicRunner:
 
     @property
     def plugin(self) -> BasePlugin:
-        """The present instance; made when it is needed, and not where nobody could be blamed.
+        """The present instance; made when it is needed, and not where no plugin could be blamed.
 
         Raises:
             Exception: whatever the plugin's code raises.
@@ -176,7 +176,7 @@ class ClassicRunner:
         return rejections
 
     def update(self, connection: Connection) -> bool:
-        """Let it write its rows; gives whether it wrote any.
+        """Let it write its rows; returns whether it wrote any.
 
         Raises:
             Exception: whatever the plugin's code raises; the caller rolls back its savepoint.

@@ -68,8 +68,8 @@ class LanePlugins:
         runners: of the classic plugins, each with the time from which it gets messages.
         backend: the name of the database's dialect.
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
-            What is older comes from the bus alone, and everybody gets it. Of what is newer, nobody
-            gets what is older than his own history: the archive does not give it to him either.
+            What is older comes from the bus alone, and all plugins get it. Of what is newer, none
+            gets what is older than its own history: the archive does not give it that either.
         time_limit: under which the aggregates work; absent, there is none.
         lost_connections: notes in which turns the connection was lost; absent, that is not noted.
     """

@@ -33,7 +33,7 @@ def note_gap(
 
 
 def note_silence(connection: Connection, lane: Lane, start: float, stop: float) -> None:
-    """Remember that nobody listened, where no archive will ever give what was sent meanwhile."""
+    """Remember that no hub listened, where no archive will ever return what was sent meanwhile."""
     _upsert(connection.dialect.name).write(connection, [(lane.id, start, stop, 0, stop)])
 
 

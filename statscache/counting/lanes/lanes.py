@@ -121,8 +121,8 @@ class Lanes:
         connection.execute(delete(tables.lane).where(tables.lane.c.id == lane.id))
         self.touch(connection)
 
-    def replace(self, connection: Connection, home: Lane, lane: Lane) -> Lane:
-        """Let ``home``, which nobody is in, remember what ``lane`` does; returns ``home``.
+    def replace_memory(self, connection: Connection, home: Lane, lane: Lane) -> Lane:
+        """Let ``home``, which has no plugins, remember what ``lane`` does; returns ``home``.
 
         Its row stays: that says how much was counted under its name.
         """
@@ -142,7 +142,7 @@ class Lanes:
         self.remove(connection, lane)
         return home
 
-    def extend(self, connection: Connection, home: Lane, lane: Lane) -> None:
+    def extend_history(self, connection: Connection, home: Lane, lane: Lane) -> None:
         """Let ``home`` remember what ``lane``, whose history begins earlier, has of before it."""
         start, earlier = home.history_start, lane.history_start
         if start is None or earlier is None or earlier >= start:
@@ -164,7 +164,7 @@ class Lanes:
         )
 
     def can_replace(self, connection: Connection, lane: Lane, home: Lane) -> bool:
-        """Whether a lane has come as far as the one, where nobody is any more, that it joins."""
+        """Whether a lane has come as far as the one that it joins, which has no plugins."""
         if lane.watermark is None or lane.watermark < (home.watermark or 0.0):
             return False
         return not self._has_late(connection, lane)

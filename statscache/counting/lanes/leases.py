@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, update
 
+from statscache.counting.classic import lease
 from statscache.counting.lanes.lane import Lane
 from statscache.database import tables
 
 _LENGTH = 60.0
-_LENGTH_OF_ORDERED = 600.0
-"""Longer than the archive may be away between two tries: only one process runs their plugins."""
+"""Seconds."""
 
 _LONGEST = 2 * 60 * 60.0
 """Of more, the end was noted by a clock that has been put back."""
@@ -77,7 +77,7 @@ def end_leases(connection: Connection) -> None:
 
 
 def _length(lane: Lane) -> float:
-    return _LENGTH_OF_ORDERED if lane.ordered else _LENGTH
+    return lease.LENGTH if lane.ordered else _LENGTH
 
 
 def has_ended(name: str) -> bool:

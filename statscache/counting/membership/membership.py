@@ -369,10 +369,10 @@ class Membership:
         """Move the plugins of ``lane`` to ``home``, and let shadows take their places."""
         members = self._rows.in_lane(connection, lane.id)
         if self._rows.has_members(connection, home):
-            self._lanes.extend(connection, home, lane)
+            self._lanes.extend_history(connection, home, lane)
             self._lanes.remove(connection, lane)
         else:
-            home = self._lanes.replace(connection, home, lane)
+            home = self._lanes.replace_memory(connection, home, lane)
         for member in members:
             dataset = self.installed.datasets[member.ident]
             self._shadows.settle_in(connection, dataset, member, home)
