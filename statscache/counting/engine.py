@@ -188,10 +188,10 @@ class Engine:
                     self._lost_connections,
                 )
                 launch(self._transactions, self._lost_connections)
+                self.join_complete()
                 break
             except PluginFault:
                 continue  # it is quarantined, and nothing was committed
-        self.join_complete()
         self.is_open = True
         log.info("the schema of the database is %s", migrations.HEAD)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from statscache.clock import JumpDetector
-from statscache.counting.batch import Outcome
+from statscache.counting.batch import Batch, Origin, Outcome
 from statscache.counting.engine import Engine
 from statscache.counting.heartbeat import BEAT_EVERY
 from statscache.errors import DatabaseUnavailable, InvalidMessage, SchemaError
@@ -46,9 +46,15 @@ _BATCH_BYTES = 32 * 1024 * 1024
 
 
 def count_texts(
-    engine: Engine, texts: Iterable[Text], rejections: Sequence[Rejection] = ()
+    engine: Engine,
+    texts: Iterable[Text],
+    rejections: Sequence[Rejection] = (),
+    origin: Origin = Origin.BUS,
 ) -> Outcome:
     """Decode one batch and count it; what is not a message is rejected.
+
+    Args:
+        origin: where they come from: the bus, or a file.
 
     Raises:
         DatabaseUnavailable: nothing of it was committed.
@@ -61,7 +67,7 @@ def count_texts(
                 messages.append(decode(text))
             except InvalidMessage as error:
                 refused.append(Rejection.of_frame(text, str(error)))
-        outcome = count_messages(engine, messages, refused)
+        outcome = count_messages(engine, messages, refused, origin)
         if messages:
             times = [message.timestamp for message in messages]
             outcome.span = min(times), max(times)
@@ -69,7 +75,10 @@ def count_texts(
 
 
 def count_messages(
-    engine: Engine, messages: Sequence[Message], rejections: Sequence[Rejection] = ()
+    engine: Engine,
+    messages: Sequence[Message],
+    rejections: Sequence[Rejection] = (),
+    origin: Origin = Origin.BUS,
 ) -> Outcome:
     """Count one batch; where the engine itself fails, find the message and reject that alone.
 
@@ -77,7 +86,7 @@ def count_messages(
         DatabaseUnavailable: what was not counted before can be counted by the same call.
     """
     try:
-        return engine.count(messages, rejections)
+        return engine.commit(Batch(origin, live=messages, rejections=rejections))
     except DatabaseUnavailable:
         raise
     except Exception as error:
@@ -86,10 +95,10 @@ def count_messages(
         if len(messages) == 1:
             log.exception("cannot count %r", messages[0])
             refusal = Rejection.by_plugin(messages[0], "", error)
-            return engine.count((), [*rejections, refusal])
+            return engine.commit(Batch(origin, rejections=[*rejections, refusal]))
     middle = len(messages) // 2
-    first = count_messages(engine, messages[:middle], rejections)
-    second = count_messages(engine, messages[middle:])
+    first = count_messages(engine, messages[:middle], rejections, origin)
+    second = count_messages(engine, messages[middle:], (), origin)
     return Outcome(
         counted=first.counted + second.counted,
         duplicates=first.duplicates + second.duplicates,

@@ -449,7 +449,7 @@ def test_intake_keeps_what_cannot_be_committed(
     raw = {"topic": "a.b.c.d", "timestamp": 1}
     texts = [json.dumps(raw | {"msg_id": str(number)}) for number in range(8)]
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "count", unavailable)
+        patch.setattr(engine, "commit", unavailable)
         for item in texts[:3]:
             intake.accept(item)
         intake.flush()

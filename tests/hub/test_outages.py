@@ -314,7 +314,7 @@ class TestIntake:
         intake = Intake(migrated_engine, batch_size=10, buffer_size=10)
         intake.accept(json.dumps({"topic": "a.b.c.d", "timestamp": 1, "msg": {}}))
         with monkeypatch.context() as patch:
-            patch.setattr(migrated_engine, "count", fail)
+            patch.setattr(migrated_engine, "commit", fail)
             while clock.monotonic() < 100:
                 intake.flush()
                 clock.advance(1)

@@ -12,7 +12,7 @@ import click
 from statscache.archive.lines import lines, opened
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
-from statscache.counting.batch import Outcome
+from statscache.counting.batch import Origin, Outcome
 from statscache.errors import ArchiveUnavailable
 from statscache.hub.intake import count_texts
 
@@ -42,7 +42,7 @@ def replay(context: Context, files: tuple[str, ...], batch_size: int) -> None:
             for name in files:
                 span: list[float] = []
                 for batch in _batches(progress.lines(name), batch_size):
-                    outcome = count_texts(engine, batch)
+                    outcome = count_texts(engine, batch, origin=Origin.FILE)
                     tally.add(outcome)
                     span = _extended(span, outcome)
                     progress.show()
