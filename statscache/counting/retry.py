@@ -61,9 +61,9 @@ class Retry:
                 )
             left, reason = self._retry(connection, row, refusal)
             if reason is None:
-                self._rejections.done(connection, digest)
+                self._rejections.delete(connection, digest)
             else:
-                self._rejections.again(connection, digest, left, reason)
+                self._rejections.note_refusal(connection, digest, left, reason)
             return reason
 
     def retry_held(self, number: int) -> None:

@@ -18,6 +18,8 @@ FAILING = "failing"
 GONE = "gone"
 """It is not installed any more."""
 
+STATES = (ACTIVE, FILLING, FAILING, GONE)
+
 STAYS = "it was rebuilt, and the old rows stay"
 """How the error of a plugin begins whose shadow is held back."""
 

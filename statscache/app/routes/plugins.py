@@ -335,7 +335,7 @@ ENTRY_SCHEMA: dict[str, Any] = _object(
     description=_TEXT,
     contract={"enum": ["aggregate", "classic"]},
     state={
-        "enum": ["installed", "active", "filling", "failing", "gone"],
+        "enum": [*coverage.STATES],
         "description": "installed: the hub has not seen it yet; filling: its history is not "
         "complete; failing: its last write did not succeed, or it has rejected all that it was "
         "given.",

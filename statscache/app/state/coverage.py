@@ -20,14 +20,15 @@ from typing import Any
 
 from statscache.app.state.revisions import MOST_GAPS, Snapshot
 from statscache.app.state.steps import Steps
+from statscache.database import plugin_state
 from statscache.plugins.models import plain
 from statscache.spans import Span, union
 
 INSTALLED = "installed"
 """The state of a plugin that the hub has not seen yet; the others are the hub's words."""
 
-FAILING = "failing"
-"""The state of a plugin whose last write did not succeed, or that has rejected all it was given."""
+STATES = (INSTALLED, *plugin_state.STATES)
+"""All that a plugin may be in."""
 
 LIVE_WITHIN = 60.0
 """Seconds after which a hub that did not say that it listens is taken to be down; it says so every
@@ -38,7 +39,7 @@ SCHEMA: dict[str, Any] = {
     "description": "Of which times everything has been counted; UNIX seconds. What is not there "
     "inside of it is zero, and outside of it unknown.",
     "properties": {
-        "state": {"enum": [INSTALLED, "active", "filling", "failing", "gone"]},
+        "state": {"enum": [*STATES]},
         "since": {"type": ["number", "null"]},
         "until": {"type": ["number", "null"]},
         "reconciled_until": {
@@ -184,7 +185,7 @@ def _of_nothing(found: Coverage, rejected: int) -> Coverage:
     """The coverage of a dataset that was never written, because its plugin rejects what it gets."""
     return replace(
         found,
-        state=FAILING,
+        state=plugin_state.FAILING,
         since=None,
         until=None,
         gaps=(),

@@ -17,6 +17,7 @@ from statscache.app.state.revisions import Snapshot
 from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.database import schema, tables
+from statscache.database.plugin_state import FAILING
 from statscache.times import to_the_second
 
 # Users copy idents from here, so they are never split over lines.
@@ -111,7 +112,7 @@ def _condition(plugin: Any, found: Coverage) -> str:
     if plugin.missed:
         lines[0] += f", without {plugin.missed} messages that it missed while it failed"
     if plugin.error:
-        onward = "" if found.state == coverage.FAILING else ", and continues"
+        onward = "" if found.state == FAILING else ", and continues"
         lines.append(f"failed last {_age(plugin.failed_at)}{onward}")
     lines += filter(None, [plugin.error or found.error])
     return ":\n  ".join(lines) + ":"

@@ -112,12 +112,12 @@ class RejectionLog:
         query = select(tables.rejected).where(tables.rejected.c.digest == digest)
         return connection.execute(query).one_or_none()
 
-    def done(self, connection: Connection, digest: str) -> None:
-        """What was rejected has been counted now."""
+    def delete(self, connection: Connection, digest: str) -> None:
+        """Delete a rejection, because the message has been counted now."""
         connection.execute(delete(tables.rejected).where(tables.rejected.c.digest == digest))
 
-    def again(self, connection: Connection, digest: str, plugin: str, reason: str) -> None:
-        """It cannot be counted yet: by whom, and why. That is no other message: none is counted."""
+    def note_refusal(self, connection: Connection, digest: str, plugin: str, reason: str) -> None:
+        """Note by whom a message is still rejected, and why; no other rejection is counted."""
         connection.execute(
             update(tables.rejected)
             .where(tables.rejected.c.digest == digest)
