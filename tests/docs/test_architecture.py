@@ -6,6 +6,7 @@ import re
 
 from docutils import nodes
 
+from statscache.counting.batch import Origin
 from tests.support.documents import cells, document, section
 from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
@@ -41,6 +42,18 @@ def test_threads_are_named_in_the_page_and_in_the_picture_as_they_are_started() 
     assert drawn <= named
     for thread in named:
         assert f'"{thread}"' in source, thread
+
+
+def test_a_commit_is_described_by_the_steps_and_the_origins_of_the_code() -> None:
+    commit = section(PAGE, "A commit")
+    (steps,) = commit.findall(nodes.enumerated_list)
+    named = [emphasis.astext() for emphasis in steps.findall(nodes.emphasis)]
+    assert named == re.findall(r'class="strong"[^>]*>(\w+)</text>\n.*x="112"', PICTURE)
+    source = (PACKAGE / "counting" / "commit.py").read_text()
+    for step in named:
+        assert re.search(rf"def _{step}\(", source), step
+    for origin in Origin:
+        assert re.search(rf"\b{origin.value}\b", commit.astext()), origin
 
 
 def test_the_picture_names_files_and_folders_that_exist() -> None:
