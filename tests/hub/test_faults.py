@@ -31,6 +31,7 @@ import time
 
 import sqlalchemy as sa
 
+import statscache.clock
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value
 
 
@@ -108,16 +109,19 @@ class Killing(BasePlugin):
         pass
 
 
+WAIT = ("_flush_when_woken", "_run", "run", "_work", "_work_loop")
+
+
 def kill(name):
     left = [thread for thread in threading.enumerate() if name in thread.name]
     while left:
         for thread in list(left):
             frame = sys._current_frames().get(thread.ident)
             # Where it waits for work: elsewhere it may have taken a lock.
-            waiting = (threading.__file__, queue.__file__)
+            waiting = (threading.__file__, queue.__file__, statscache.clock.__file__)
             while frame is not None and frame.f_code.co_filename in waiting:
                 frame = frame.f_back
-            if frame is not None and frame.f_code.co_name in ("_run", "run", "_work", "_work_loop"):
+            if frame is not None and frame.f_code.co_name in WAIT:
                 error = ctypes.py_object(SystemExit)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
                 left.remove(thread)
