@@ -109,7 +109,7 @@ class Killing(BasePlugin):
         pass
 
 
-WAIT = ("_flush_when_woken", "_run", "run", "_work", "_work_loop")
+WAIT = ("_flush_when_woken", "run_until_stopped", "run", "_work", "_work_loop")
 
 
 def kill(name):
