@@ -3,7 +3,7 @@
 A plugin names the rule of a column (``Value("volume", "add")``). Every rule merges in Python, where
 messages are folded and coarser buckets are made of finer ones, and in SQL, where rows are upserted
 and where the API reads a range. All of it is here, and the rest of the program asks the rule: to
-add one, write its class, and add its name to :data:`Merge`.
+add one, write its class, and add it to :data:`RULES` and its name to :data:`Merge`.
 
 A rule must be commutative and associative, in both languages alike: only then can neither the order
 of the messages nor the way they are split into batches change a result.
