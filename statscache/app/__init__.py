@@ -14,7 +14,7 @@ import those above it in this list, and never one below.
 - ``routes``: the routes, one in a module.
 - ``pages``: what a browser is shown, made of what the routes answer.
 
-:mod:`~statscache.app.route_table` lists the routes, and :mod:`~statscache.app.application`
+:mod:`~statscache.app.all_routes` lists the routes, and :mod:`~statscache.app.application`
 assembles all of it. ``templates`` and ``static`` belong to the pages.
 """
 

@@ -10,11 +10,12 @@ from typing import Any
 import flask
 
 from statscache import config as configuration
+from statscache.app.all_routes import all_routes
 from statscache.app.dispatch.cache import AnswerCache
 from statscache.app.dispatch.cache_middleware import CacheMiddleware
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.dispatch.request_metrics import MetricsMiddleware, RequestMetrics
-from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.http import problems
 from statscache.app.http.client import client_of
@@ -25,7 +26,6 @@ from statscache.app.live.event_rows import EventRows
 from statscache.app.live.listeners import Listeners
 from statscache.app.live.long_poll import wait_for_change
 from statscache.app.pages import rendering
-from statscache.app.route_table import make_table
 from statscache.app.routes import rows
 from statscache.app.routes.downloads import Downloads
 from statscache.app.state.revisions import Revisions
@@ -114,15 +114,16 @@ def build_app(
     rows_route = rows.route(downloads)
     # Events carry what the route of rows answers. They need only that one, so that it can be made
     # before the table of all routes, which has the routes of events.
-    rows_dispatcher = Dispatcher(service, RouteTable((rows_route,)), answers, clock)
+    rows_table = RouteTable(flask.Flask(__name__), (rows_route,))
+    rows_dispatcher = Dispatcher(service, rows_table, answers, clock)
     event_rows = EventRows(rows_dispatcher, service.database.begin, settings.default_rows_per_page)
     listeners = Listeners(service.revisions, settings.maximum_listeners, event_rows.refresh)
-    table = make_table(rows_route, listeners, event_rows, request_metrics)
+    app = flask.Flask(__name__)
+    table = RouteTable(app, all_routes(rows_route, listeners, event_rows, request_metrics))
     dispatcher = Dispatcher(service, table, answers, clock)
     seconds = settings.request_timeout.total_seconds()
-    app = flask.Flask(__name__)
     app.extensions["statscache"] = Application(service, answers, dispatcher, listeners, downloads)
-    table.add_to(app, _view(dispatcher, listeners, seconds))
+    table.answer_by(_view(dispatcher, listeners, seconds))
     cached = CacheMiddleware(app.wsgi_app, dispatcher, seconds)
     app.wsgi_app = MetricsMiddleware(cached, request_metrics, table)  # type: ignore[method-assign]
     app.before_request(_answer_preflight)

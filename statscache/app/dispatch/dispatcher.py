@@ -18,7 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 from statscache.app.dispatch.cache import AnswerCache, Entry
 from statscache.app.dispatch.plan import Plan, Planner
 from statscache.app.dispatch.route import Route, Scope
-from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.dispatch.single_flight import SingleFlight
 from statscache.app.http import formats, reply

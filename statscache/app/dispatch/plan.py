@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from statscache.app.dispatch import canonical, rankings
 from statscache.app.dispatch.route import Call, Route, Subrequests
-from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.http import formats
 from statscache.app.http.answer import Links

@@ -19,7 +19,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.route_table import RouteTable
 from statscache.logs.records import begin_request
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -34,7 +34,7 @@ An answer function depends on nothing but its call: not on the clock (there is
 refuses by :func:`statscache.app.http.parameters.refuse`; anything else that the client can mend is
 a :class:`~statscache.app.http.problems.Problem`. What takes too long becomes a 422 by itself.
 
-:mod:`statscache.app.route_table` lists all routes; the application, ``/api/batch``,
+:mod:`statscache.app.all_routes` lists all routes; the application, ``/api/batch``,
 ``/openapi.json`` and the reference for people are made from that list.
 """
 
@@ -223,6 +223,7 @@ class Route:
     Attributes:
         rule: as Flask writes it, such as ``/api/<ident>/series``.
         name: unique; the operationId of OpenAPI.
+        label: in the metrics of requests; the name if empty.
         summary: one line.
         description: the rest, for the reference; reStructuredText without roles.
         answer: from a call to its answer.
@@ -267,6 +268,7 @@ class Route:
     schema: Mapping[str, Any] | Callable[[Dataset], Mapping[str, Any]] = field(default_factory=dict)
     page: Route | None = None
     example: str = ""
+    label: str = ""
 
     @property
     def offered(self) -> tuple[str, ...]:

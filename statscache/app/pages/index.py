@@ -9,6 +9,7 @@ from urllib.parse import quote
 import orjson
 
 from statscache.app.dispatch.route import Call, Route, Scope
+from statscache.app.dispatch.route_table import UNKNOWN
 from statscache.app.http.answer import Answer
 from statscache.app.pages import rendering
 from statscache.app.pages.examples import (
@@ -83,6 +84,8 @@ def _most_telling(call: Call, entries: Iterable[Mapping[str, Any]]) -> list[tupl
 ROUTE = Route(
     rule="/",
     name="index",
+    # The metrics are those of the API; only as the page of ``/api/`` it is a part of that.
+    label=UNKNOWN,
     summary="What this is, what is installed, and examples with their answers.",
     answer=_answer,
     formats=("html",),

@@ -112,6 +112,7 @@ def routes(listeners: Listeners, event_rows: EventRows) -> tuple[Route, ...]:
         Route(
             rule="/api/events",
             name="all_events",
+            label="events",
             summary="An event for each change of any ident, as it happens.",
             description=_DESCRIPTION,
             answer=answer,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import flask
 import orjson
 import pytest
 from flask.testing import FlaskClient
@@ -18,7 +19,7 @@ from statscache.app.application import Application
 from statscache.app.dispatch.cache import AnswerCache
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.dispatch.route import Call, Route, Scope
-from statscache.app.dispatch.routing import RouteTable
+from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
 from statscache.app.http.reply import Reply
@@ -250,7 +251,8 @@ def custom(api: ApiFixture, *routes: Route) -> Dispatcher:
     """A dispatcher of other routes, on the same service."""
     application = api.app.extensions["statscache"]
     answers = AnswerCache(application.settings.cache_bytes)
-    return Dispatcher(application.service, RouteTable(routes), answers, lambda: api.now)
+    table = RouteTable(flask.Flask(__name__), routes)
+    return Dispatcher(application.service, table, answers, lambda: api.now)
 
 
 def route(answer: Any, **more: Any) -> Route:
