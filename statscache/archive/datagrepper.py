@@ -43,11 +43,13 @@ class DatagrepperArchive(Archive):
     ) -> None:
         self.client = DatagrepperClient(endpoint, timeout, tries, clock)
         self._paging = Paging(self.client)
-        self._gaps = Recurring()
+        self._clock = clock
+        self._gaps = Recurring(clock)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What was said by another process was said in another log.
-        self.__dict__.update(state, _gaps=Recurring())
+        self.__dict__.update(state)
+        self._gaps = Recurring(self._clock)
 
     @property
     def requests(self) -> int:

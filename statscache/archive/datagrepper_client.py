@@ -22,7 +22,7 @@ import urllib3
 
 from statscache import __version__
 from statscache.archive.base import Window
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.config import root_of_datagrepper
 from statscache.errors import ArchiveUnavailable
 from statscache.logs.recurring import Recurring
@@ -79,9 +79,7 @@ class DatagrepperClient:
         waited: seconds that their answers took, pauses included.
     """
 
-    def __init__(
-        self, endpoint: str, timeout: float = 70.0, tries: int = 6, clock: Clock = SYSTEM
-    ) -> None:
+    def __init__(self, endpoint: str, timeout: float, tries: int, clock: Clock) -> None:
         self.endpoint = root_of_datagrepper(endpoint)
         self._timeout = timeout
         self._tries = tries
@@ -95,7 +93,7 @@ class DatagrepperClient:
         self._old_until = 0.0
         self._idle: list[requests.Session] = []
         self._lock = threading.Lock()
-        self._troubles = Recurring()
+        self._troubles = Recurring(self._clock)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

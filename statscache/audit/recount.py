@@ -10,11 +10,13 @@ from typing import Any, Self
 from sqlalchemy import Connection, Dialect, Select
 
 from statscache.archive.base import Slice
+from statscache.clock import Clock
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.counting.membership.regressions import Regressions
 from statscache.database.connection import Database
 from statscache.errors import described
+from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.base import BasePlugin
@@ -30,7 +32,8 @@ class Recount:
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
         classics: ident to a function that makes a fresh instance of a classic plugin.
-        time_limit: under which the plugins work; absent, there is none.
+        time_limit: under which the plugins work.
+        clock: by which they are measured.
 
     Attributes:
         messages: how many were counted.
@@ -41,7 +44,8 @@ class Recount:
         self,
         datasets: Mapping[str, tuple[Dataset, float]],
         classics: Mapping[str, Callable[[], BasePlugin]],
-        time_limit: TimeLimit | None = None,
+        time_limit: TimeLimit,
+        clock: Clock,
     ) -> None:
         self.messages = 0
         self.regressions = Regressions(datasets)
@@ -57,7 +61,13 @@ class Recount:
                     targets.append(Target(ident, dataset.declaration, dataset.plugin, since=since))
                 else:
                     runners.append((ClassicRunner(classics[ident], time_limit), since))
-        self._plugins = LanePlugins(targets, runners, self._database.backend, time_limit=time_limit)
+        self._plugins = LanePlugins(
+            targets,
+            runners,
+            self._database.backend,
+            time_limit=time_limit,
+            lost_connections=LostConnections(clock),
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -87,7 +87,8 @@ def _repair_lane(
     datasets = engine.installed.datasets
     digests = ArchivedDigests()
     recent: list[Message] = []
-    with Recount({ident: (datasets[ident], wide.start) for ident in bucketed}, {}) as scratch:
+    starts = {ident: (datasets[ident], wide.start) for ident in bucketed}
+    with Recount(starts, {}, engine.time_limit.lifted(), engine.clock) as scratch:
         for start, stop in ((wide.start, settled), (settled, wide.stop)):
             for piece in read(archive, start, stop):
                 if piece.missing:

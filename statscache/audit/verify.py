@@ -20,7 +20,7 @@ from statscache.audit.recount import Recount
 from statscache.audit.target import Target, depends_on_history
 from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.database import tables
@@ -47,6 +47,7 @@ class Verification:
         time_limit: under which the plugins work; absent, there is none.
         lacking: times of which the archive has lost something, by the number of a lane; what
             differs there is undecided.
+        clock: the present.
 
     Attributes:
         verdicts: one for each ident, when :meth:`run` is through.
@@ -65,10 +66,10 @@ class Verification:
         history: bool = True,
         time_limit: TimeLimit | None = None,
         lacking: Mapping[int, Sequence[Window]] | None = None,
-        clock: Clock = SYSTEM,
+        clock: Clock,
     ) -> None:
         self._clock = clock
-        self._time_limit = time_limit
+        self._time_limit = time_limit or TimeLimit(None, clock)
         self._lacking = lacking or {}
         self._database = database
         self._installed = installed
@@ -167,6 +168,7 @@ class Verification:
                     {s.ident: (s.dataset, s.since) for s in targets},
                     self._classics,
                     self._time_limit,
+                    self._clock,
                 )
             )
             for piece in read(self._archive, start, settled, scratch.topics):

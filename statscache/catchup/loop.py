@@ -89,7 +89,7 @@ class CatchUp:
         self._stop = threading.Event()
         self._reconcile_at = 0.0
         self._wait = 0.0
-        self._troubles = Recurring(clock=engine.clock.monotonic)
+        self._troubles = Recurring(engine.clock)
 
     def run_until_stopped(self, stop: threading.Event) -> None:
         """Make one step after another until ``stop`` is set."""

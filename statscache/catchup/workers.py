@@ -16,11 +16,14 @@ from typing import Any
 
 from statscache import __version__, about
 from statscache.archive.base import Archive, Window
+from statscache.clock import SYSTEM
 from statscache.counting.folding.folded import Folded
 from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.digests import claim_digest
 from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
+from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit
 from statscache.plugins import discovery
 from statscache.plugins.discovery import Dataset, Installed
 
@@ -103,7 +106,12 @@ class FoldTask:
             if self._version != __version__:
                 raise _unsuitable("statscache", self._version, __version__)
             plugins = LanePlugins(
-                [_target(installed, ticket) for ticket in self._tickets], [], "sqlite"
+                [_target(installed, ticket) for ticket in self._tickets],
+                [],
+                "sqlite",
+                # That of this machine, wherever the hub is.
+                time_limit=TimeLimit(None, SYSTEM),
+                lost_connections=LostConnections(SYSTEM),
             )
             if len(_REMEMBERED) >= _MOST_REMEMBERED:
                 _REMEMBERED.clear()

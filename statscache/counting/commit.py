@@ -74,7 +74,7 @@ class Committer:
         self._rejections = rejections
         self._has_history = has_history
         self._clock = clock
-        self._write_failures = WriteFailures()
+        self._write_failures = WriteFailures(clock)
 
     def commit(self, connection: Connection, batch: Batch) -> Outcome:
         """Count a batch.

@@ -27,6 +27,7 @@ from statscache.database.connection import Database
 from statscache.database.upsert import Upsert
 from statscache.errors import DatabaseUnavailable, PluginFault
 from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,14 @@ class Transactions:
             self.lane_plugins = self._membership.lane_plugins(connection, backend)
             main = self._lanes.open(connection, MAIN)
             # Somebody must count the messages, even if no plugin wants them.
-            self.lane_plugins.setdefault(main.id, LanePlugins([], [], backend))
+            none = LanePlugins(
+                [],
+                [],
+                backend,
+                time_limit=TimeLimit(None, self._clock),
+                lost_connections=self._lost_connections,
+            )
+            self.lane_plugins.setdefault(main.id, none)
             self._membership_version = version
 
     def note_changes(self, connection: Connection, idents: Iterable[str]) -> None:

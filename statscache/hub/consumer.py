@@ -23,6 +23,7 @@ from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
+from statscache.clock import SYSTEM
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.errors import DatabaseUnavailable, PluginTooSlow, StatscacheError, described
@@ -69,7 +70,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
     def _prepare(self, hub: Any) -> None:
         """Make what takes messages in; nothing of it asks the database."""
         self._settings = Settings.from_config(hub.config)
-        signatures.check(hub.config)
+        signatures.check(hub.config, SYSTEM)
         about.configure(hub.config)
         # Before moksha asks for the pool: it starts with the size that it has then.
         reactor.callWhenRunning(_make_room_for_threads, hub)
@@ -79,7 +80,9 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         )
         self._engine = Engine.from_settings(self._settings, self._installed)
         report_startup(self._engine.database, self._installed, self._archive, hub.config)
-        self.supervisor = Supervisor(lambda reason: self._engine.note_end(reason), _interrupt)
+        self.supervisor = Supervisor(
+            lambda reason: self._engine.note_end(reason), _interrupt, SYSTEM
+        )
         self.frequency = self._settings.frequency
         self.intake = Intake(self._engine, self._settings.batch_size, self._settings.buffer_size)
 
@@ -262,7 +265,7 @@ def _log_like_fedmsg() -> None:
     """Use the handlers of fedmsg's logger, unless the configuration names one for us."""
     make_printable()
     for name in _TALKATIVE:
-        logging.getLogger(name).addFilter(Rarely())
+        logging.getLogger(name).addFilter(Rarely(SYSTEM))
     logger = logging.getLogger("statscache")
     if not logger.handlers and not logging.getLogger().handlers:
         logger.handlers = list(logging.getLogger("fedmsg").handlers)

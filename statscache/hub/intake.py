@@ -134,7 +134,7 @@ class Intake:
         self._flushing = threading.Lock()
         self._waits_since: float | None = None
         self._backoff = 0.0
-        self._troubles = Recurring(clock=engine.clock.monotonic)
+        self._troubles = Recurring(engine.clock)
         self._retry_at = 0.0
         self._prune_at = self._clock.monotonic()
         self._flusher: threading.Thread | None = None
@@ -167,7 +167,10 @@ class Intake:
         return len(self._texts) >= self._batch_size
 
     def start(self, start_thread: StartThread = daemon) -> None:
-        """Start a thread that flushes whenever :meth:`wake` is called."""
+        """Start a thread that flushes whenever :meth:`wake` is called.
+
+        The thread waits for that call, never for a time, so one step of it is :meth:`flush`.
+        """
         self._flusher = start_thread("statscache-intake", self._flush_when_woken)
 
     def wake(self) -> None:

@@ -17,7 +17,7 @@ import fedmsg.crypto.utils
 import fedmsg.crypto.x509_ng
 from requests.exceptions import RequestException
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.errors import ConfigurationError
 from statscache.rejection import SIGNATURE
 
@@ -30,7 +30,7 @@ _CRL = "https://fedoraproject.org/fedmsg/crl.pem"
 """Where fedmsg looks unless its configuration says otherwise."""
 
 
-def check(config: Mapping[str, Any], clock: Clock = SYSTEM) -> None:
+def check(config: Mapping[str, Any], clock: Clock) -> None:
     """Check that signatures can be checked, if fedmsg's configuration says so.
 
     Raises:

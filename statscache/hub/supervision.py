@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,7 @@ class Supervisor:
         clock: by which that is waited for.
     """
 
-    def __init__(
-        self, note: Callable[[str], None], stop: Callable[[], None], clock: Clock = SYSTEM
-    ) -> None:
+    def __init__(self, note: Callable[[str], None], stop: Callable[[], None], clock: Clock) -> None:
         self._clock = clock
         self._note = note
         self._stop = stop

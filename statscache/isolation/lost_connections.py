@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.errors import DatabaseUnavailable, PluginFault
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class _Loss:
 class LostConnections:
     """The plugins in whose turns the connection was lost last."""
 
-    def __init__(self, clock: Clock = SYSTEM) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         # Of each suspect, the messages that it has to come through to be trusted again.
         self._suspects: dict[tuple[str, ...], int] = {}

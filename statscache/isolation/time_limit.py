@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.errors import OutOfTime, PluginTooSlow
 from statscache.message import Message
 
@@ -113,7 +113,7 @@ class TimeLimit:
         clock: by which it is measured.
     """
 
-    def __init__(self, limit: timedelta | None = None, clock: Clock = SYSTEM) -> None:
+    def __init__(self, limit: timedelta | None, clock: Clock) -> None:
         self._clock = clock
         self.limit = limit.total_seconds() if limit is not None else None
         self._turns: dict[int, Turn] = {}
@@ -121,6 +121,10 @@ class TimeLimit:
         self._begun = threading.Event()
         self._has_alarm = False
         self._is_over = False
+
+    def lifted(self) -> TimeLimit:
+        """Returns one by the same clock that is unlimited."""
+        return TimeLimit(None, self._clock)
 
     def run(self, turn: Turn, work: Callable[[], None]) -> None:
         """Do some ``work``, which keeps ``turn`` up to date.

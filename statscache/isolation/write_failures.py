@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from statscache.clock import Clock
 from statscache.errors import described
 from statscache.logs.recurring import Recurring
 
@@ -14,12 +15,13 @@ log = logging.getLogger(__name__)
 class WriteFailures:
     """The plugins that could not write when they last tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._failing: dict[tuple[str, ...], Recurring] = {}
 
     def note_failure(self, idents: tuple[str, ...], error: BaseException) -> None:
         """The rows of a plugin could not be written."""
-        failures = self._failing.setdefault(idents, Recurring())
+        failures = self._failing.setdefault(idents, Recurring(self._clock))
         kind = type(error).__name__
         is_new = failures.is_new(kind)
         if failures.happened(kind):

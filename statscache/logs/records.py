@@ -8,6 +8,7 @@ import traceback
 from contextvars import ContextVar
 from typing import Any
 
+from statscache.clock import Clock
 from statscache.logs.printable import printable
 from statscache.logs.recurring import Recurring
 
@@ -40,9 +41,9 @@ class Record(logging.LogRecord):
 class Rarely(logging.Filter):
     """Lets warnings of one line of code through at growing intervals, whatever their text."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self._recurring = Recurring()
+        self._recurring = Recurring(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is to be written."""

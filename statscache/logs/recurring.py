@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
+
+from statscache.clock import Clock
 
 SHORTEST = 60.0
 LONGEST = 3600.0
@@ -24,17 +25,12 @@ class Recurring:
     """Knows what has been logged, and when to log it again.
 
     Args:
+        clock: tells what has passed.
         shortest: seconds between the first two times; each interval is twice the one before.
         longest: seconds that the intervals grow to. What has not happened for that long is new.
-        clock: returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        shortest: float = SHORTEST,
-        longest: float = LONGEST,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, clock: Clock, shortest: float = SHORTEST, longest: float = LONGEST) -> None:
         self._shortest = shortest
         self._longest = longest
         self._clock = clock
@@ -42,7 +38,7 @@ class Recurring:
 
     def happened(self, what: Hashable, times: int = 1) -> int:
         """Returns how often it has happened since it was last logged; 0: do not log it now."""
-        now = self._clock()
+        now = self._clock.monotonic()
         course = self._courses.get(what)
         if course is None or now > course.due + self._longest:
             if len(self._courses) >= _MOST_REMEMBERED:

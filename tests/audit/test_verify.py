@@ -44,7 +44,9 @@ def verify(
     hub_fixture: HubFixture, engine: Engine, archive: Archive, *idents: str, **more: Any
 ) -> dict[str, Verdict]:
     database = Database(hub_fixture.uri, read_only=True)
-    verification = Verification(database, engine.installed, archive, idents or None, **more)
+    verification = Verification(
+        database, engine.installed, archive, idents or None, clock=engine.clock, **more
+    )
     for _ in verification.run():
         pass
     database.dispose()

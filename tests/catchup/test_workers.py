@@ -24,11 +24,14 @@ from statscache.catchup import workers as backfill
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.catchup.workers import FoldTask
+from statscache.clock import SYSTEM
 from statscache.counting.engine import Engine
 from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.database.connection import Database
 from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable
+from statscache.isolation.lost_connections import LostConnections
+from statscache.isolation.time_limit import TimeLimit
 from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
 from tests.support.cluster import dask_address
@@ -107,7 +110,13 @@ def plugins_and_task() -> tuple[LanePlugins, FoldTask]:
         assert isinstance(plugin, Aggregate)
         table = next(table for table in plugin.tables if table.ident == ident)
         targets.append(Target(ident, table, plugin, since=EPOCH.timestamp()))
-    plugins = LanePlugins(targets, [], "sqlite")
+    plugins = LanePlugins(
+        targets,
+        [],
+        "sqlite",
+        time_limit=TimeLimit(None, SYSTEM),
+        lost_connections=LostConnections(SYSTEM),
+    )
     config = {"statscache.sqlalchemy.uri": "postgresql://a:secret@b/c", "answer": 42, "f": print}
     return plugins, FoldTask(plugins, installed, config | {"lambda": lambda: 1})
 

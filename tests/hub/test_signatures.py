@@ -12,6 +12,7 @@ import fedmsg.crypto
 import fedmsg.crypto.x509_ng
 import pytest
 
+from statscache.clock import SYSTEM
 from statscache.errors import ConfigurationError
 from statscache.hub import signatures
 from tests.support.commands import call
@@ -79,14 +80,16 @@ def test_a_hub_that_could_let_nothing_through_says_so_and_ends(
 
 
 def test_certificates_that_are_of_no_use(authority: Authority) -> None:
-    signatures.check(authority.config)
-    signatures.check(authority.config | {"validate_signatures": False, "ca_cert_location": "/no"})
+    signatures.check(authority.config, SYSTEM)
+    signatures.check(
+        authority.config | {"validate_signatures": False, "ca_cert_location": "/no"}, SYSTEM
+    )
     with pytest.raises(ConfigurationError, match=r"cannot be read: .*ca_cert_location"):
-        signatures.check(authority.config | {"ca_cert_location": "/nowhere/ca.crt"})
+        signatures.check(authority.config | {"ca_cert_location": "/nowhere/ca.crt"}, SYSTEM)
     authority.revoke_nothing(until=datetime.now(UTC) - DAY)
     fedmsg.crypto.utils._cached_certificates.clear()
     with pytest.raises(ConfigurationError, match="the list of revoked certificates has expired"):
-        signatures.check(authority.config)
+        signatures.check(authority.config, SYSTEM)
 
 
 @on_sqlite

@@ -585,7 +585,9 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
     monkeypatch.setattr(Recounted, "loops", True)
     Meddling.meddle = staticmethod(commit_connection)
     database = Database(hub_fixture.uri, read_only=True)
-    verification = Verification(database, engine.installed, archive, time_limit=engine.time_limit)
+    verification = Verification(
+        database, engine.installed, archive, time_limit=engine.time_limit, clock=engine.clock
+    )
     assert list(verification.run())
     database.dispose()
     verdicts = {verdict.ident: verdict for verdict in verification.verdicts}

@@ -9,19 +9,20 @@ from statscache.archive.datagrepper import DatagrepperArchive
 from statscache.clock import Clock
 from statscache.errors import ArchiveUnavailable
 from statscache.logs.recurring import Recurring
+from tests.support.clocks import ManualClock
 from tests.support.databases import execute
 from tests.support.hub_fixture import TODAY, Hits, HubFixture
 from tests.support.messages import NOON, message
 
 
 def test_what_goes_on_is_told_at_growing_intervals() -> None:
-    now = 0.0
-    recurring = Recurring(60, 300, lambda: now)
+    clock = ManualClock(NOON)
+    recurring = Recurring(clock, 60, 300)
     told = []
     for second in range(1000):
-        now = float(second)
         if recurring.happened("it"):
             told.append(second)
+        clock.advance(1)
     assert told == [0, 60, 180, 420, 720]
     assert recurring.ended()
     assert not recurring.ended()

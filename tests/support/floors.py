@@ -24,7 +24,7 @@ FLOORS: Mapping[str, Floor] = {
     "times": Floor("how times become datetimes and text, and back"),
     "spans": Floor("spans of time, and what several of them cover together"),
     "clock": Floor("the present, which is given to whatever depends on it"),
-    "logs": Floor("how records are written: printable, and once where they recur"),
+    "logs": Floor("how records are written: printable, and once where they recur", "clock"),
     "topics": Floor("patterns of topics", "errors"),
     "about": Floor("which users and packages a message is about", "errors topics"),
     "message": Floor("what flows: made once at the edge, never changed", "about clock errors"),
@@ -80,7 +80,7 @@ FLOORS: Mapping[str, Floor] = {
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
         "times statscache errors clock logs topics about message plugins config database "
-        "archive counting counting.lanes audit counting.folding",
+        "archive isolation counting counting.lanes audit counting.folding",
     ),
     "hub": Floor(
         "the process that counts: fedmsg's consumer, and what it hands on",
@@ -128,7 +128,7 @@ FLOORS: Mapping[str, Floor] = {
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(
         "the commands, a module each, imported when asked for",
-        "errors times logs about plugins database archive counting counting.lanes audit hub "
+        "errors times clock logs about plugins database archive counting counting.lanes audit hub "
         "app app.http app.live app.state cli demo",
     ),
     "__main__": Floor("python -m statscache", "cli"),

@@ -18,6 +18,7 @@ from statscache.cli.catchup import CatchUpOptions, finish_rebuild
 from statscache.cli.context import Context
 from statscache.cli.parameters import TIME
 from statscache.cli.terminal import echo, redraw
+from statscache.clock import SYSTEM
 from statscache.counting.lanes.lane import PERMANENT
 from statscache.database import schema
 from statscache.database.connection import Database
@@ -74,7 +75,9 @@ def verify(
     database = context.database(read_only=True)
 
     def compare(some: Sequence[str] | None) -> list[Verdict]:
-        verification = Verification(database, context.installed, archive, some, start, stop)
+        verification = Verification(
+            database, context.installed, archive, some, start, stop, clock=SYSTEM
+        )
         _run(verification)
         found = [_show(verdict, show_all=show_all) for verdict in verification.verdicts]
         echo(f"{verification.messages} messages of the archive, {sum(found)} differences.")

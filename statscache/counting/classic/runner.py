@@ -36,19 +36,15 @@ class ClassicRunner:
 
     Args:
         make: makes an instance.
-        time_limit: under which it works; absent, there is none.
+        time_limit: under which it works.
 
     Attributes:
         fault: how it spoilt a transaction.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], BasePlugin],
-        time_limit: TimeLimit | None = None,
-    ) -> None:
+    def __init__(self, make: Callable[[], BasePlugin], time_limit: TimeLimit) -> None:
         self._make = make
-        self._time_limit = time_limit or TimeLimit()
+        self._time_limit = time_limit
         self._foreign: frozenset[str] = frozenset()
         self._plugin: BasePlugin | None = make()
         self.ident = self._plugin.ident

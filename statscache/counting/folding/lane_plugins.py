@@ -70,8 +70,8 @@ class LanePlugins:
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
             What is older comes from the bus alone, and all plugins get it. Of what is newer, none
             gets what is older than its own history: the archive does not give it that either.
-        time_limit: under which the aggregates work; absent, there is none.
-        lost_connections: notes in which turns the connection was lost; absent, that is not noted.
+        time_limit: under which the aggregates work.
+        lost_connections: notes in which turns the connection was lost.
     """
 
     def __init__(
@@ -80,12 +80,13 @@ class LanePlugins:
         runners: Sequence[tuple[ClassicRunner, float | None]],
         backend: str,
         floor: float | None = None,
-        time_limit: TimeLimit | None = None,
-        lost_connections: LostConnections | None = None,
+        *,
+        time_limit: TimeLimit,
+        lost_connections: LostConnections,
     ) -> None:
         self._backend = backend
-        self._time_limit = time_limit or TimeLimit()
-        self._lost_connections = lost_connections or LostConnections()
+        self._time_limit = time_limit
+        self._lost_connections = lost_connections
         self.targets = {target.ident: target for target in targets}
         self.runners = [runner for runner, _ in runners]
         self.history_starts = [since for _, since in runners]
@@ -127,6 +128,7 @@ class LanePlugins:
             [target for ident, target in self.targets.items() if ident in chosen],
             [(runner, None) for runner in self.runners if runner.ident in chosen],
             self._backend,
+            time_limit=self._time_limit.lifted(),
             lost_connections=self._lost_connections,
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, except_, func, insert, literal, select, update
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.counting.lanes.lane import LONGEST_BACKOFF, Lane, read_lanes
 from statscache.database import tables
 from statscache.database.upsert import Upsert
@@ -37,7 +37,7 @@ class Lanes:
         clock: the present.
     """
 
-    def __init__(self, backend: str, clock: Clock = SYSTEM) -> None:
+    def __init__(self, backend: str, clock: Clock) -> None:
         self._clock = clock
         self._is_postgresql = backend == "postgresql"
         self._membership = Upsert(

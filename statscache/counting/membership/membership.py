@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.counting.classic.runner import ClassicRunner
 from statscache.counting.folding.lane_plugins import LanePlugins, Target
 from statscache.counting.lanes.checksums import checksum_window
@@ -64,9 +64,9 @@ class Membership:
         epoch: datetime | None,
         *,
         has_history: bool,
-        time_limit: TimeLimit | None = None,
-        lost_connections: LostConnections | None = None,
-        clock: Clock = SYSTEM,
+        time_limit: TimeLimit,
+        lost_connections: LostConnections,
+        clock: Clock,
     ) -> None:
         self._clock = clock
         self.installed = installed
@@ -76,7 +76,7 @@ class Membership:
         self._shadows = shadows
         self._quarantine = quarantine
         self._time_limit = time_limit
-        self._lost_connections = lost_connections or LostConnections()
+        self._lost_connections = lost_connections
         made = (ClassicRunner(make, time_limit) for make in installed.classics)
         self.runners = {runner.ident: runner for runner in made}
         for ident, runner in self.runners.items():
@@ -413,8 +413,8 @@ class Membership:
                 runners.get(number, []),
                 backend,
                 floor,
-                self._time_limit,
-                self._lost_connections,
+                time_limit=self._time_limit,
+                lost_connections=self._lost_connections,
             )
         return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from statscache.clock import SYSTEM, Clock
+from statscache.clock import Clock
 from statscache.counting.folding.fold import storable
 from statscache.database import tables
 from statscache.database.upsert import Upsert
@@ -65,10 +65,10 @@ class RejectionLog:
         clock: by which it is noted when they were seen.
     """
 
-    def __init__(self, backend: str, most_bytes: int, clock: Clock = SYSTEM) -> None:
+    def __init__(self, backend: str, most_bytes: int, clock: Clock) -> None:
         self._clock = clock
         self._most_bytes = most_bytes
-        self._recurring = Recurring()
+        self._recurring = Recurring(clock)
         self._upsert = Upsert(
             tables.rejected,
             backend,
