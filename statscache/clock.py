@@ -1,6 +1,6 @@
-"""The clock that the hub is given: the time, what has passed, and waiting.
+"""The clock of the hub: the time, a monotonic time, and waiting.
 
-Nothing in the hub asks :mod:`time`, so that a test can give it a clock that it moves by hand.
+Nothing in the hub asks :mod:`time`, so that a test can pass a clock that it moves by hand.
 """
 
 from __future__ import annotations

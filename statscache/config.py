@@ -1,4 +1,4 @@
-"""The ``statscache.*`` keys of fedmsg's configuration, checked once and given types."""
+"""The ``statscache.*`` keys of fedmsg's configuration, checked once and converted to types."""
 
 from __future__ import annotations
 

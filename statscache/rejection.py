@@ -23,12 +23,12 @@ SIGNATURE = "signature"
 
 @dataclass(frozen=True)
 class Rejection:
-    """A refusal: of what, why, and by which plugin (empty when it is no message at all).
+    """A refusal: of what, why, and by which plugin (empty if it is not a message).
 
     Attributes:
         plugin: the idents of the tables that lack the message, with spaces between.
-        cause: under which it is counted, one of a few; absent, the reason up to its first colon.
-        once: whether the same may come again and is not counted then.
+        cause: under which it is counted, one of a few; default: the reason up to its first colon.
+        once: whether the same rejection may occur again, and is counted only once.
         times: how many messages these are.
     """
 
@@ -58,7 +58,7 @@ class Rejection:
 
     @classmethod
     def of_archive(cls, content: str | bytes, reason: str) -> Rejection:
-        """Something that an archive gave, and will give whenever it is asked for that time."""
+        """Something that an archive returns each time that window is read."""
         return cls(_text(content), reason, cause="archive", once=True)
 
 

@@ -26,7 +26,7 @@ __all__ = ["check_laws", "make_message", "rows_of"]
 def make_message(
     topic: str, msg: Any = None, timestamp: float | None = None, **more: Any
 ) -> Message:
-    """A message with an id of its own, of now unless a time (UNIX seconds) is given.
+    """Returns a message with an id of its own; default time (UNIX seconds): now.
 
     ``more`` are further keys of the fedmsg dict, such as ``msg_id``.
     """
@@ -42,7 +42,7 @@ def make_message(
 def rows_of(plugin: Aggregate, messages: Sequence[Message]) -> dict[str, list[tuple[Any, ...]]]:
     """Ident to the rows that its table would have: time, keys, values, in the order of the keys.
 
-    Only messages that the plugin subscribes to are given to it; whatever it raises is raised.
+    It gets only messages that it subscribes to; what it raises is raised.
     """
     return _tables(plugin, [messages])
 
@@ -51,7 +51,7 @@ def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) 
     """See that neither the order of ``messages``, nor how they are split, changes a row.
 
     And that a plugin which ``counts_messages`` does that, and that none changes a message: all
-    plugins are given the same object.
+    plugins get the same object.
 
     Raises:
         AssertionError: it does; the text shows the first table, or message, that differs.

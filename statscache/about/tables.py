@@ -3,12 +3,12 @@
 A pattern is of the topic from the service on: ``*`` is one token, ``#`` any number. All the rows
 whose pattern matches a topic apply. The paths are explained in :mod:`statscache.about.paths`.
 
-The rules say what the processors of fedmsg_meta_fedora_infrastructure say, of the messages of the
-services that it knows: they come from the messages that its test suite publishes, from its
-documentation of the topics and from its behaviour. For the services that it does not know (``ci``
-of Fedora, ``coreos``, ``discourse``, ``gitlab``, ``resultsdb``), and for what newer versions of the
-others send, they come from the schemas of the messages. A service that nobody is named for has an
-empty row: it would be an unknown service without it.
+For the services that fedmsg_meta_fedora_infrastructure knows, the rules agree with its processors:
+they come from the messages of its test suite, from its documentation of the topics and from its
+behaviour. For the services that it does not know (``ci`` of Fedora, ``coreos``, ``discourse``,
+``gitlab``, ``resultsdb``), and for newer versions of the others, they come from the schemas of the
+messages. A service whose messages name no person has an empty row: without a row it would be an
+unknown service.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class DatagrepperArchive(Archive):
                 break
             except TooMuch as error:
                 if window.is_one_second:
-                    # Nothing was learned about widths: it was too slow for any.
+                    # Even one second was too slow, which says nothing about wider windows.
                     self.widest = widest
                     raise ArchiveUnavailable(str(error)) from error
                 window = window.halves()[0]

@@ -1,6 +1,6 @@
-"""Ask datagrepper for one page over HTTP, again while it is in trouble and as late as it tells.
+"""Ask datagrepper for one page over HTTP; retry with backoff, and honour Retry-After.
 
-What to know of it, all of it found by running it:
+How it behaves, found by running it:
 
 - ``/v2/search`` takes a tenth of the time of ``/raw``. Its rows have fedora-messaging's shape.
 - ``start`` and ``end`` are both inclusive, as UNIX seconds; ``start=0`` switches the window off.
@@ -34,14 +34,14 @@ _RESOLUTION = 1e-6
 """Seconds; its times are in microseconds."""
 
 _OLD_FOR = 3600.0
-"""Seconds after which a server that had no ``/v2/search`` is asked for it again."""
+"""Seconds after which a server without ``/v2/search`` is asked for it again."""
 
 _TIME_TO_CONNECT = 10.0
 _LONGEST_RETRY_AFTER = 300.0
 _BACKOFF = 0.5
 _LONGEST_BACKOFF = 30.0
 
-# What tells that a window is too much: a time-out at once, what may be a hiccup when repeated.
+# When a window is too much: a time-out counts twice, an error that may be transient once.
 _TIMED_OUT = 2
 _PERHAPS_TIMED_OUT = 1
 _TOO_SLOW = 2
@@ -70,7 +70,7 @@ class DatagrepperClient:
 
     Args:
         endpoint: its URL, to which ``v2/search`` and ``raw`` are added; it may be that of ``raw``.
-        timeout: seconds after which an answer is given up; its own limit is a minute.
+        timeout: seconds to wait for an answer; the server's own limit is a minute.
         tries: how often one page is asked for.
         clock: by which it waits between two tries.
 
@@ -115,7 +115,7 @@ class DatagrepperClient:
             self._idle.pop().close()
 
     def pause_for_luck(self) -> None:
-        """Wait a moment: the order within a second is by chance, and may be another one then."""
+        """Wait a moment: the order within a second is random, and may differ the next time."""
         self._clock.sleep(_BACKOFF * random.random())  # noqa: S311
 
     def ask(
@@ -128,8 +128,8 @@ class DatagrepperClient:
     ) -> dict[str, Any]:
         """Returns one page, checked; asks again while the server is in trouble.
 
-        Of the whole seconds that the window touches, so that no message is in none of two windows
-        that meet within a second.
+        Asks for the whole seconds that the window touches, so adjacent windows that share a second
+        lose no message.
 
         Args:
             filters: further parameters, see :func:`statscache.archive.datagrepper.filters_of`.
@@ -139,8 +139,8 @@ class DatagrepperClient:
         Returns the answer with ``raw_messages`` (a list), ``total`` and ``pages`` (numbers).
 
         Raises:
-            TooSlow: the server cannot find it in its time: ask for a shorter window.
-            ArchiveUnavailable: it has not answered after several tries, or it is of no use to ask.
+            TooSlow: the server hits its own time limit: ask for a shorter window.
+            ArchiveUnavailable: it has not answered after several tries, or a retry cannot help.
         """
         parameters = [
             # 0 would be taken for no start at all.
@@ -176,7 +176,7 @@ class DatagrepperClient:
                 self.waited += self._clock.monotonic() - began
 
     def _tell(self, trouble: _Trouble) -> None:
-        """Log what is more than a hiccup: it takes minutes until a question is given up."""
+        """Log repeated trouble now: the retries of one page take minutes."""
         # Without what differs from question to question.
         if self._troubles.happened(trouble.problem.partition(": ")[0]):
             log.warning("%s %s; it is asked again", self.describe(), trouble.problem)
@@ -187,7 +187,7 @@ class DatagrepperClient:
         """Returns one page, checked; asks for it once.
 
         Raises:
-            ArchiveUnavailable: it is of no use to ask again.
+            ArchiveUnavailable: a retry cannot help.
         """
         is_old = self._clock.monotonic() < self._old_until
         response = self._get("raw" if is_old else "v2/search", parameters)
@@ -232,7 +232,7 @@ class DatagrepperClient:
             self._idle.append(session)
 
     def _hold_off(self) -> None:
-        """Wait as long as the server has told, whichever thread it told."""
+        """Honour Retry-After, received by any thread."""
         pause = self._not_before - self._clock.monotonic()
         if pause > 0:
             self._clock.sleep(pause)

@@ -235,7 +235,7 @@ def _tidy_up() -> None:
         # It may belong to another user, or be gone, or locked by a process that runs.
         with contextlib.suppress(OSError), path.open("rb") as binary:
             # One that has just been made is about to be locked.
-            # The time of a file is by the clock of the machine, whichever one is given.
+            # The time of a file is by the clock of the machine, also under a test's clock.
             if SYSTEM.time() - path.stat().st_mtime > _YOUNG:
                 fcntl.flock(binary, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

@@ -1,4 +1,4 @@
-"""Messages that moved to the bucket beside theirs: bus and archive give them different times."""
+"""Messages that moved to a neighbouring bucket: their times differ in bus and archive."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Row = tuple[Any, ...]
 class BoundaryShifts:
     """Tells which differences of counters come of messages that moved across an edge of buckets.
 
-    What one bucket lacks its neighbour then has too much, and no more messages can have moved
-    across an edge than the archive has around it.
+    What one bucket lacks, its neighbour has too much of. No more messages can have moved across an
+    edge than the archive has around it.
     """
 
     def __init__(self, archive: Archive, table: AggregateTable, start: float, stop: float) -> None:
@@ -51,7 +51,7 @@ class BoundaryShifts:
         edge = start
         for surplus in surpluses:
             edge += self._width
-            # What came in over the left edge, less the surplus, goes on over the right one.
+            # Carry to the right edge: inflow at the left minus the surplus.
             least, most = least - surplus, most - surplus
             if edge < stop:
                 down, up = self._crossing(key, edge)

@@ -27,7 +27,7 @@ SAME_MESSAGE = 2 * TIMESTAMP_TOLERANCE
 
 
 class Recount:
-    """Some datasets, counted from nothing; a context manager, which ends with the scratch.
+    """Datasets counted from scratch; leaving the context deletes the scratch database.
 
     Args:
         datasets: by ident, each with the time (UNIX seconds) from which on it gets messages.
@@ -80,12 +80,12 @@ class Recount:
 
     @property
     def dialect(self) -> Dialect:
-        """That of the scratch."""
+        """The dialect of the scratch database."""
         return self._database.engine.dialect
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """What the archive has to be asked for."""
+        """The topics that the archive must be asked for."""
         return self._plugins.topics
 
     def add(self, piece: Slice) -> None:
@@ -108,7 +108,7 @@ class Recount:
             raise RuntimeError(f"{', '.join(idents)} cannot be recounted: {described(error)}")
 
     def rows(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
-        """What the scratch answers."""
+        """Returns the rows of a query in the scratch database."""
         with self._database.begin() as connection:
             yield from stream(connection, statement)
 

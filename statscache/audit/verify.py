@@ -51,7 +51,7 @@ class Verification:
 
     Attributes:
         verdicts: one for each ident, when :meth:`run` is through.
-        messages: how many the archive gave.
+        messages: how many the archive returned.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ def _unfilled(
 
     Args:
         unclaimed: messages that have not been counted.
-        missing: times of which the archive did not give everything, or was not asked yet.
+        missing: times that the archive returned incompletely, or was not asked for yet.
         now: UNIX seconds.
     """
     moments = [

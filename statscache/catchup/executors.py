@@ -110,4 +110,4 @@ def _end_with(sign: Connection) -> None:
 
 
 def _ready() -> None:
-    """Do nothing: a worker that is given this starts."""
+    """Do nothing: submitting this starts a worker."""

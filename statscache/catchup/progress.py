@@ -15,7 +15,7 @@ class Progress:
 
     Attributes:
         report: called with this now and then.
-        messages: that the archive gave.
+        messages: how many the archive returned.
         since: of each lane's name, where its history begins, UNIX seconds.
         until: of each lane's name, its watermark, UNIX seconds.
         target: up to when lanes can be moved, UNIX seconds; 0 where that is not known yet.

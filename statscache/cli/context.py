@@ -48,7 +48,7 @@ class Context:
         """An engine that is ready to count."""
         about.configure(self.config)
         engine = Engine.from_settings(self.settings, self.installed)
-        # A slow plugin is logged, not ended: whoever runs the command decides when to stop it.
+        # A slow plugin is logged, not ended: the user of the command decides when to stop it.
         engine.allow_slow_plugins()
         daemon("statscache-time-limit", engine.enforce_time_limit)
         engine.open()

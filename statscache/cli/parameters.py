@@ -1,4 +1,4 @@
-"""The types of what a command line is given: times, ports and path prefixes."""
+"""Types of command-line parameters: times, ports and path prefixes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Heartbeat:
         self._buffer = buffer
         self._clock = clock
         self._is_ending = False
-        # The lanes that have been given all live messages since the last beat.
+        # The lanes that have got all live messages since the last beat.
         self._beating: set[int] = set()
 
     def beat(self, now: float) -> None:

@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 
 class Pruning:
-    """Deletes what is not kept any longer, a part of it in each transaction.
+    """Deletes what has outlived its retention, a part of it in each transaction.
 
     Args:
         transactions: of the engine.
         retention: how long rows are kept.
-        rejections: of which there is to be room for more.
+        rejections: the log, which is trimmed.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def settle(
     transactions: Transactions,
     lost_connections: LostConnections,
 ) -> None:
-    """Create what third-party plugins lack, give each plugin its lane, and hide who asked for it.
+    """Create missing tables, assign lanes, and delete rows of people who asked to be hidden.
 
     Raises:
         DatabaseUnavailable: nothing has been done.
@@ -53,7 +53,7 @@ def settle(
         fault = transactions.give_up(error)
         if fault is None:
             raise
-        # It has no lane yet out of which it could be taken.
+        # It has no lane yet, so it cannot be quarantined.
         log.error("%s: %s", ", ".join(fault.idents), fault)
         membership.assume_no_rows(fault.idents)
         raise fault from error

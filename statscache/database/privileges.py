@@ -61,7 +61,7 @@ _MISSING = text("""
 
 
 def copy(connection: Connection, old: str, new: str) -> None:
-    """Give the table ``new`` the owner and the privileges of ``old``, those of columns included."""
+    """Copy owner and privileges of the table ``old``, those of columns included, to ``new``."""
     if connection.dialect.name != "postgresql":
         return
     names = {"old": old, "new": new}

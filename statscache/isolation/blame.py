@@ -1,4 +1,4 @@
-"""Whose fault an exception is that a plugin's writes have ended with."""
+"""Decides whether a plugin or the database caused an exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statscache.database.failures import is_unavailable
 from statscache.errors import PluginFault, is_interrupt
 
 _CONNECTION_LOST = "8s2b"
-"""SQLAlchemy's code for whoever goes on with a connection that is lost."""
+"""SQLAlchemy's code for using a lost connection."""
 
 
 def blames_plugin(error: BaseException) -> bool:
@@ -19,5 +19,5 @@ def blames_plugin(error: BaseException) -> bool:
     if is_interrupt(error) or isinstance(error, PluginFault):
         return False
     if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
-        return False  # which the plugin may have passed over
+        return False  # the plugin may have caught the error that lost it
     return not (isinstance(error, DBAPIError) and is_unavailable(error))

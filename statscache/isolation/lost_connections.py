@@ -52,7 +52,7 @@ class LostConnections:
         Args:
             connection: of the transaction.
             idents: of the plugin.
-            size: how many messages it is given.
+            size: how many messages it gets.
             seconds: how long it has worked before.
         """
         began = self._clock.monotonic() - seconds
@@ -89,7 +89,7 @@ class LostConnections:
         return None
 
     def _clear(self, idents: tuple[str, ...], size: int) -> None:
-        # As many messages as it was given then: few may do no harm where many do, and live ones
+        # As many messages as it got then: few may do no harm where many do, and live ones
         # come in between two tries of a slice of the archive.
         remaining = self._suspects.get(idents, 0) - max(size, 1)
         if remaining > 0:

@@ -56,7 +56,7 @@ class Turn:
     Attributes:
         names: the idents of each of the plugins that take turns.
         number: which of them is at work.
-        message: what it was given last.
+        message: the last one that it got.
     """
 
     __slots__ = (

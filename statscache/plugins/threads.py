@@ -88,7 +88,7 @@ class Future:
         self._add(None, handler)
 
     def fire(self, result: Any) -> None:
-        """Give it its value.
+        """Set its value.
 
         Raises:
             AlreadyResolvedError: it has one, or has failed.

@@ -11,7 +11,7 @@ from statscache_plugins.pagure.contribution import (
 
 
 class ContributionsByUser(ContributionCounter):
-    """Counts a contribution under whoever made it."""
+    """Counts a contribution under the user who made it."""
 
     name = "Number of contribution per user to pagure.io"
     summary = "the number of contributions to pagure.io by user and day"

@@ -71,7 +71,7 @@ class Planner:
     """Understands requests.
 
     Args:
-        service: the plugins, and what the calls are given.
+        service: the plugins, and what the calls use.
         table: of the routes.
         subrequests: answers other requests within a call.
     """

@@ -244,7 +244,7 @@ class Route:
         steps: what the present is rounded down to, from the dataset and the parsed values; the
             times among them are still :class:`~statscache.app.http.times.Time`.
         statuses: of HTTP, that an answer may have.
-        schema: the JSON schema of the answer, or a function that gives that of each dataset.
+        schema: the JSON schema of the answer, or a function that returns that of a dataset.
         page: the route, with the format ``html``, that answers a person at the same address.
         example: the query of an address that works, such as ``?start=-7d``.
     """

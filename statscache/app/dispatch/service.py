@@ -1,4 +1,4 @@
-"""What every call is given: settings, plugins, and what the hub has committed."""
+"""What every call can use: settings, plugins, and what the hub has committed."""
 
 from __future__ import annotations
 

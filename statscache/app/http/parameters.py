@@ -58,10 +58,10 @@ class Parameter:
     Attributes:
         name: as the query says it; a word of
             :data:`statscache.plugins.columns.QUERY_PARAMETERS`, so that no column is called so.
-        kind: of its value; a function gives that of each dataset.
+        kind: of its value, or a function that returns that of a dataset.
         summary: one sentence for the reference.
         default: the value where the query has none; a :class:`~statscache.app.http.times.Time`
-            becomes UNIX seconds like one that was given.
+            becomes UNIX seconds like one of the query.
         example: a text for the reference; those of all the parameters of a route go together.
         example_of: that of a dataset, where they differ.
         suits: whether the example is one for a dataset whose kind takes it.
@@ -196,7 +196,7 @@ class Parsed:
     """The parameters of a request.
 
     Attributes:
-        values: of all declared parameters, by name; those that were not given have their defaults.
+        values: of all declared parameters, by name; defaults for those that the query lacks.
         filters: by column.
     """
 

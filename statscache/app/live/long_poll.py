@@ -11,7 +11,7 @@ from statscache.app.http.reply import AwaitedChange
 from statscache.app.live.listeners import Listener, Listeners, is_newer
 
 LONGEST = 55
-"""Seconds; proxies give up after a minute."""
+"""Seconds; proxies time out after a minute."""
 
 WAIT = Parameter(
     "wait",

@@ -38,7 +38,7 @@ STREAMED = ("csv", "ndjson")
 """The formats of downloads."""
 
 PAGING = frozenset(("rows_per_page", "page", "cursor"))
-"""Whoever says one of them wants a page."""
+"""A query with one of them asks for a page, not for all rows."""
 
 MAXIMUM = "X-Maximum-Rows-Per-Page"
 """The header of pages that others follow: JSON has no larger ones, whatever is asked for."""

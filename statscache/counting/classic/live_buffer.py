@@ -1,4 +1,4 @@
-"""Live messages that wait until classic plugins have been given their history.
+"""Live messages that wait until classic plugins have got their history.
 
 Classic plugins want messages in the order of time, so that live ones are kept in memory while the
 archive gives what is older, and are released behind the last of it. They are not claimed while they

@@ -31,8 +31,8 @@ _MOMENT = timedelta(microseconds=1)
 class ClassicRunner:
     """One classic plugin, and the means to replace it by a new instance.
 
-    What a plugin keeps in memory is not under the control of a transaction. So after anything
-    that rolled back, its memory no longer says the same as its table, and a new one is made.
+    What a plugin keeps in memory is not under the control of a transaction. After a rollback its
+    memory no longer matches its table, so a new instance is made.
 
     Args:
         make: makes an instance.
@@ -56,7 +56,7 @@ class ClassicRunner:
 
     @property
     def plugin(self) -> BasePlugin:
-        """The present instance; made when it is needed, and not where no plugin could be blamed.
+        """The present instance, made when it is first needed.
 
         Raises:
             Exception: whatever the plugin's code raises.
@@ -70,7 +70,7 @@ class ClassicRunner:
         self._foreign = foreign
 
     def redirect(self, table: Table, shadow: str | None) -> None:
-        """From now on let it work on the table ``shadow`` instead of ``table``, if given."""
+        """Redirect its statements from ``table`` to the table ``shadow``; None: no longer."""
         if shadow != self._shadow:
             self.renew()
         self._table, self._shadow = table, shadow
@@ -81,9 +81,9 @@ class ClassicRunner:
         return self._shadow is not None
 
     def begin(self, connection: Connection, since: float) -> float:
-        """Ask it up to when its rows are there, and revert what may be incomplete.
+        """Ask it for the time of its last row, and revert what may be incomplete.
 
-        Gives the time, UNIX seconds, from which it is to get messages: ``since`` or later.
+        Returns the time (UNIX seconds) from which it needs messages: ``since`` or later.
 
         Raises:
             Exception: whatever the plugin's code raises.
@@ -148,7 +148,7 @@ class ClassicRunner:
         self._is_launched = True
 
     def process(self, messages: Sequence[Message]) -> list[Rejection]:
-        """Give it ``messages``, which are in the order of their timestamps.
+        """Let it process ``messages``, which are in the order of their timestamps.
 
         Raises:
             PluginTooSlow: it does not come to an end.
@@ -195,7 +195,7 @@ class ClassicRunner:
         """Let it work with the database, fenced in and watched.
 
         Raises:
-            PluginFault: the transaction can only be given up.
+            PluginFault: the transaction must be rolled back.
             Exception: whatever else is wrong with what the plugin's code does.
         """
         self._is_touched = True
@@ -235,7 +235,7 @@ class ClassicRunner:
         if fence.is_intact(connection):
             return None
         if problem is not None and not isinstance(problem, Exception):
-            # SQLAlchemy gives up a connection through which such an exception went.
+            # SQLAlchemy invalidates a connection through which such an exception went.
             text = described(problem)
             return None if is_interrupt(problem) else PluginFault(text, (self.ident,))
         if fence.trespass is None or _is_of_database(problem):
@@ -264,11 +264,11 @@ class ClassicRunner:
                 event.remove(connection, "before_cursor_execute", replace)
 
     def commit(self) -> None:
-        """What it was given is in the database now."""
+        """The transaction is committed: its memory matches its table."""
         self._is_touched = False
 
     def roll_back(self) -> None:
-        """What it was given since the last commit was not."""
+        """The transaction was rolled back: discard its memory, if it was used since."""
         if self._is_touched:
             self.renew()
 

@@ -161,7 +161,7 @@ class Folder:
         return clean
 
     def _without_hidden(self, partial: Partial) -> Partial:
-        """``partial`` without the rows that name somebody who is to appear nowhere."""
+        """``partial`` without the rows that name a hidden person."""
         assert self._refusal is not None
         first_key = 0 if self._is_latest else 1
         first_value = 1 if self._timed else 0

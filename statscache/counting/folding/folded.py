@@ -18,7 +18,7 @@ class Folded:
         idents: of the tables, in the order of the plugins of the lane.
         digests: of the messages.
         partials: one for each folder of the plugins of the lane.
-        missing: how many messages the archive has and did not give.
+        missing: how many messages the archive has and did not return.
     """
 
     window: Window

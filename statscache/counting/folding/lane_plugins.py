@@ -47,7 +47,7 @@ class Target:
 
 @dataclass
 class WriteResult:
-    """What became of the messages that the plugins of a lane were given.
+    """What became of the messages that the plugins of a lane got.
 
     Attributes:
         changed: the idents whose tables were written.
@@ -252,7 +252,7 @@ class LanePlugins:
         result: WriteResult,
         start: float | None,
     ) -> None:
-        """Give the classic plugins ``messages``, by time, and let them write."""
+        """Let the classic plugins process ``messages``, by time, and write."""
         if not self.runners:
             return
         in_order = sorted(messages, key=lambda message: message.timestamp)
@@ -269,7 +269,7 @@ class LanePlugins:
                         if runner.update(connection):
                             result.changed.append(runner.ident)
                 except BaseException as error:
-                    # What SQLAlchemy makes of a connection that was given up hides the cause.
+                    # The error that SQLAlchemy raises on an invalidated connection hides the cause.
                     _blame(result, (runner.ident,), runner.fault or error)
                     runner.renew()
 
@@ -293,7 +293,7 @@ class LanePlugins:
 
 
 def written_by(idents: Iterable[str]) -> str:
-    """How the tables that a message is missing in are written down: idents have no spaces."""
+    """Idents joined by spaces, as stored in ``rejected.plugin``."""
     return " ".join(idents)
 
 

@@ -1,4 +1,4 @@
-"""How far a lane has come: its watermark, and until when it has been given live messages."""
+"""How far a lane has come: its watermark, and until when it has counted live messages."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def advance(
         "batches": row.batches + 1,
         "committed_at": now,
     }
-    # The lane may be ahead of this batch, which another process has moved, or which lies in a gap.
+    # Never backwards: another process may have moved the lane past this batch, or it lies in a gap.
     if newest is not None:
         values["newest"] = case((row.newest > newest, row.newest), else_=newest)
     if watermark is not None:
         values["watermark"] = case((row.watermark > watermark, row.watermark), else_=watermark)
-    # An overlap in which there is nothing new says nothing about what failed.
+    # An overlap without new messages does not show that what failed works again.
     is_further = watermark is not None and watermark > (lane.watermark or 0.0)
     if lane.failures and (counted or is_further):
         values |= {"failures": 0, "retry_at": None}
@@ -81,7 +81,7 @@ def beat(
         is_first: not since the last beat, but from ``now`` on.
     """
     row, plugin = tables.lane.c, tables.plugin
-    # Nobody has listened since a time that is yet to come: the clock has been put back.
+    # A time in the future was noted before the clock was put back: it is replaced by now.
     values: dict[str, Any] = {
         "beat_at": now,
         "live_since": case((row.live_since > now, now), else_=row.live_since),

@@ -83,9 +83,9 @@ def prune_claims(connection: Connection, lane: Lane, until: float) -> bool:
     # Claims of what the archive does not have stay, and so do those from before the history of the
     # lane, for which it was never asked: nothing else could tell that they were counted.
     mine = [claim.c.lane == lane.id, claim.c.timestamp >= start, claim.c.archived == 1]
-    # So do those in a gap, until it is closed: the archive has messages there that it has not given
-    # yet, too many to be told apart by a checksum.
-    # A query cannot have any number of them: what lies between two may stay longer than it must.
+    # So do those in a gap, until it is closed: the archive has messages there that it has not
+    # returned yet, too many to be told apart by a checksum. A query can exclude a limited number of
+    # gaps, so claims between two of them may stay longer than they must.
     for first, last in cover(read_gaps(connection, lane), _MOST_SPANS):
         mine.append(
             ~claim.c.timestamp.between(first - TIMESTAMP_TOLERANCE, last + TIMESTAMP_TOLERANCE)

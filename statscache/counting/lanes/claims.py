@@ -1,9 +1,9 @@
 """Claims: which messages a lane has counted, and which of them the archive has.
 
 What tells the bus from the archive is here alone. The bus brings a message under its id, or without
-one. The archive gives a message that came without id an id of its own, at random, so that its copy
-never matches by id the one that the bus brought: such a message is looked up twice, under its id
-and under the digest of its content among the claims of messages without id.
+one. The archive assigns a random id to a message that came without one, so the two copies never
+match by id. Such a message is looked up twice: under its id, and under the digest of its content
+among the claims of messages without id.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def claim(
     of them gets it.
 
     Args:
-        live: messages of the bus, or of a file that somebody replays.
+        live: messages of the bus, or of a file that is replayed.
         archived: messages of the archive. No other process may count meanwhile: it may be claiming
             a message without id that the archive has under one, and until that is committed the
-            two cannot be told for one.
+            two cannot be recognised as the same message.
     """
     # The bus comes first: the archive may have the same message under an id of its own, and finds
     # it only when it is claimed.
@@ -131,7 +131,7 @@ def _claim(
     ]
     if _insertion(connection.dialect.name).write(connection, rows) == len(rows):
         return list(first_copies.values())
-    # Some were claimed before, by whomever: those of this call bear its number.
+    # Some were claimed before. The rows that this call inserted have its batch number.
     mine = _claimed_by(connection, lane, batch, list(first_copies))
     return [message for digest, message in first_copies.items() if digest in mine]
 
@@ -148,13 +148,13 @@ def _claimed_by(connection: Connection, lane: Lane, batch: int, digests: list[by
 
 
 def _rename(connection: Connection, lane: Lane, archived: Sequence[Message]) -> None:
-    """Put claims of messages that came without id under the id that the archive gave them.
+    """Rename claims of messages that came without id to the id that the archive assigned.
 
-    From now on they come under that one only.
+    Later copies come from the archive, under that id only.
     """
     claim = tables.claim
-    # One by one, since few come without id; the number of who claimed it stays, so that a plugin
-    # that is quarantined in this transaction gets the message again.
+    # One by one, since few come without id. The batch number stays, so that a plugin that is
+    # quarantined in this transaction gets the message again.
     for message, digest in _came_without_id(connection, lane, archived):
         connection.execute(
             update(claim)
@@ -181,7 +181,7 @@ def _came_without_id(
 def _note_archived(
     connection: Connection, lane: Lane, archived: Sequence[Message], new: Sequence[Message]
 ) -> None:
-    """Note of what the bus had brought before that the archive has it: it can be pruned."""
+    """Note that the archive has messages which the bus brought before: they can be pruned."""
     # Claims that only the bus made are never pruned.
     claim = tables.claim
     mine = {message.identity for message in new}

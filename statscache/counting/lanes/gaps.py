@@ -1,4 +1,4 @@
-"""Gaps: times of which a lane was not given all that there is."""
+"""Gaps: time ranges of which a lane did not get all messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def note_gap(
     """Remember that the archive lacks ``missing`` messages of a time, or, with 0, that it has all.
 
     Args:
-        missing: messages that it says it has, and did not give.
+        missing: messages that it reports, and did not return.
         now: UNIX seconds.
     """
     gap = tables.gap.c
@@ -38,7 +38,7 @@ def note_silence(connection: Connection, lane: Lane, start: float, stop: float) 
 
 
 def read_gaps(connection: Connection, lane: Lane) -> list[tuple[float, float]]:
-    """The times of which the lane was not given all."""
+    """The time ranges of which the lane did not get all messages."""
     gap = tables.gap.c
     query = select(gap.start, gap.stop).where(gap.lane == lane.id).order_by(gap.start)
     return [(row.start, row.stop) for row in connection.execute(query)]

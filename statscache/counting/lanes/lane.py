@@ -60,7 +60,7 @@ class Lane:
         """Whether claims no longer tell if ``message``, from the bus, was counted.
 
         Either the claims of its time are pruned, or it has no id, and the archive, which has been
-        asked for its time, would have given it an id of its own.
+        asked for its time, would have assigned it an id.
         """
         start, watermark = self.history_start, self.watermark
         pruned_until = self.claims_pruned_until

@@ -1,10 +1,9 @@
 """Which lanes there are: opening, splitting, joining and removing them.
 
-Whoever changes lanes, or which plugins are in them, excludes all other processes first
-(:meth:`Lanes.exclude`); whoever counts keeps them as they are (:meth:`Lanes.share`). Both are held
-until the end of the transaction, and are taken before anything else in it is locked. Nobody goes
-from one to the other within a transaction: two that share, and wait for each other to leave, would
-dead-lock.
+Counting takes the lock shared (:meth:`Lanes.share`), changing lanes or their plugins takes it
+exclusive (:meth:`Lanes.exclude`). Both are held until the end of the transaction, and are taken
+before anything else in it is locked. A transaction never upgrades: two that share the lock, and
+both want it exclusive, would dead-lock.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ class Lanes:
                 table.c.lane == lane.id
             )
             if table is tables.claim:
-                # What the plugins that leave could not write they are to be given again.
+                # The plugins that leave get again what they could not write.
                 copied = copied.where(tables.claim.c.batch.not_in(batches))
             connection.execute(insert(table).from_select(names, copied))
         return apart
@@ -152,8 +151,8 @@ class Lanes:
             (tables.claim_checksum, tables.claim_checksum.c.start),
         ):
             times = (column >= earlier, column < start)
-            # What the home has from there came from the bus, before anybody asked an archive for
-            # it. The lane has all of it, and its checksums are whole.
+            # What the home has of that time came from the bus, and was never compared with the
+            # archive. The lane has all of it, and its checksums are complete.
             connection.execute(delete(table).where(table.c.lane == home.id, *times))
             connection.execute(
                 update(table).where(table.c.lane == lane.id, *times).values(lane=home.id)
@@ -172,14 +171,14 @@ class Lanes:
     def can_join(
         self, connection: Connection, lane: Lane, other: Lane, *, may_lack: bool = False
     ) -> bool:
-        """Whether both have counted the same, of what they still remember by claims.
+        """Whether both have counted the same messages, as far as they still have claims of them.
 
         ``may_lack``: ``lane`` may lack some of it.
         """
-        # What only one of them has compared with the archive the other may lack.
+        # If only one of them has compared a time with the archive, the other may lack messages.
         if lane.watermark != other.watermark:
             return False
-        # What waits in one of them the other may have counted already.
+        # A message that waits in one of them may have been counted by the other already.
         if self._has_late(connection, lane, other):
             return False
         pruned_until = max(lane.claims_pruned_until or 0.0, other.claims_pruned_until or 0.0)

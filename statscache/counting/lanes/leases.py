@@ -49,7 +49,7 @@ def take_lease(connection: Connection, lane: Lane, now: float) -> bool:
 
 
 def take_lease_over(connection: Connection, lane: Lane, now: float) -> None:
-    """Take the lease of ``lane``, whoever has it."""
+    """Take the lease of ``lane``, even from another process."""
     connection.execute(
         update(tables.lane)
         .where(tables.lane.c.id == lane.id)

@@ -28,10 +28,10 @@ def defer(connection: Connection, lane: Lane, late: Sequence[Message], now: floa
 def read_waiting(
     connection: Connection, numbers: Iterable[int], margin: float, most: int
 ) -> list[Any]:
-    """The oldest that wait in lanes of these numbers: lane, identity and content of each.
+    """Returns lane, identity and content of the oldest messages that wait in these lanes.
 
-    Of those, up to ``margin`` seconds behind the watermark of their lane: what is newer the archive
-    has not shown yet.
+    Only those up to ``margin`` seconds after the watermark of their lane: the archive has not been
+    read further.
     """
     late, lane = tables.late, tables.lane
     return list(
@@ -46,14 +46,14 @@ def read_waiting(
 
 
 def still_waiting(connection: Connection, lane: Lane, digests: Iterable[bytes]) -> set[bytes]:
-    """Those of ``digests`` that wait: another process may have seen to the others."""
+    """Those of ``digests`` that wait: another process may have decided the others."""
     late = tables.late.c
     query = select(late.identity).where(late.lane == lane.id, late.identity.in_(list(digests)))
     return {bytes(digest) for digest in connection.scalars(query)}
 
 
 def end_waiting(connection: Connection, number: int, digests: Iterable[bytes]) -> None:
-    """They wait no longer."""
+    """Delete messages that have been decided."""
     late = tables.late.c
     connection.execute(
         delete(tables.late).where(late.lane == number, late.identity.in_(list(digests)))

@@ -21,13 +21,13 @@ _DAY = 86_400
 
 
 class History:
-    """Says from when on messages are wanted; times are UNIX seconds.
+    """Tells from which time (UNIX seconds) each plugin needs messages.
 
     Args:
         epoch: how far back history goes; None: as far as the archive does.
         runners: of the classic plugins, by ident.
         lost_connections: notes in which turns the connection was lost.
-        clock: from which it is reckoned how far back some histories go.
+        clock: from whose time ``backlog_delta`` is subtracted.
     """
 
     def __init__(
@@ -45,7 +45,10 @@ class History:
         self._unasked: set[str] = set()
 
     def start(self, dataset: Dataset) -> float:
-        """Where the history of a plugin begins: a midnight in UTC, so that no day is a part."""
+        """Returns where the history of a plugin begins.
+
+        Rounded down to midnight UTC, so that the first day is complete.
+        """
         return self._start(dataset.plugin.backlog_delta)
 
     def earliest(self, datasets: Iterable[Dataset]) -> float:
@@ -59,14 +62,14 @@ class History:
         return max(0.0, floored(start, _DAY))
 
     def assume_no_rows(self, idents: Iterable[str]) -> None:
-        """Take it that these classic plugins have no rows: asked, they spoil the transaction."""
+        """Assume that these classic plugins have no rows: asking them spoils the transaction."""
         self._unasked.update(idents)
 
     def start_after_rows(self, connection: Connection, dataset: Dataset) -> float:
         """Where the history of a new classic plugin begins, which may have rows already.
 
-        They are from another installation, or from a statscache of 2015. The plugin is asked up to
-        when they go, and takes back those of a window that may be incomplete.
+        The rows are from another installation, or from a statscache of 2015. The plugin is asked
+        for the time of the last one, and reverts a window that may be incomplete.
         """
         runner = self._runners[dataset.ident]
         start = self.start(dataset)

@@ -88,13 +88,13 @@ class Membership:
         return self._history.start(dataset)
 
     def assume_no_rows(self, idents: Iterable[str]) -> None:
-        """Take it that these classic plugins have no rows: asked, they spoil the transaction."""
+        """Assume that these classic plugins have no rows: asking them spoils the transaction."""
         self._history.assume_no_rows(idents)
 
     # When the hub, or a command, starts.
 
     def settle(self, connection: Connection) -> None:
-        """Give each installed plugin its lane, and note which are not installed any more."""
+        """Assign a lane to each installed plugin; note which are not installed any more."""
         self._open_lanes(connection)
         known = {row.ident: row for row in self._rows.all(connection)}
         self._note_gone(connection, known)
@@ -244,7 +244,7 @@ class Membership:
         )
 
     def _separate(self, connection: Connection, back: Iterable[Any]) -> None:
-        """Let those that are back go on without those that they left with."""
+        """Split the plugins that are back from those of their lane that are not."""
         for number in sorted({row.lane for row in back}):
             idents = [row.ident for row in back if row.lane == number]
             lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
@@ -255,7 +255,7 @@ class Membership:
                     self._rows.update(connection, ident, lane=lane.id)
 
     def _compare_history(self, dataset: Dataset, row: Any) -> None:
-        """Say so where more history is wanted now than was counted."""
+        """Warn if the configured history begins before the counted one."""
         if not self.has_history or row.since is None or dataset.declaration is None:
             return
         since = self._history.start(dataset)

@@ -61,7 +61,7 @@ class PluginRows:
             self._lanes.touch(connection)
 
     def add_missed(self, connection: Connection, idents: Iterable[str], missed: int) -> None:
-        """Note so many messages that these have missed, and that no archive can give again."""
+        """Note how many messages these have missed that no archive can return."""
         row = tables.plugin.c
         mine = update(tables.plugin).where(row.ident.in_(idents))
         connection.execute(mine.values(missed=row.missed + missed))

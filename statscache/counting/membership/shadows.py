@@ -74,7 +74,7 @@ class Shadows:
         ).one()
         served_until = previous.served_until
         counted_until, rejected_before = previous.counted_until, previous.rejected_before
-        # Where an earlier shadow is given up, they are known: the served table is the same still.
+        # If an earlier shadow is discarded, they are known: the served table is still the same.
         if rejected_before is None:
             counted_until = max(previous.watermark or 0.0, previous.newest or 0.0)
             rejected_before = regressions.rejected_so_far(connection, dataset.ident)
