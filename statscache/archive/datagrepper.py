@@ -47,7 +47,7 @@ class DatagrepperArchive(Archive):
         self._gaps = Recurring(clock)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # What was said by another process was said in another log.
+        # Each process logs gaps itself, since it has its own log.
         self.__dict__.update(state)
         self._gaps = Recurring(self._clock)
 

@@ -69,7 +69,7 @@ class LanePlugins:
         backend: the name of the database's dialect.
         floor: where the history of their lanes begins, UNIX seconds; None without an archive.
             What is older comes from the bus alone, and all plugins get it. Of what is newer, none
-            gets what is older than its own history: the archive does not give it that either.
+            gets what is older than its own history: the archive does not return that to it either.
         time_limit: under which the aggregates work.
         lost_connections: notes in which turns the connection was lost.
     """
