@@ -10,7 +10,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class _Flight(Generic[Value]):
+class _Computation(Generic[Value]):
     def __init__(self) -> None:
         self.is_done = threading.Event()
         self.values: list[Value] = []
@@ -27,7 +27,7 @@ class SingleFlight(Generic[Key, Value]):
     def __init__(self, patience: float, may_share: Callable[[Value], bool]) -> None:
         self._patience = patience
         self._may_share = may_share
-        self._flights: dict[Key, _Flight[Value]] = {}
+        self._computations: dict[Key, _Computation[Value]] = {}
         self._lock = threading.Lock()
 
     def share(self, key: Key, compute: Callable[[], Value]) -> Value:
@@ -37,19 +37,19 @@ class SingleFlight(Generic[Key, Value]):
         exception; no thread waits for one that waits.
         """
         with self._lock:
-            flight = self._flights.get(key)
-            is_first = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
+            computation = self._computations.get(key)
+            is_first = computation is None
+            if computation is None:
+                computation = self._computations[key] = _Computation()
         if not is_first:
-            flight.is_done.wait(self._patience)
-            return flight.values[0] if flight.values else compute()
+            computation.is_done.wait(self._patience)
+            return computation.values[0] if computation.values else compute()
         try:
             value = compute()
             if self._may_share(value):
-                flight.values.append(value)
+                computation.values.append(value)
             return value
         finally:
             with self._lock:
-                del self._flights[key]
-            flight.is_done.set()
+                del self._computations[key]
+            computation.is_done.set()
