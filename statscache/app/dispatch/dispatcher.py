@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -17,12 +18,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from statscache.app.dispatch.cache import AnswerCache, Entry
 from statscache.app.dispatch.plan import Plan, Planner
-from statscache.app.dispatch.route import Route, Scope
+from statscache.app.dispatch.route import Call, Route, Scope
 from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.dispatch.single_flight import SingleFlight
 from statscache.app.http import formats, reply
-from statscache.app.http.answer import Answer
+from statscache.app.http.answer import Answer, Links
 from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.problems import too_much
 from statscache.app.http.reply import COMMON_HEADERS, AwaitedChange, BodyStream, Reply, StreamReply
@@ -44,6 +45,23 @@ LONGEST_REMEMBERED = 1_500
 
 UNCHANGING = "unchanging"
 """The validator of what depends on nothing that the hub writes."""
+
+
+@dataclass
+class _PlannedRequest:
+    """A plan, and what was computed for it last.
+
+    Attributes:
+        plan: what the request means.
+        validated: the last snapshot, and the validator and the ETag of the answer in it.
+        linked: the last links, and the header for them.
+        cache_control: of the answer; None before the first one.
+    """
+
+    plan: Plan
+    validated: tuple[Snapshot | None, Hashable, str] = (None, None, "")
+    linked: tuple[Links, str] = ((), "")
+    cache_control: str | None = None
 
 
 class Dispatcher:
@@ -68,9 +86,9 @@ class Dispatcher:
         self._clock = clock
         self._service = service
         self._planner = Planner(service, table, self)
-        self._plans: Memo[Request, Plan] = Memo(MOST_PLANS)
+        self._planned: Memo[Request, _PlannedRequest] = Memo(MOST_PLANS)
         # A stream can be read once.
-        self._flights: SingleFlight[Hashable, Entry | StreamReply] = SingleFlight(
+        self._single_flight: SingleFlight[Hashable, Entry | StreamReply] = SingleFlight(
             patience=_longest(service.settings).total_seconds(),
             may_share=lambda result: isinstance(result, Entry),
         )
@@ -118,19 +136,20 @@ class Dispatcher:
         served: Callable[[], ServedDatasets] = self._service.served
         if transaction is not None:
             served = partial(self._served_in, transaction)
-        plan = self._plan(request, served)
-        validator, etag = self._validate(plan, transaction)
-        kept = self._kept(plan, request, if_none_match, validator, etag)
+        planned = self._plan(request, served)
+        validator, etag = self._validate(planned, transaction)
+        kept = self._kept(planned, request, if_none_match, validator, etag)
         if kept is not None:
             return kept
 
         def compute() -> Entry | StreamReply:
-            return self._compute(plan, client, transaction, began)
+            return self._compute(planned, client, transaction, began)
 
         # What is read in a transaction of the caller may be older than what others ask for.
         is_alone = validator is None or transaction is not None
-        result = compute() if is_alone else self._flights.share((plan.key, validator), compute)
-        return result if isinstance(result, StreamReply) else self._reply(plan, request, result)
+        key = (planned.plan.key, validator)
+        result = compute() if is_alone else self._single_flight.share(key, compute)
+        return result if isinstance(result, StreamReply) else self._reply(planned, request, result)
 
     def validator_of(self, request: Request, snapshot: Snapshot) -> Hashable:
         """What the answer to ``request`` depends on: equal validators, equal answers.
@@ -138,7 +157,7 @@ class Dispatcher:
         Raises:
             Problem: the request cannot be answered as it is.
         """
-        plan = self._plan(request, lambda: self._service.datasets.at(snapshot))
+        plan = self._plan(request, lambda: self._service.datasets.at(snapshot)).plan
         validator = self._validator_in(plan, snapshot)
         # Where nothing tells when it changes, it may have changed.
         return plan.key, self._clock() if validator is None else validator
@@ -154,15 +173,17 @@ class Dispatcher:
     def _served_in(self, transaction: ReadTransaction) -> ServedDatasets:
         return self._service.datasets.at(transaction.snapshot)
 
-    def _plan(self, request: Request, serve: Callable[[], ServedDatasets]) -> Plan:
-        plan = self._plans.get(request)
+    def _plan(self, request: Request, serve: Callable[[], ServedDatasets]) -> _PlannedRequest:
+        planned = self._planned.get(request)
         clock = self._clock()
-        is_outdated = plan is not None and plan.served is not None and plan.served is not serve()
-        if plan is None or is_outdated or clock >= plan.valid_until:
-            plan = self._planner.plan(request, clock, serve)
-            if sum(map(len, request)) <= LONGEST_REMEMBERED:
-                self._plans.put(request, plan)
-        return plan
+        if planned is not None and clock < planned.plan.valid_until:
+            served = planned.plan.served
+            if served is None or served is serve():
+                return planned
+        planned = _PlannedRequest(self._planner.plan(request, clock, serve))
+        if sum(map(len, request)) <= LONGEST_REMEMBERED:
+            self._planned.put(request, planned)
+        return planned
 
     def confirm(self) -> None:
         """See to it that no later answer is older than this call, not even by a millisecond."""
@@ -170,20 +191,20 @@ class Dispatcher:
 
     def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
         """The reply to ``request``, if that needs no more than what is kept; never raises."""
-        plan = self._plans.get(request)
-        if plan is None or self._clock() >= plan.valid_until:
+        planned = self._planned.get(request)
+        if planned is None or self._clock() >= planned.plan.valid_until:
             return None
         try:
-            validator, etag = self._validate(plan, None)
+            validator, etag = self._validate(planned, None)
         except (StatscacheError, DefinitionsChanged):
             return None
-        kept = self._kept(plan, request, if_none_match, validator, etag)
+        kept = self._kept(planned, request, if_none_match, validator, etag)
         # A long poll is not answered from memory: it waits for a change.
         return None if kept is not None and kept.awaited is not None else kept
 
     def _kept(
         self,
-        plan: Plan,
+        planned: _PlannedRequest,
         request: Request,
         if_none_match: str | None,
         validator: Hashable,
@@ -193,19 +214,22 @@ class Dispatcher:
             return None
         if if_none_match is not None and reply.matches(if_none_match, etag):
             headers = [("ETag", etag), *COMMON_HEADERS]
-            if plan.cache_control is not None:
-                headers.append(("Cache-Control", plan.cache_control))
-            return Reply(304, headers, b"", _awaited(plan, validator))
-        entry = self._answers.get(plan.key)
+            if planned.cache_control is not None:
+                headers.append(("Cache-Control", planned.cache_control))
+            return Reply(304, headers, b"", _awaited(planned.plan, validator))
+        entry = self._answers.get(planned.plan.key)
         if entry is None or entry.validator != validator:
             return None
-        return self._reply(plan, request, entry)
+        return self._reply(planned, request, entry)
 
-    def _validate(self, plan: Plan, transaction: ReadTransaction | None) -> tuple[Hashable, str]:
+    def _validate(
+        self, planned: _PlannedRequest, transaction: ReadTransaction | None
+    ) -> tuple[Hashable, str]:
         """The validator, as it is now (None where it cannot be told), and the ETag.
 
         Never reads a table of a plugin.
         """
+        plan = planned.plan
         if plan.route.scope is Scope.EVERYTHING:
             return None, ""
         snapshot = None
@@ -213,14 +237,14 @@ class Dispatcher:
             snapshot = (
                 self._service.revisions.all() if transaction is None else transaction.snapshot
             )
-        known, validator, etag = plan.validated
+        known, validator, etag = planned.validated
         if known is not snapshot or not etag:
             if snapshot is not None:
                 self._check(plan, snapshot)
             validator = self._validator_in(plan, snapshot)
             etag = _etag(plan, validator)
             # One assignment, so that no other thread sees a part of it.
-            plan.validated = (snapshot, validator, etag)
+            planned.validated = (snapshot, validator, etag)
         return validator, etag
 
     def _validator_in(self, plan: Plan, snapshot: Snapshot | None) -> Hashable:
@@ -237,7 +261,7 @@ class Dispatcher:
             validator = tuple(snapshot.revisions.items())
         if plan.route.state is None:
             return validator
-        call = plan.call(ReadTransaction(self._service.database.begin), NO_CLIENT)
+        call = plan.call(transaction=ReadTransaction(self._service.database.begin))
         return validator, plan.route.state(call, snapshot)
 
     def _check(self, plan: Plan, snapshot: Snapshot) -> None:
@@ -250,13 +274,17 @@ class Dispatcher:
             raise DefinitionsChanged
 
     def _compute(
-        self, plan: Plan, client: Client, shared: ReadTransaction | None, began: float
+        self,
+        planned: _PlannedRequest,
+        client: Client,
+        shared: ReadTransaction | None,
+        began: float,
     ) -> Entry | StreamReply:
         if shared is not None:
-            return self._answer(plan, client, shared, began)
+            return self._answer(planned, client, shared, began)
         settings = self._service.settings
         # What has no end is not a request that takes too long.
-        is_endless = plan.format == formats.ENDLESS
+        is_endless = planned.plan.format == formats.ENDLESS
         longest = settings.statement_timeout if is_endless else _longest(settings)
         seconds = longest.total_seconds()
         try:
@@ -264,18 +292,23 @@ class Dispatcher:
                 try:
                     begin, until = self._service.database.begin, began + seconds
                     with ReadTransaction(begin, until) as transaction:
-                        return self._answer(plan, client, transaction, began)
+                        return self._answer(planned, client, transaction, began)
                 except TableReplaced:
                     log.info("a table was replaced while it was read: once more")
         except StatementTimeout as error:
             raise too_much(seconds) from error
 
     def _answer(
-        self, plan: Plan, client: Client, transaction: ReadTransaction, began: float
+        self,
+        planned: _PlannedRequest,
+        client: Client,
+        transaction: ReadTransaction,
+        began: float,
     ) -> Entry | StreamReply:
+        plan = planned.plan
         if plan.dataset is not None:
             self._check(plan, transaction.snapshot)
-        call = plan.call(transaction, client)
+        call = plan.call(transaction=transaction, client=client)
         try:
             answer = plan.route.answer(call)
         except ProgrammingError:
@@ -286,43 +319,44 @@ class Dispatcher:
         if validator is not None and plan.dataset is not None:
             ident = plan.dataset.ident
             self._service.revisions.observe(ident, transaction.snapshot.revisions.get(ident))
-        headers = _headers(plan, answer, validator)
+        planned.cache_control = reply.cache_control(
+            answer.lifetime, plan.width, is_relative=plan.is_relative
+        )
+        headers = _headers(plan, answer, planned.cache_control, validator)
         links = tuple((name, tuple(changes.items())) for name, changes in answer.links.items())
         if answer.chunks is not None:
-            until = math.inf
-            if plan.format != formats.ENDLESS:
-                until = began + self._service.settings.request_timeout.total_seconds()
-            stream = BodyStream(
-                answer.chunks,
-                transaction,
-                compressed=plan.compressed,
-                until=until,
-                patience=self._service.patience,
-                client=client,
-            )
-            try:
-                # What has been read so far; the statement holds the table until its end.
-                _check_rows(plan, transaction)
-            except BaseException:
-                # Nothing else would close it.
-                stream.close()
-                raise
-            transaction.keep_open(until)
+            stream = self._stream(plan, answer.chunks, call, began)
             if plan.compressed:
                 headers.append(GZIPPED)
             if links:
                 headers.append(("Link", reply.link_header(call.request, links)))
             return StreamReply(answer.status, headers, stream)
-        body = formats.body(answer, call.format, call.values.get("csv"))
-        _check_rows(plan, transaction)
-        if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
-            body = formats.compress(body)
-            headers.append(GZIPPED)
-        headers.insert(1, ("Content-Length", str(len(body))))
-        entry = Entry(validator, answer.status, tuple(headers), links, body)
+        entry = _entry(plan, answer, call, validator, headers, links)
         if validator is not None and entry.status == 200:
             self._answers.put(plan.key, entry)
         return entry
+
+    def _stream(self, plan: Plan, chunks: Iterator[bytes], call: Call, began: float) -> BodyStream:
+        until = math.inf
+        if plan.format != formats.ENDLESS:
+            until = began + self._service.settings.request_timeout.total_seconds()
+        stream = BodyStream(
+            chunks,
+            call.transaction,
+            compressed=plan.compressed,
+            until=until,
+            patience=self._service.patience,
+            client=call.client,
+        )
+        try:
+            # What has been read so far; the statement holds the table until its end.
+            _check_rows(plan, call.transaction)
+        except BaseException:
+            # Nothing else would close it.
+            stream.close()
+            raise
+        call.transaction.keep_open(until)
+        return stream
 
     def _is_outdated(self, transaction: ReadTransaction) -> bool:
         """Whether PostgreSQL may have found tables that came after the moment that is read."""
@@ -340,17 +374,18 @@ class Dispatcher:
             return UNCHANGING
         return self._validator_in(plan, transaction.snapshot)
 
-    def _reply(self, plan: Plan, request: Request, entry: Entry) -> Reply:
+    def _reply(self, planned: _PlannedRequest, request: Request, entry: Entry) -> Reply:
         headers, body = list(entry.headers), entry.body
-        if plan.callback is not None:
-            body = formats.jsonp(body, plan.callback)
+        callback = planned.plan.callback
+        if callback is not None:
+            body = formats.jsonp(body, callback)
             headers[0] = ("Content-Type", formats.JSONP_TYPE)
             headers[1] = ("Content-Length", str(len(body)))
         if entry.links:
-            links, header = plan.linked
+            links, header = planned.linked
             if links is not entry.links:
                 header = reply.link_header(request, entry.links)
-                plan.linked = (entry.links, header)
+                planned.linked = (entry.links, header)
             headers.append(("Link", header))
         return Reply(entry.status, headers, body)
 
@@ -363,19 +398,33 @@ def _longest(settings: Settings) -> timedelta:
     return min(settings.statement_timeout, settings.request_timeout)
 
 
-def _headers(plan: Plan, answer: Answer, validator: Hashable) -> reply.Headers:
-    plan.cache_control = reply.cache_control(
-        answer.lifetime, plan.width, is_relative=plan.is_relative
-    )
+def _headers(plan: Plan, answer: Answer, cache_control: str, validator: Hashable) -> reply.Headers:
     headers = [
         ("Content-Type", answer.content_type or formats.FORMATS[plan.format].content_type),
-        ("Cache-Control", plan.cache_control),
+        ("Cache-Control", cache_control),
         *COMMON_HEADERS,
         *answer.headers.items(),
     ]
     if validator is not None:
         headers.append(("ETag", _etag(plan, validator)))
     return headers
+
+
+def _entry(
+    plan: Plan,
+    answer: Answer,
+    call: Call,
+    validator: Hashable,
+    headers: reply.Headers,
+    links: Links,
+) -> Entry:
+    body = formats.body(answer, call.format, call.values.get("csv"))
+    _check_rows(plan, call.transaction)
+    if plan.compressed and len(body) >= formats.SMALLEST_COMPRESSED:
+        body = formats.compress(body)
+        headers.append(GZIPPED)
+    headers.insert(1, ("Content-Length", str(len(body))))
+    return Entry(validator, answer.status, tuple(headers), links, body)
 
 
 def _check_rows(plan: Plan, transaction: ReadTransaction) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from statscache.app.dispatch import canonical, rankings
@@ -14,7 +15,6 @@ from statscache.app.dispatch.route import Call, Route, Subrequests
 from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.http import formats
-from statscache.app.http.answer import Links
 from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.parameters import Parameter, parse, refuse, split
 from statscache.app.http.problems import Problem
@@ -22,18 +22,25 @@ from statscache.app.http.request import Request
 from statscache.app.http.times import EARLIEST, Time
 from statscache.app.state.datasets import ServedDatasets
 from statscache.app.state.digest import digest
-from statscache.app.state.revisions import Snapshot
+from statscache.app.state.filters import Filters
 from statscache.app.state.steps import Steps
 from statscache.app.state.transaction import ReadTransaction
 from statscache.plugins.discovery import Dataset
 
 
-@dataclass
+class CallMaker(Protocol):
+    """Makes the calls of one plan."""
+
+    def __call__(self, *, transaction: ReadTransaction, client: Client = NO_CLIENT) -> Call:
+        """A call of ``client``, that reads in ``transaction``."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A request that was understood.
 
     Attributes:
-        call: makes the call, in a transaction and for a client.
+        call: makes the call, for a transaction and a client.
         route: that answers; the page of a route, where HTML is wanted.
         dataset: of the ident, if there is one.
         served: that has the dataset.
@@ -45,12 +52,9 @@ class Plan:
         width: of the step that the present is in, seconds.
         is_relative: whether a time of the query is.
         wait: seconds for which a client that has the answer already may wait for a newer one.
-        validated: the last snapshot, and the validator and the ETag of the answer in it.
-        linked: the last links, and the header for them.
-        cache_control: of the answer; None before the first one.
     """
 
-    call: Callable[[ReadTransaction, Client], Call]
+    call: CallMaker
     route: Route
     dataset: Dataset | None
     served: ServedDatasets | None
@@ -61,10 +65,7 @@ class Plan:
     valid_until: float
     width: float
     is_relative: bool
-    wait: int = 0
-    validated: tuple[Snapshot | None, Hashable, str] = (None, None, "")
-    linked: tuple[Links, str] = ((), "")
-    cache_control: str | None = None
+    wait: int
 
 
 class Planner:
@@ -96,43 +97,33 @@ class Planner:
         pairs = split(request.query)
         texts = dict(pairs)
         form = _negotiate(request, route, texts)
+        parameters = route.all_parameters
         if route.page is not None and form not in route.formats:
-            formats_offered, route = route.format_parameters, route.page
-            parameters = (*route.all_parameters, *formats_offered)
-        else:
-            parameters = route.all_parameters
-        parsed = parse(pairs, parameters, dataset, filterable=route.filterable)
-        steps = route.steps(dataset, parsed.values)
-        now, after = steps.floor(clock), steps.after(clock)
-        values, is_relative = _resolve(parameters, parsed.values, steps, clock)
-        address = quote(request.path.encode("latin-1"), safe="/")
-        tells_time = now if route.clock else None
-        text = canonical.write(address, parameters, values, parsed.filters, dataset, tells_time)
+            parameters = (*route.page.all_parameters, *route.format_parameters)
+            route = route.page
+        query = _understand(pairs, request, route, parameters, dataset, clock)
         callback = texts.get("callback") if "json" in route.formats else None
         is_finite = form != formats.ENDLESS
         compressed = callback is None and is_finite and formats.takes_gzip(request.accept_encoding)
-
-        def call(transaction: ReadTransaction, client: Client) -> Call:
-            return Call(
-                service=self._service,
-                subrequests=self._subrequests,
-                route=route,
-                request=request,
-                arguments=arguments,
-                values=values,
-                given=frozenset(texts),
-                filters=parsed.filters,
-                format=form,
-                now=now,
-                canonical=text,
-                transaction=transaction,
-                client=client,
-                served=served,
-                found=dataset,
-            )
-
-        rankings.check_lists(call(ReadTransaction(self._service.database.begin), NO_CLIENT))
+        call = partial(
+            Call,
+            service=self._service,
+            subrequests=self._subrequests,
+            route=route,
+            request=request,
+            arguments=arguments,
+            values=query.values,
+            given=frozenset(texts),
+            filters=query.filters,
+            format=form,
+            now=query.now,
+            canonical=query.canonical,
+            served=served,
+            found=dataset,
+        )
+        rankings.check_lists(call(transaction=ReadTransaction(self._service.database.begin)))
         tables = "" if served is None else served.validator
+        key = (self._service.fingerprint, tables, route.name, query.canonical, form, compressed)
         return Plan(
             call=call,
             route=route,
@@ -141,12 +132,51 @@ class Planner:
             format=form,
             compressed=compressed,
             callback=callback,
-            key=digest(self._service.fingerprint, tables, route.name, text, form, compressed),
-            valid_until=after if is_relative or route.clock else math.inf,
-            width=after - now,
-            is_relative=is_relative,
-            wait=values.get("wait", 0),
+            key=digest(*key),
+            valid_until=query.after if query.is_relative or route.clock else math.inf,
+            width=query.after - query.now,
+            is_relative=query.is_relative,
+            wait=query.values.get("wait", 0),
         )
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What a query means at a moment.
+
+    Attributes:
+        values: of all parameters, by name; times are UNIX seconds.
+        filters: by column.
+        is_relative: whether a time is.
+        now: the start of the step that the present is in, UNIX seconds.
+        after: its end.
+        canonical: the canonical query.
+    """
+
+    values: Mapping[str, Any]
+    filters: Filters
+    is_relative: bool
+    now: float
+    after: float
+    canonical: str
+
+
+def _understand(
+    pairs: Sequence[tuple[str, str]],
+    request: Request,
+    route: Route,
+    parameters: Sequence[Parameter],
+    dataset: Dataset | None,
+    clock: float,
+) -> _Query:
+    parsed = parse(pairs, parameters, dataset, filterable=route.filterable)
+    steps = route.steps(dataset, parsed.values)
+    now = steps.floor(clock)
+    values, is_relative = _resolve(parameters, parsed.values, steps, clock)
+    address = quote(request.path.encode("latin-1"), safe="/")
+    tells_time = now if route.clock else None
+    text = canonical.write(address, parameters, values, parsed.filters, dataset, tells_time)
+    return _Query(values, parsed.filters, is_relative, now, steps.after(clock), text)
 
 
 def _dataset(served: ServedDatasets, ident: str) -> Dataset:

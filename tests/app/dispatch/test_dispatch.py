@@ -420,7 +420,7 @@ def test_workers_and_the_hub_never_serve_a_mixture(api: ApiFixture) -> None:
 
 
 def test_what_is_remembered_of_requests_is_bounded(api: ApiFixture) -> None:
-    plans = api.app.extensions["statscache"].dispatcher._plans
+    plans = api.app.extensions["statscache"].dispatcher._planned
     for query, headers in (
         ("?thing=" + "x" * 1_600, {}),
         ("", {"Accept": "text/csv, " + "x/y, " * 400}),
