@@ -123,7 +123,7 @@ def _repair_lane(
                     replace_checksums(connection, lane, start, stop, loss.archived)
                 return replaced
 
-            outcome = engine.commit_within(connection, Batch.of_repair(lane.id, replace))
+            outcome = engine.commit(Batch.of_repair(lane.id, replace), within=connection)
             repaired = sorted(outcome.changed)
     return repaired
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,7 +11,7 @@ from sqlalchemy import Connection
 
 from statscache.archive.base import Slice, Window
 from statscache.counting.folding.folded import Folded
-from statscache.counting.folding.lane_plugins import WriteResult
+from statscache.counting.folding.lane_plugins import LanePlugins, WriteResult
 from statscache.counting.lanes.claims import Claimed
 from statscache.counting.lanes.lane import PERMANENT, Lane
 from statscache.errors import described
@@ -67,7 +68,7 @@ class Batch:
         window: of which the archive has given all that it has, but for ``missing`` messages.
         is_last: nothing older than now is missing after it: classic plugins that waited for their
             history get the live messages that were kept for them, and all that follow.
-        idents: whose alone it is, because all others have counted it; empty: it is everybody's.
+        idents: if not empty, only these count it: the others already have.
     """
 
     origin: Origin
@@ -81,6 +82,38 @@ class Batch:
     missing: int = 0
     is_last: bool = False
     idents: frozenset[str] = frozenset()
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether its messages are claimed already: some plugins could not take them then."""
+        return bool(self.idents)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it was decided before that its lanes count all of it, and now."""
+        return self.is_claimed or self.origin in (Origin.LATE, Origin.REPAIR)
+
+    @property
+    def advances(self) -> bool:
+        """Whether a lane that counts it has come further; else it has counted it before."""
+        return not self.is_claimed and self.origin is not Origin.REPAIR
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether a lane pauses where none of its plugins could write the batch.
+
+        What workers folded is counted by the engine next, and fails again if it must. What is
+        retried was rejected before, and says nothing of the lane.
+        """
+        return self.folded is None and not self.is_claimed
+
+    def counted_by(self, lane: Lane, plugins: LanePlugins) -> LanePlugins | None:
+        """Those plugins of a lane that count it; None: there are none."""
+        if self.lanes is not None and lane.id not in self.lanes:
+            return None
+        if not self.idents:
+            return plugins
+        return None if self.idents.isdisjoint(plugins.idents) else plugins.only(self.idents)
 
     def size(self, claimed: Claimed) -> int:
         """How many of its messages are new, and counted."""
@@ -134,6 +167,11 @@ class Batch:
         )
 
     @classmethod
+    def of_rejections(cls, origin: Origin, rejections: Sequence[Rejection]) -> Batch:
+        """What no lane counts: it is only kept."""
+        return cls(origin, rejections=rejections, lanes=frozenset())
+
+    @classmethod
     def of_repair(cls, lane: int, replace: Callable[[Connection], list[str]]) -> Batch:
         """Rows of a lane that differ from the archive, counted once more."""
         return cls(Origin.REPAIR, replace=replace, lanes=frozenset([lane]))
@@ -164,6 +202,24 @@ class Outcome:
     lanes: dict[str, int] = field(default_factory=dict)
     committed: set[int] = field(default_factory=set)
     refusal: str | None = None
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """What became of two batches that different messages are in."""
+        spans = [span for span in (self.span, other.span) if span is not None]
+        return Outcome(
+            counted=self.counted + other.counted,
+            duplicates=self.duplicates + other.duplicates,
+            late=self.late + other.late,
+            rejections=self.rejections + other.rejections,
+            failing=self.failing | other.failing,
+            changed=self.changed | other.changed,
+            span=(min(first for first, _ in spans), max(last for _, last in spans))
+            if spans
+            else None,
+            lanes=dict(Counter(self.lanes) + Counter(other.lanes)),
+            committed=self.committed | other.committed,
+            refusal=self.refusal or other.refusal,
+        )
 
     def note(self, lane: Lane, batch: Batch, claimed: Claimed) -> None:
         """Note what a lane has counted.

@@ -8,9 +8,10 @@ For each lane, in the transaction of the caller::
     settle    what becomes of plugins that could not write
     advance   the checkpoint
 
-What differs by origin is in the batch, in what a lane takes of it, and in
-:mod:`statscache.counting.lanes.claims`. From the claim on, a lane works inside a savepoint: where
-none of its plugins could write, nothing of the batch is claimed for it.
+What differs by origin a batch says itself (:class:`~statscache.counting.batch.Batch`): whether it
+is claimed already, and who counts it. A window of an archive is taken by the lanes that lack it;
+live messages by those that do not wait, and late ones are deferred. From the claim on, a lane works
+inside a savepoint: where none of its plugins could write, nothing of the batch is claimed for it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from statscache.message import TIMESTAMP_TOLERANCE, Message
 
 
 class MustBeAlone(Exception):
-    """A plugin changes lanes, while other processes count: the transaction begins again, alone."""
+    """No other process may count meanwhile: the transaction must begin again, alone."""
 
 
 class Committer:
@@ -83,9 +84,12 @@ class Committer:
             MustBeAlone: nothing may be committed.
             PluginFault: the same.
         """
+        if batch.origin.excludes:
+            self._be_alone()
         outcome = Outcome(rejections=list(batch.rejections))
         for lane in read_lanes(connection):
-            plugins = self._plugins(lane, batch)
+            plugins = self._transactions.lane_plugins.get(lane.id)
+            plugins = None if plugins is None else batch.counted_by(lane, plugins)
             if plugins is None:
                 continue
             share = self._take(connection, lane, plugins, batch, outcome)
@@ -117,20 +121,10 @@ class Committer:
                 outcome.note(lane, batch, claimed)
             else:
                 savepoint.rollback()
-        # What workers folded is counted here next, and fails again if it must.
-        if not is_settled and batch.folded is None and not batch.idents:
+        if not is_settled and batch.backs_off:
             self._transactions.rest(connection, lane)
 
     # Take.
-
-    def _plugins(self, lane: Lane, batch: Batch) -> LanePlugins | None:
-        """The plugins of a lane that count a batch; None: there are none."""
-        plugins = self._transactions.lane_plugins.get(lane.id)
-        if plugins is None or (batch.lanes is not None and lane.id not in batch.lanes):
-            return None
-        if not batch.idents:
-            return plugins
-        return None if batch.idents.isdisjoint(plugins.idents) else plugins.only(batch.idents)
 
     def _take(
         self,
@@ -141,7 +135,7 @@ class Committer:
         outcome: Outcome,
     ) -> Batch | None:
         """What of a batch a lane counts now; None: nothing."""
-        if batch.idents or batch.origin in (Origin.LATE, Origin.REPAIR):
+        if batch.is_decided:
             return batch
         if batch.window is None:
             return self._take_live(connection, lane, plugins, batch, outcome)
@@ -227,7 +221,7 @@ class Committer:
 
         A plugin that gets the batch again, from the archive, rejects its messages again then.
         """
-        if batch.idents:
+        if batch.is_claimed:
             return outcome.note_retry(plugins.idents, result)
         again: set[str] = set()
         for idents, reason in result.failed:
@@ -259,8 +253,8 @@ class Committer:
     # Advance.
 
     def _advance(self, connection: Connection, lane: Lane, batch: Batch, claimed: Claimed) -> None:
-        if batch.idents or batch.replace is not None:
-            return  # the lane has counted it before
+        if not batch.advances:
+            return
         window, now = batch.window, self._clock.time()
         watermark = None if window is None else window.stop
         size, newest = batch.size(claimed), batch.newest(claimed)
@@ -270,8 +264,8 @@ class Committer:
 
 
 def _claim(connection: Connection, lane: Lane, batch: Batch) -> Claimed | None:
-    if batch.idents:
-        return Claimed(list(batch.live))  # the lane has claimed it, and these could not take it
+    if batch.is_claimed:
+        return Claimed(list(batch.live))
     if batch.folded is not None:
         window = batch.folded.window
         return claim_folded(connection, lane, batch.folded.digests, window.start, window.stop)

@@ -238,17 +238,27 @@ class Engine:
         """
         return self.commit(Batch(Origin.BUS, live=messages, rejections=list(rejections)))
 
-    def commit(self, batch: Batch) -> Outcome:
+    def commit(self, batch: Batch, within: Connection | None = None) -> Outcome:
         """Count a batch, for the lanes that take it.
+
+        Args:
+            within: that of :meth:`transaction`, to count it in that one. No other process counts
+                meanwhile.
 
         Raises:
             DatabaseUnavailable: nothing of this was committed; the same call may be made again.
+            MustBeAlone: other processes may count meanwhile; nothing may be committed.
+            PluginFault: ``within`` a transaction, of which nothing may be committed.
         """
+        if within is not None:
+            return self._committer.commit(within, batch)
         while True:
             try:
                 return self._commit(batch)
             except PluginFault:
-                continue  # it is quarantined, and nothing was committed
+                # It is quarantined, and nothing was committed. This ends: a quarantined plugin
+                # counts nothing while its lane pauses, and there are only so many plugins.
+                continue
 
     def _commit(self, batch: Batch) -> Outcome:
         # Held until live messages are released: those of another thread would be kept in between.
@@ -263,18 +273,6 @@ class Engine:
                 for number in outcome.committed:
                     self._buffer.release(number)
             return outcome
-
-    def commit_within(self, connection: Connection, batch: Batch) -> Outcome:
-        """Count a batch in a transaction in which no other process counts.
-
-        Raises:
-            PluginFault: nothing of the transaction may be committed.
-        """
-        return self._committer.commit(connection, batch)
-
-    def reject(self, connection: Connection, rejections: Iterable[Rejection]) -> None:
-        """Keep what cannot be counted."""
-        self._rejections.record(connection, rejections)
 
     def retry(self, digest: str, refusal: Refusal | None = None) -> str | None:
         """Try again to count what was rejected; returns why that cannot be, or None.

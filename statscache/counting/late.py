@@ -33,9 +33,16 @@ from statscache.rejection import Rejection
 log = logging.getLogger(__name__)
 
 _MARGIN = 2 * TIMESTAMP_TOLERANCE
+"""Seconds around messages: each of two copies may be stamped so far from when it was sent."""
+
 _AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
 """Unknowns that a checksum of 128 bits decides beyond doubt."""
+
+_UNDECIDED = (
+    "late: it is older than what is remembered, the archive does not have it, and what was counted "
+    "at its time differs from the archive: 'statscache verify' tells more"
+)
 
 
 def resolve(engine: Engine, archive: Archive) -> int:
@@ -60,7 +67,8 @@ def resolve(engine: Engine, archive: Archive) -> int:
             message = decode(row.content)
         except InvalidMessage as error:
             with engine.transaction(alone=True) as connection:
-                engine.reject(connection, [Rejection.of_frame(row.content, str(error))])
+                refusal = Rejection.of_frame(row.content, str(error))
+                engine.commit(Batch.of_rejections(Origin.LATE, [refusal]), within=connection)
                 end_waiting(connection, row.lane, [row.identity])
         else:
             waiting.append((checksum_window(message.timestamp), row.lane, message))
@@ -120,8 +128,9 @@ def _resolve(
             archived=[copies[m] for m in new if m in copies],
             lanes=frozenset([current.id]),
         )
-        if current.id in engine.commit_within(connection, batch).committed:
-            engine.reject(connection, [Rejection(m.to_json(), _UNDECIDED) for m in lost])
+        if current.id in engine.commit(batch, within=connection).committed:
+            refusals = [Rejection(m.to_json(), _UNDECIDED) for m in lost]
+            engine.commit(Batch.of_rejections(Origin.LATE, refusals), within=connection)
             end_waiting(connection, current.id, waiting)
 
 
@@ -164,12 +173,6 @@ def _judge(
                 )
     done = {*counted, *lost}
     return [m for m in unknown if m not in done], lost
-
-
-_UNDECIDED = (
-    "late: it is older than what is remembered, the archive does not have it, and what was counted "
-    "at its time differs from the archive: 'statscache verify' tells more"
-)
 
 
 def _copies(messages: Sequence[Message], archived: Sequence[Message]) -> dict[Message, Message]:

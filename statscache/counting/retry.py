@@ -22,6 +22,8 @@ from statscache.rejection import LONGEST_CONTENT, SIGNATURE
 Refusal = Callable[[dict[str, Any]], str | None]
 """Says of a fedmsg dict why its signature is refused, or None."""
 
+_ABSENT = "it is not installed, or does not fit its table"
+
 
 class Retry:
     """Tries again to count what was rejected.
@@ -116,6 +118,3 @@ class Retry:
             return plugin, reason
         left = [ident for ident in plugin.split() if ident not in present]
         return (written_by(left), _ABSENT) if left else (plugin, None)
-
-
-_ABSENT = "it is not installed, or does not fit its table"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -99,13 +99,7 @@ def count_messages(
     middle = len(messages) // 2
     first = count_messages(engine, messages[:middle], rejections, origin)
     second = count_messages(engine, messages[middle:], (), origin)
-    return Outcome(
-        counted=first.counted + second.counted,
-        duplicates=first.duplicates + second.duplicates,
-        rejections=first.rejections + second.rejections,
-        failing=first.failing | second.failing,
-        lanes=dict(Counter(first.lanes) + Counter(second.lanes)),
-    )
+    return first + second
 
 
 class Intake:
