@@ -64,6 +64,16 @@ THE_MACHINES_CLOCK = {
 """Who asks it, in the process that counts, and why."""
 
 
+OF_THE_ENGINE = {
+    "counting",
+    "database",
+    "app/state",
+    "app/routes/metrics.py",
+    "cli/commands/status.py",
+}
+"""Where the tables are read that the engine remembers by; others ask functions of counting."""
+
+
 def floor_of(module: Module) -> str:
     """The name of the floor on which a module stands."""
     package, *rest = module.name.split(".")
@@ -183,6 +193,14 @@ def test_the_hub_asks_the_clock_that_it_is_given() -> None:
         if re.search(clocks, path.read_text()):
             asking.add(path.relative_to(ROOT / "statscache").as_posix())
     assert asking == THE_MACHINES_CLOCK.keys()
+
+
+def test_nobody_reaches_through_to_the_tables_of_the_engine() -> None:
+    for path in (ROOT / "statscache").rglob("*.py"):
+        place = path.relative_to(ROOT / "statscache").as_posix()
+        if not any(place == name or place.startswith(f"{name}/") for name in OF_THE_ENGINE):
+            found = re.search(r"\btables\.(lane|claim|gap|late|plugin)\b", path.read_text())
+            assert found is None, f"{place} uses {found}"
 
 
 def test_what_tests_share_is_in_support() -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from statscache.archive import Archive, Window, read
 from statscache.counting.engine import Engine
@@ -21,9 +21,9 @@ from statscache.counting.lanes.checksums import (
     checksum_window,
     read_checksums,
 )
+from statscache.counting.lanes.claims import read_claims
 from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.aggregate import AggregateTable
 from statscache.spans import union
@@ -83,13 +83,8 @@ class ArchiveLoss:
             connection: of a transaction in which no other process counts.
             digests: of all that the archive has of the window.
         """
-        claim = tables.claim.c
-        mine = select(claim.identity, claim.timestamp).where(
-            claim.lane == lane.id,
-            claim.timestamp >= window.start - TIMESTAMP_TOLERANCE,
-            claim.timestamp < window.stop + TIMESTAMP_TOLERANCE,
-        )
-        claimed = {bytes(digest): when for digest, when in connection.execute(mine)}
+        start, stop = window.start - TIMESTAMP_TOLERANCE, window.stop + TIMESTAMP_TOLERANCE
+        claimed = read_claims(connection, lane.id, start, stop)
         # What is still claimed is not in the checksums of the lane.
         found = {digests.of_claim[digest] for digest in claimed if digest in digests.of_claim}
         archived: dict[int, tuple[int, int]] = {}

@@ -24,6 +24,11 @@ from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import PERMANENT, read_lanes
+from statscache.counting.membership.audited import (
+    add_mismatches,
+    note_audited,
+    note_span_audited,
+)
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
@@ -242,7 +247,8 @@ class Audit:
                 verdict.ident,
                 verdict.differences[0],
             )
-            self._update_plugin(verdict.ident, mismatches=tables.plugin.c.mismatches + count)
+            with self._engine.transaction() as connection:
+                add_mismatches(connection, verdict.ident, count)
         self._update(
             mismatches=tables.audit.c.mismatches + total,
             last_mismatch=str(verdicts[0].differences[0]),
@@ -265,19 +271,13 @@ class Audit:
     def _note(self, verdicts: list[Verdict], window: Window | None, begin: float) -> None:
         """Remember up to when, without a gap, each ident has been compared."""
         compared = [each for each in verdicts if not each.skipped and not each.refused]
-        row = tables.plugin.c
         with self._engine.transaction() as connection:
             for verdict in compared:
-                statement = update(tables.plugin).where(row.ident == verdict.ident)
                 if window is None:
-                    until = verdict.stop
+                    note_audited(connection, verdict.ident, verdict.stop)
                 else:
-                    until = window.stop
-                    first = func.coalesce(row.audited_until, row.since, 0.0)
-                    statement = statement.where(
-                        (first >= window.start) | (window.start <= begin), first < until
-                    )
-                connection.execute(statement.values(audited_until=until))
+                    start, stop = window.start, window.stop
+                    note_span_audited(connection, verdict.ident, start, stop, begin)
 
     def _advance_to(self, position: float, lost: int) -> None:
         self._update(position=position, lost=tables.audit.c.lost + lost)
@@ -292,11 +292,6 @@ class Audit:
         with self._engine.transaction() as connection:
             _open_state(connection)
             connection.execute(update(tables.audit).values(checked_at=self._clock.time(), **values))
-
-    def _update_plugin(self, ident: str, **values: Any) -> None:
-        with self._engine.transaction() as connection:
-            row = tables.plugin
-            connection.execute(update(row).where(row.c.ident == ident).values(values))
 
 
 def _open_state(connection: Connection) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import select
-
 from statscache.archive import Archive, Window
 from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
+from statscache.counting.lanes.gaps import oldest_gaps
 from statscache.counting.lanes.lane import read_lanes
-from statscache.database import tables
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +25,9 @@ def refetch_gaps(engine: Engine, archive: Archive) -> int:
         ArchiveUnavailable: the gaps stay.
         DatabaseUnavailable: the same.
     """
-    gap = tables.gap.c
     with engine.transaction() as connection:
         lanes = {lane.id: lane for lane in read_lanes(connection)}
-        gaps = connection.execute(select(tables.gap).order_by(gap.noticed_at).limit(_AT_ONCE)).all()
+        gaps = oldest_gaps(connection, _AT_ONCE)
     messages = 0
     for row in gaps:
         lane = lanes.get(row.lane)

@@ -21,7 +21,7 @@ from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.checksums import replace_checksums
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.database import tables
+from statscache.counting.membership.plugin_rows import read_plugins
 from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset
@@ -155,6 +155,7 @@ def _parts(
 ) -> dict[str, _Part]:
     """The buckets that may be replaced, by ident; what speaks against the others is logged."""
     parts = {}
+    rows = read_plugins(connection, bucketed)
     for ident, table in bucketed.items():
         objection = scratch.regressions.objection(connection, ident)
         if ident in refused:
@@ -162,17 +163,13 @@ def _parts(
         if objection:
             log.error("%s is not repaired: %s", ident, objection)
             continue
-        mine = tables.plugin.c.ident == ident
-        pruned_until = connection.scalar(select(tables.plugin.c.pruned_until).where(mine))
         span = widened(window, [table])
-        parts[ident] = _Part(table, span, pruned_until, loss.kept(table))
+        parts[ident] = _Part(table, span, rows[ident].pruned_until, loss.kept(table))
     return parts
 
 
 def _lanes_of(connection: Connection, idents: Iterable[str]) -> dict[str, int]:
-    row = tables.plugin.c
-    query = select(row.ident, row.lane).where(row.ident.in_(list(idents)))
-    return {found.ident: found.lane for found in connection.execute(query)}
+    return {ident: row.lane for ident, row in read_plugins(connection, idents).items()}
 
 
 def _clamped(moment: float | None, window: Window) -> float:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from statscache.archive import Archive, Window
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.checksums import checksum_window, read_checksums
+from statscache.counting.lanes.claims import read_due_times
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.plugins.buckets import floored
 from statscache.times import iso
@@ -98,15 +98,8 @@ def _counted(connection: Connection, lane: Lane, start: float, stop: float) -> C
     numbers: Counter[int] = Counter()
     for moment, (number, _) in read_checksums(connection, lane, start, stop).items():
         numbers[floored(moment, _WIDTH)] += number
-    claim = tables.claim.c
-    # Where claims are pruned, those that are left are of messages that the archive has lost, or
-    # never had. Of what is newer, it may not have yet what it has not shown.
-    is_due = (claim.timestamp < (lane.claims_pruned_until or 0.0)) | (claim.archived == 1)
-    query = select(claim.timestamp).where(
-        claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
-    )
-    for (moment,) in connection.execution_options(yield_per=10_000).execute(query):
-        numbers[floored(checksum_window(moment), _WIDTH)] += 1
+    for when in read_due_times(connection, lane, start, stop):
+        numbers[floored(checksum_window(when), _WIDTH)] += 1
     return numbers
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from statscache.archive import Archive, Window, read
 from statscache.audit.comparison import Comparison
@@ -21,9 +21,11 @@ from statscache.audit.target import Target, depends_on_history
 from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.clock import Clock
+from statscache.counting.lanes.claims import read_claims
 from statscache.counting.lanes.digests import claim_digest, content_digests
 from statscache.counting.lanes.lane import Lane, read_lanes
-from statscache.database import tables
+from statscache.counting.lanes.waiting import read_waiting_times
+from statscache.counting.membership.plugin_rows import read_plugins
 from statscache.database.connection import Database
 from statscache.database.plugin_state import GONE, progress_of_rebuild
 from statscache.errors import PluginFault, StatscacheError
@@ -112,7 +114,7 @@ class Verification:
     def _targets(self) -> list[tuple[Lane, list[Target]]]:
         with self._database.begin() as connection:
             lanes = {lane.id: lane for lane in read_lanes(connection)}
-            rows = {row.ident: row for row in connection.execute(select(tables.plugin))}
+            rows = read_plugins(connection)
         groups: dict[int, list[Target]] = {}
         for ident in self._idents:
             row = rows.get(ident)
@@ -215,16 +217,12 @@ def claimed_among(
     Copies of what it has counted are neither. Where it cannot be told, or the archive did not give
     what was counted, the time is added to ``uncertain``.
     """
-    claim, late = tables.claim.c, tables.late.c
     lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)
     if lane is None:
         uncertain.add(0.0, math.inf)  # it has joined another one meanwhile
         return [], []
     pruned_until = max(lane.claims_pruned_until or 0.0, settled)
-    query = select(claim.identity, claim.timestamp).where(
-        claim.lane == number, claim.timestamp >= (lane.history_start or 0.0)
-    )
-    claims = {bytes(digest): when for digest, when in connection.execute(query)}
+    claims = read_claims(connection, number, lane.history_start or 0.0)
     known: set[bytes] = set()
     counted, others = [], []
     for message in recent:
@@ -244,7 +242,7 @@ def claimed_among(
     for when in claims.values():
         # Where claims are pruned, only those are left that the archive has lost.
         uncertain.add(when, when)
-    for when in connection.scalars(select(late.timestamp).where(late.lane == number)):
+    for when in read_waiting_times(connection, number):
         uncertain.add(when, when)
     return counted, others
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
-from sqlalchemy import select
 
 from statscache.archive import Archive, open_archive
 from statscache.catchup import executors
@@ -27,7 +26,7 @@ from statscache.cli.context import Context
 from statscache.cli.terminal import ProgressLine, echo
 from statscache.config import Settings
 from statscache.counting.engine import Engine
-from statscache.database import tables
+from statscache.counting.membership.plugin_rows import read_plugins
 from statscache.database.plugin_state import FAILING, failure
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable, StatscacheError
 from statscache.times import to_the_minute
@@ -234,10 +233,9 @@ def finish_rebuild(
 
 def failures(engine: Engine, idents: frozenset[str] | None) -> dict[str, str]:
     """Those of ``idents`` (default: all) that are failing, with the reasons."""
-    row = tables.plugin.c
     with engine.transaction() as connection:
-        found = connection.execute(select(row.ident, row.error).where(row.state == FAILING)).all()
-    return {ident: failure(error) for ident, error in found if idents is None or ident in idents}
+        rows = read_plugins(connection, idents)
+    return {ident: failure(row.error) for ident, row in rows.items() if row.state == FAILING}
 
 
 def refuse_failures(failing: dict[str, str]) -> None:
@@ -253,12 +251,9 @@ def refuse_failures(failing: dict[str, str]) -> None:
 
 def _waiting(engine: Engine, idents: Iterable[str]) -> set[str]:
     """Those of ``idents`` whose rebuilt tables have not replaced the old ones yet."""
-    row = tables.plugin.c
     with engine.transaction() as connection:
-        found = connection.scalars(
-            select(row.ident).where(row.ident.in_(list(idents)), row.shadow.is_not(None))
-        )
-        return set(found)
+        rows = read_plugins(connection, idents)
+    return {ident for ident, row in rows.items() if row.shadow is not None}
 
 
 def _persist(

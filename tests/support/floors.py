@@ -123,7 +123,8 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "cli": Floor(
         "what the commands share: configuration, terminal, progress",
-        "times statscache errors logs about plugins config database archive counting catchup hub",
+        "times statscache errors logs about plugins config database archive counting "
+        "counting.membership catchup hub",
     ),
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(

@@ -110,6 +110,36 @@ def read_claimed(connection: Connection, lane: Lane, digests: Sequence[bytes]) -
     return found
 
 
+def read_claims(
+    connection: Connection, number: int, start: float, stop: float | None = None
+) -> dict[bytes, float]:
+    """What a lane claims from ``start`` to before ``stop`` (default: all later ones).
+
+    Returns digest to the time of the message, UNIX seconds.
+    """
+    claim = tables.claim.c
+    query = select(claim.identity, claim.timestamp).where(
+        claim.lane == number, claim.timestamp >= start
+    )
+    if stop is not None:
+        query = query.where(claim.timestamp < stop)
+    return {bytes(digest): when for digest, when in connection.execute(query)}
+
+
+def read_due_times(
+    connection: Connection, lane: Lane, start: float, stop: float
+) -> Iterator[float]:
+    """The times of the messages claimed from ``start`` to before ``stop`` that the archive owes."""
+    claim = tables.claim.c
+    # Where claims are pruned, those that are left are of messages that the archive has lost, or
+    # never had. Of what is newer, it may not have yet what it has not shown.
+    is_due = (claim.timestamp < (lane.claims_pruned_until or 0.0)) | (claim.archived == 1)
+    query = select(claim.timestamp).where(
+        claim.lane == lane.id, claim.timestamp >= start, claim.timestamp < stop, is_due
+    )
+    yield from connection.execution_options(yield_per=10_000).scalars(query)
+
+
 def read_anonymous(connection: Connection, lane: Lane, start: float, stop: float) -> set[bytes]:
     """The claims of messages without id of about this time."""
     query = select(tables.claim.c.identity).where(*_anonymous(lane, start, stop))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Connection, case, delete, select, update
 
@@ -42,6 +44,12 @@ def read_gaps(connection: Connection, lane: Lane) -> list[tuple[float, float]]:
     gap = tables.gap.c
     query = select(gap.start, gap.stop).where(gap.lane == lane.id).order_by(gap.start)
     return [(row.start, row.stop) for row in connection.execute(query)]
+
+
+def oldest_gaps(connection: Connection, most: int) -> Sequence[Any]:
+    """Those of all lanes that were noticed first: lane, start, stop and more of each."""
+    query = select(tables.gap).order_by(tables.gap.c.noticed_at).limit(most)
+    return connection.execute(query).all()
 
 
 def end_gaps(connection: Connection, lane: Lane, now: float) -> None:

@@ -45,6 +45,12 @@ def read_waiting(
     )
 
 
+def read_waiting_times(connection: Connection, number: int) -> list[float]:
+    """The times of all messages that wait in a lane, UNIX seconds."""
+    late = tables.late.c
+    return list(connection.scalars(select(late.timestamp).where(late.lane == number)))
+
+
 def still_waiting(connection: Connection, lane: Lane, digests: Iterable[bytes]) -> set[bytes]:
     """Those of ``digests`` that wait: another process may have decided the others."""
     late = tables.late.c

@@ -77,6 +77,14 @@ class PluginRows:
                 self._lanes.remove(connection, lane)
 
 
+def read_plugins(connection: Connection, idents: Iterable[str] | None = None) -> dict[str, Any]:
+    """The rows of these plugins (default: all), by ident; a connection that only reads will do."""
+    query = select(tables.plugin).order_by(tables.plugin.c.ident)
+    if idents is not None:
+        query = query.where(tables.plugin.c.ident.in_(list(idents)))
+    return {row.ident: row for row in connection.execute(query)}
+
+
 def home_name(dataset: Dataset) -> str:
     """The name of the lane in which a plugin is when it has caught up."""
     return ORDERED if dataset.declaration is None else MAIN
