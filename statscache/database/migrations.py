@@ -9,6 +9,7 @@ they start.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,12 @@ def is_known(revision: str) -> bool:
     return any(script.revision == revision for script in scripts().walk_revisions())
 
 
+@cache
 def target_metadata() -> MetaData:
-    """The tables that the migrations must arrive at, for Alembic's comparison."""
+    """The tables that the migrations must arrive at, for Alembic's comparison.
+
+    Made once: Alembic asks for each table of a database whether it is ours.
+    """
     target = MetaData()
     for table in tables.metadata.sorted_tables:
         table.to_metadata(target)

@@ -15,6 +15,6 @@ def test_after_some_kills_every_row_is_right(tmp_path: Path, backend: str) -> No
     seed = random.SystemRandom().randrange(10**6)
     lines: list[str] = []
     found = crash.run(
-        5, seed, backend, seconds=15.0, folder=tmp_path, report=lines.append, history=1.0
+        3, seed, backend, seconds=10.0, folder=tmp_path, report=lines.append, history=0.5
     )
     assert found == [], f"seed {seed}: {lines}"
