@@ -69,9 +69,19 @@ class Dataset:
         return self.declaration.plugin if self.declaration is not None else None
 
     @property
+    def is_classic(self) -> bool:
+        """Whether the plugin is a classic one, which declares neither columns nor topics."""
+        return self.declaration is None
+
+    @property
     def contract(self) -> str:
         """The contract that the plugin is written for: ``aggregate`` or ``classic``."""
-        return "classic" if self.declaration is None else "aggregate"
+        return "classic" if self.is_classic else "aggregate"
+
+    @property
+    def declared_tables(self) -> tuple[AggregateTable, ...]:
+        """The tables of the plugin, one for each resolution; a classic plugin declares none."""
+        return self.aggregate.tables if self.aggregate is not None else ()
 
     @property
     def topics(self) -> tuple[str, ...]:

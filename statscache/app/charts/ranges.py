@@ -81,9 +81,9 @@ def _zone_example(dataset: Dataset) -> str:
     """A zone whose days can be made of the rows: UTC where windows cannot be merged."""
     if not has_buckets(dataset):
         return _ZONES[0][0]
-    if dataset.aggregate is None:
+    if dataset.is_classic:
         return _UTC
-    finest = min(table.width for table in dataset.aggregate.tables if table.width)
+    finest = min(table.width for table in dataset.declared_tables if table.width)
     return next((name for name, width in _ZONES if width % finest == 0), _UTC)
 
 
@@ -274,7 +274,7 @@ def has_buckets(dataset: Dataset) -> bool:
 
 def merges(dataset: Dataset) -> bool:
     """Whether those of several buckets can become one."""
-    return has_buckets(dataset) and dataset.aggregate is not None
+    return has_buckets(dataset) and not dataset.is_classic
 
 
 def measures(call: Call) -> tuple[Measure, ...]:
@@ -443,7 +443,7 @@ def _resolutions(dataset: Dataset) -> Mapping[str, Resolution]:
     """The resolutions that can be made of the tables of the plugin in UTC, the finest first."""
     if dataset.schedule is None:
         return {}
-    if dataset.aggregate is not None:
-        return resolutions([table.width for table in dataset.aggregate.tables if table.width])
+    if not dataset.is_classic:
+        return resolutions([table.width for table in dataset.declared_tables if table.width])
     own = _own(dataset)
     return {own.name: own}

@@ -65,7 +65,7 @@ class SourceTable:
     @property
     def merges(self) -> bool:
         """Whether rows of several windows can become one: whether it is known how."""
-        return self.dataset.aggregate is not None
+        return not self.dataset.is_classic
 
     @property
     def table(self) -> Table:
@@ -81,7 +81,7 @@ class SourceTable:
     @cached_property
     def columns(self) -> Mapping[str, Column[Any]]:
         """The columns, by the names that clients see."""
-        if self.dataset.aggregate is not None:
+        if not self.dataset.is_classic:
             return dict(self.table.c)
         return _attributes(self.dataset)
 
@@ -200,7 +200,7 @@ def _complete(sources: Sequence[SourceTable], start: int, stop: int) -> list[Sou
 
 def keys(dataset: Dataset) -> tuple[str, ...]:
     """The columns that tell the rows of one bucket apart."""
-    if dataset.aggregate is not None:
+    if not dataset.is_classic:
         return tuple(key.name for key in dataset.keys)
     return tuple(
         name
@@ -215,7 +215,7 @@ def measures(dataset: Dataset) -> tuple[Measure, ...]:
     A classic plugin does not say how its values are merged: those of one window are added, and
     windows stay as they are.
     """
-    if dataset.aggregate is not None:
+    if not dataset.is_classic:
         return tuple(
             Measure(value.name, value.merge) for value in dataset.values if value.type is not str
         )
@@ -237,9 +237,7 @@ def _interval(dataset: Dataset) -> timedelta:
 
 
 def _siblings(installed: Installed, dataset: Dataset) -> list[Dataset]:
-    if dataset.aggregate is None:
-        return [dataset]
-    return [installed.datasets[table.ident] for table in dataset.aggregate.tables]
+    return [installed.datasets[table.ident] for table in dataset.declared_tables] or [dataset]
 
 
 def _attributes(dataset: Dataset) -> dict[str, Column[Any]]:

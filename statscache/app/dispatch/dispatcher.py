@@ -448,6 +448,4 @@ def _etag(plan: Plan, validator: Hashable) -> str:
 
 def _tables_of(dataset: Dataset) -> list[Table]:
     """The tables that an answer may be made of: those of all the windows of a plugin."""
-    if dataset.aggregate is None:
-        return [dataset.model.__table__]
-    return [table.table for table in dataset.aggregate.tables]
+    return [table.table for table in dataset.declared_tables] or [dataset.model.__table__]

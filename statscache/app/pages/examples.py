@@ -60,7 +60,7 @@ def is_by_category(dataset: Dataset) -> bool:
 
 
 def key_columns(dataset: Dataset) -> list[str]:
-    if dataset.aggregate is not None:
+    if not dataset.is_classic:
         return [key.name for key in dataset.keys]
     return [name for name, column in filters.columns(dataset).items() if _is_text(column)]
 

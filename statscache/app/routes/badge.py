@@ -18,7 +18,6 @@ from statscache.app.dispatch.route import Call, Route, all_people
 from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.routes import summary
 from statscache.app.state.row_reader import Span
-from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.models import plain
 from statscache.times import to_the_day
 
@@ -127,7 +126,7 @@ ROUTE = Route(
     lists=lambda dataset, said: all_people(dataset, said) if dataset.schedule is None else (),
     parameters=(
         # A day is one number where windows can be merged.
-        replace(ranges.START, suits=lambda dataset: isinstance(dataset.plugin, Aggregate)),
+        replace(ranges.START, suits=lambda dataset: not dataset.is_classic),
         ranges.STOP,
         ranges.RESOLUTION,
         ranges.TZ,

@@ -123,7 +123,7 @@ def _distribution(source: Source) -> dict[str, str]:
 def _columns(dataset: Dataset) -> list[dict[str, Any]]:
     filterable = filters.columns(dataset)
     found: list[dict[str, Any]]
-    if dataset.aggregate is not None:
+    if not dataset.is_classic:
         found = [
             {"name": key.name, "kind": "key", "type": _TYPES[key.type], "role": key.role}
             for key in dataset.keys

@@ -169,7 +169,7 @@ def _lifetime(call: Call) -> Lifetime:
     """Rows of windows that agree with the archive change when a message comes very late."""
     schedule, stop = call.dataset.schedule, call.values["stop"]
     # A classic plugin may change its rows at any time, and a latest value leaves every range.
-    if call.dataset.aggregate is None or schedule is None or stop is None:
+    if call.dataset.is_classic or schedule is None or stop is None:
         return Lifetime.OPEN
     reconciled = coverage.of(call.snapshot, call.dataset.ident).reconciled_until
     end = stop + schedule.interval.total_seconds()

@@ -47,7 +47,7 @@ def columns(dataset: Dataset) -> Mapping[str, Column[Any]]:
     ``scalar`` and ``message``.
     """
     table = dataset.model.__table__
-    if dataset.aggregate is not None:
+    if not dataset.is_classic:
         return {key.name: table.c[key.name] for key in dataset.keys}
     found = {}
     for attribute in inspect(dataset.model).column_attrs:
