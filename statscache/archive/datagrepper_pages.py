@@ -77,7 +77,7 @@ class Paging:
                         when is not None and when // MICROSECONDS == second for _, when in gathered
                     )
                     explained += max(0, part.total - there)
-                # Some of them may have come since.
+                # Some of them may have been added since the count.
                 found.total = self.count(window, filters)
             missing = max(0, found.total - len(gathered))
             if missing <= explained:

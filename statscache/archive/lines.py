@@ -49,7 +49,7 @@ def lines(binary: IO[bytes], name: str) -> Iterator[bytes]:
 
     Raises:
         ArchiveUnavailable: the file is damaged, or cannot be read; the lines before that have been
-            given.
+            yielded.
     """
     try:
         for line in _decompressed(binary):

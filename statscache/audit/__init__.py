@@ -1,1 +1,1 @@
-"""Compare the tables with the archive: on demand, and in the background, for ever."""
+"""Compare the tables with the archive: on demand, and continuously in the background."""

@@ -139,7 +139,7 @@ def find_loss(
     """Compare all that the archive has of a window, of all topics, with what lanes have counted.
 
     Yields now and then how many messages were read. Returns the loss by the number of the lane, as
-    far as its claims are pruned; nothing where the archive does not give all that it says it has.
+    far as its claims are pruned; nothing where the archive does not return all that it reports.
 
     Raises:
         ArchiveUnavailable: nothing is known.

@@ -1,8 +1,8 @@
-"""The audit in the background: it compares the tables with the archive, a day at a time, for ever.
+"""The audit in the background: it compares the tables with the archive, a day at a time.
 
-It goes through the history in order, so that each row is compared once a sweep. After each day it
-compares one that is chosen by chance, so that a row of long ago does not have to wait for the
-sweep. It reads no more of the archive than its budget.
+It goes through the history in order, so that each row is compared once a sweep, and then begins
+again. After each day it also compares a random one, so that an old row does not have to wait for
+the sweep. It reads no more of the archive than its budget.
 """
 
 from __future__ import annotations

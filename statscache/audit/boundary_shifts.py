@@ -43,7 +43,7 @@ class BoundaryShifts:
         return found
 
     def _balances(self, key: Row, surpluses: list[int], start: int) -> bool:
-        """Whether what is too much here is what is too little there, across each edge."""
+        """Whether moves across the edges, within what each allows, explain all surpluses."""
         start_limit, stop_limit = self._limits
         stop = start + len(surpluses) * self._width
         # Beyond the limits of the comparison a neighbour may have the rest.

@@ -190,7 +190,7 @@ class Comparison:
 def _merged(
     stored: Iterator[Row], counted: Iterator[Row], keys: int
 ) -> Iterator[tuple[Row | None, Row | None]]:
-    """Two ordered streams, row beside row where the first ``keys`` columns agree."""
+    """Pairs the rows of two ordered streams whose first ``keys`` columns are equal."""
     left, right = next(stored, None), next(counted, None)
     order: Callable[[Row], Any] = _sortable
     while left is not None or right is not None:

@@ -1,4 +1,4 @@
-"""Ask the archive again for what it once did not return."""
+"""Ask the archive again for what it did not return before."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _AT_ONCE = 20
 def refetch_gaps(engine: Engine, archive: Archive) -> int:
     """Fill in gaps up to which the claims of lanes are pruned; returns how many messages were read.
 
-    Claims in gaps are not pruned: they tell what has been counted already. Newer gaps need no care,
-    because the overlap is read again and again.
+    Claims in gaps are not pruned: they tell what has been counted already. Newer gaps are left
+    alone, since the overlap is read again in each round.
 
     Raises:
         ArchiveUnavailable: the gaps stay.

@@ -40,10 +40,10 @@ class Verdict:
         start, stop: the rows of this time were compared; UNIX seconds.
         rows: how many agree.
         differences: those that do not.
-        restamped: rows that differ only because the bus and the archive give a message times that
-            lie on both sides of an edge between two buckets: the copy that came first stands.
-        undecided: rows that could not be compared, because the archive does not have yet, or did
-            not give, what has been counted.
+        restamped: rows that differ only because a message has different times on the bus and in the
+            archive, on both sides of an edge of buckets: the copy that came first stands.
+        undecided: rows that could not be compared, because the archive does not have what was
+            counted yet, or did not return it.
         more: differences beyond :data:`MOST_DIFFERENCES`, which are only counted.
         days: of the differences, the starts in UTC, UNIX seconds; none where rows are no buckets.
         unfilled: since when the archive has messages that have not been counted yet, UNIX seconds;

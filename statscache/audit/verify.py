@@ -1,4 +1,4 @@
-"""Compare tables with the archive: whatever it has is counted again, and the rows are compared.
+"""Compare tables with the archive: what it has is counted again, and the rows are compared.
 
 The hub may go on counting meanwhile. So the tables must have all that is older than the claims
 that a lane has pruned; of what is newer, exactly what it has claimed. Claims of messages that the
@@ -214,7 +214,7 @@ def claimed_among(
 ) -> tuple[list[Message], list[Message]]:
     """Those of the messages from ``settled`` on that the lane has counted by now, and the others.
 
-    Copies of what it has counted are neither. Where it cannot be told, or the archive did not give
+    Copies of counted messages are neither. If that cannot be told, or the archive did not return
     what was counted, the time is added to ``uncertain``.
     """
     lane = next((lane for lane in read_lanes(connection) if lane.id == number), None)

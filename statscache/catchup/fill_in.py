@@ -25,7 +25,7 @@ from statscache.counting.lanes.lane import Lane
 from statscache.topics import EVERYTHING
 
 _TURN_OF_A_LANE = 2.0
-"""Seconds after which a lane that fills in its history lets the others have their turn."""
+"""Seconds that a lane fills in its history before the next lane does."""
 
 _LONGEST_GAP = 0.1
 """Seconds between two looks of SQLite at whether another process has let go of the lock."""
@@ -165,8 +165,8 @@ class HistoryFiller:
     def _give_way(self, seconds: float) -> None:
         """After a transaction of so many seconds, let others have SQLite's lock.
 
-        They look for it now and then only, and where windows are folded elsewhere nothing lies
-        between two transactions of ours.
+        They poll for it, and where windows are folded elsewhere there is no pause between two
+        transactions of ours.
         """
         if self._executor is not None and self._engine.uri.startswith("sqlite"):
             self._clock.sleep(min(seconds / 4, _LONGEST_GAP))

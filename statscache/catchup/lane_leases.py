@@ -26,7 +26,7 @@ class LaneLeases:
     def __init__(self, engine: Engine, *, takes_over: bool = False) -> None:
         self._engine = engine
         self._takes_over = takes_over
-        # Two processes that want a lane must not take it from each other for ever.
+        # Once, or two processes would take a lane from each other without end.
         self._taken: set[int] = set()
 
     def acquire(self, lane: Lane) -> bool:

@@ -1,4 +1,4 @@
-"""Log what lanes do: a line whenever one of them does something else than before."""
+"""Log what each lane does, whenever that changes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Catch up with the archive: at start, over and over while live messages flow, for new plugins.
 
-That one mechanism fills in history, cures the bus of losing messages, and repairs after a crash.
+The same mechanism fills in history, counts what the bus lost, and recovers after a crash.
 It goes in steps: :meth:`CatchUp.step` makes one, and says when the next is due.
 """
 
@@ -102,7 +102,7 @@ class CatchUp:
     def step(self) -> float:
         """Do a part of what is to be done; returns the seconds until the next step is due.
 
-        Nothing that can go wrong is raised: it is logged, and tried again after a while.
+        Errors are not raised: they are logged, and the step is retried later.
         """
         try:
             self._wait = self.advance()

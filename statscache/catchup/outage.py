@@ -1,7 +1,7 @@
-"""Classic plugins while the archive is away: live messages first, and their history afterwards.
+"""Classic plugins while the archive is away: live messages first, their history afterwards.
 
-They get messages in the order of time, so that live ones wait for the history. But not for as long
-as an archive may be away: then they get live messages, and are rewound when it is back.
+They need messages in the order of time, so live ones wait for the history. While the archive is
+away they get live messages all the same, and are rewound when it is back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ArchiveOutage:
         self._let_through: set[int] = set()
 
     def let_live_messages_through(self) -> None:
-        """Give classic plugins the live messages that wait: the archive cannot be asked."""
+        """Release the live messages of classic plugins, since the archive cannot be asked."""
         try:
             waiting = [
                 lane.id

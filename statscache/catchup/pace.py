@@ -47,13 +47,13 @@ class Pace:
     def start_of(self, lane: Lane) -> float:
         """Returns from when on the archive is asked for a lane: an overlap before its watermark.
 
-        Not from before the lane's history, nor from where it no longer has claims: what the
-        archive gave from there could not be told from what was counted.
+        Never before the lane's history, nor where its claims are pruned: messages of that time
+        could not be recognised as counted.
         """
         start = max(watermark_of(lane) - self.overlap, lane.history_start or 0.0)
         if lane.claims_pruned_until is None:
             return start
-        # A copy of what lies before may be stamped a little later.
+        # A copy of a message with a pruned claim may be stamped a little later.
         return max(start, lane.claims_pruned_until + TIMESTAMP_TOLERANCE)
 
 

@@ -21,7 +21,7 @@ class Present:
     """Follows the present.
 
     That is the second of the archive's newest message, and never later than the clock less the lag.
-    The clock alone would not do: if it jumps ahead, what comes afterwards would be behind the
+    The clock alone is not enough: after a jump ahead, new messages would be before the
     watermark.
 
     Attributes:

@@ -13,7 +13,7 @@ from statscache.database import tables
 from statscache.database.connection import Database
 
 BEAT_EVERY = 10.0
-"""Seconds between two notes of the hub that it listens."""
+"""Seconds between two heartbeats."""
 
 
 class Heartbeat:

@@ -1,4 +1,4 @@
-"""Joining: a lane that has counted the same as the one that it is meant for becomes one with it."""
+"""Joining: merge a lane into its home when both have counted the same messages."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Joining:
                 return []
             shadows = {*plugins.idents} - {*plugins.served}
             joined = self._membership.join(connection, lane, home)
-            # The rows of the others are as they were: one that never had any still has not.
+            # Only shadows bring other rows. The revisions of the other plugins stay as they are.
             self._transactions.note_changes(connection, shadows.intersection(joined))
         log.info("complete: %s", ", ".join(joined))
         self._buffer.merge(number, home.id)

@@ -1,4 +1,4 @@
-"""Commits are announced on PostgreSQL, so that readers need not ask; SQLite tells by itself."""
+"""Announce commits on PostgreSQL, so that readers need not poll; SQLite has a version counter."""
 
 from __future__ import annotations
 

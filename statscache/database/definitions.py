@@ -80,7 +80,7 @@ def swap(connection: Connection, table: Table, name: str) -> None:
     """
     shadow = shadow_table(table, name)
     if connection.dialect.name == "postgresql":
-        # Better to try again than to let all readers and writers wait behind us for that one.
+        # Retry later, instead of letting all readers and writers queue behind this lock.
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LONGEST_WAIT}")
     if inspect(connection).has_table(table.name):
         privileges.copy(connection, table.name, name)

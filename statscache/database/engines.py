@@ -85,7 +85,7 @@ def postgresql(uri: str, read_only: bool, statement_timeout: timedelta | None) -
         options += f" -c statement_timeout={_milliseconds(statement_timeout)}"
     url = make_url(uri)
     if url.drivername == "postgresql":
-        # What SQLAlchemy takes for a URI without a driver depends on its version.
+        # Which driver SQLAlchemy chooses by default depends on its version.
         url = url.set(drivername="postgresql+psycopg2")
     factory = {} if read_only else {"connection_factory": fence.PostgreSQLConnection}
     engine = create_engine(

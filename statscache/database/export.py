@@ -262,7 +262,7 @@ class _Writer:
         self._timestamp = self._table.c.timestamp
         is_aggregate = dataset.declaration is not None
         attributes = class_mapper(dataset.model).column_attrs
-        # The row number of a classic table tells in which order rows were written, and no more.
+        # Omit the row number of a classic table: it only says in which order rows were written.
         names = [name for name in dataset.model.columns() if is_aggregate or name != "id"]
         self._columns = {name: attributes[name].columns[0] for name in names}
         order = list(self._table.primary_key) if is_aggregate else list(self._columns.values())

@@ -1,4 +1,4 @@
-"""What an error of a driver means: whose fault it is, and whether a later try may succeed."""
+"""What an error of a driver means: what caused it, and whether a retry may succeed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def is_read_only(error: object) -> bool:
 
 
 def free_space(error: DBAPIError, path: str | None) -> str:
-    """Returns what there is to say of the disk, where SQLite may have failed because it is full."""
+    """Returns a remark on the disk, if SQLite may have failed because it is full."""
     name = getattr(error.orig, "sqlite_errorname", "")
     if not name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
         return ""

@@ -21,7 +21,7 @@ def check(database: Database) -> None:
     """
     expected = migrations.HEAD
     if database.file is not None and not database.file.exists():
-        # To look into it would make it.
+        # Connecting would create the file.
         raise DatabaseMissing(
             f"the database {database.name} has no statscache tables yet, nor a file: run "
             "'statscache db upgrade' to make it, or name another one, with its whole path, in "

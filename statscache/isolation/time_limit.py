@@ -33,7 +33,7 @@ _PATIENCE = 5.0
 """Seconds after which a plugin is named in the log."""
 
 _NOTABLE = 1.0
-"""Seconds that a plugin takes for a batch at least for the database to have grown tired of it."""
+"""Seconds of work, at least, after which the database may have ended an idle session."""
 
 _GRACE = 10.0
 """Seconds that a plugin whose time is up may take to end; no more than it had."""
@@ -200,7 +200,7 @@ class TimeLimit:
             self._turns.pop(turn.thread, None)
             self._set_alarm()
             if turn.raised:
-                # Not behind the work, where it would hit us.
+                # Otherwise it would be raised later, in our own code.
                 _raise_in(turn.thread, None)
 
     def _set_alarm(self) -> None:

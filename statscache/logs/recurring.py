@@ -1,4 +1,4 @@
-"""Log what recurs at once, and then at growing intervals."""
+"""Log a recurring problem at once, and then at growing intervals."""
 
 from __future__ import annotations
 

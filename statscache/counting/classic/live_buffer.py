@@ -1,8 +1,8 @@
 """Live messages that wait until classic plugins have got their history.
 
-Classic plugins want messages in the order of time, so that live ones are kept in memory while the
-archive gives what is older, and are released behind the last of it. They are not claimed while they
-wait: after a crash the archive has them.
+Classic plugins need messages in the order of time. So live ones are kept in memory while older ones
+are filled in from the archive, and are released after the last of these. They are not claimed while
+they wait: after a crash they come from the archive.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from statscache.message import Message
 
 MOST_BYTES = 256 * 1024 * 1024
-"""Of the messages of one lane: a minute at three thousand messages a second, most of a day at
-three."""
+"""For the messages of one lane: a minute at 3,000 messages a second, most of a day at three."""
 
 
 class LiveBuffer:
@@ -32,7 +31,7 @@ class LiveBuffer:
         self._kept: dict[int, KeptMessages] = {}
 
     def is_released(self, number: int) -> bool:
-        """Whether live messages go through to the plugins of the lane."""
+        """Whether live messages are passed to the plugins of the lane at once."""
         return not self._has_history or number in self._released
 
     def keep(self, number: int, messages: Iterable[Message]) -> None:
@@ -44,15 +43,15 @@ class LiveBuffer:
         return list(self._kept.get(number, ()))
 
     def release(self, number: int) -> None:
-        """Let all that follows through: what was kept has been counted."""
+        """Pass on all that follows: what was kept has been counted."""
         self._released.add(number)
         self._kept.pop(number, None)
 
     @contextmanager
     def releasing(self, number: int) -> Iterator[list[Message]]:
-        """Release the plugins of a lane: what is kept is to be counted in the block.
+        """Release the plugins of a lane: the block counts what is kept.
 
-        Where that fails, they wait on.
+        If that fails, they keep waiting.
         """
         self._released.add(number)
         try:
@@ -63,7 +62,7 @@ class LiveBuffer:
         self._kept.pop(number, None)
 
     def hold_back(self, number: int) -> None:
-        """Keep what follows: the plugins get what they miss before they get live messages."""
+        """Keep what follows: the plugins get their history before live messages."""
         self._released.discard(number)
 
     def merge(self, number: int, home: int) -> None:
@@ -77,17 +76,17 @@ class LiveBuffer:
 class KeptMessages:
     """The latest messages, oldest first, as bytes: objects would take several times as much.
 
-    Where they are more than :data:`MOST_BYTES` the oldest go, since the archive will have those by
-    the time that they are wanted.
+    Beyond :data:`MOST_BYTES` the oldest are dropped: the archive will have them when they are
+    needed.
     """
 
     def __init__(self) -> None:
-        # Pickled, since JSON would not bring back everything that a message may hold.
+        # Pickled, since JSON cannot restore everything that a message may hold.
         self._pickles: deque[bytes] = deque()
         self._bytes = 0
 
     def keep(self, messages: Iterable[Message]) -> None:
-        """Keep these too."""
+        """Append ``messages``."""
         for message in messages:
             pickled = pickle.dumps(message.raw)
             self._pickles.append(pickled)

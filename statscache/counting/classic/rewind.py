@@ -1,4 +1,4 @@
-"""Take back what classic plugins wrote without their history."""
+"""Revert what classic plugins wrote without their history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def rewound_start(
     runners: Sequence[ClassicRunner], start: float, first: float, whole: Callable[[float], float]
 ) -> float:
-    """Where they can begin again: at ``start`` or before it, and not before ``first``.
+    """The latest time, not after ``start``, from which all of them can begin again, or ``first``.
 
     All times are UNIX seconds.
 
@@ -37,7 +37,7 @@ def rewound_start(
 def revert(
     connection: Connection, runner: ClassicRunner, first: float, lost_connections: LostConnections
 ) -> str | None:
-    """Let a plugin take back its rows from ``first`` on; returns why it cannot.
+    """Let a plugin revert its rows from ``first`` on; returns why it cannot, or None.
 
     Raises:
         PluginFault: it spoilt the transaction.

@@ -220,7 +220,7 @@ class ClassicRunner:
             fence.close(connection)
             raise fault from problem
         if fence.trespass is not None:
-            # It may have gone on as if nothing had been refused.
+            # The plugin may have caught the refusal and continued.
             raise Trespass(fence.trespass) from problem
         if isinstance(problem, DBAPIError) and fence.is_elsewhere(problem):
             raise RuntimeError(f"on a connection of its own: {problem}") from problem
@@ -231,7 +231,7 @@ class ClassicRunner:
         self, problem: BaseException | None, fence: Fence, connection: Connection
     ) -> PluginFault | None:
         if isinstance(problem, PluginFault):
-            return problem  # it was stopped anywhere, in the midst of SQLAlchemy perhaps
+            return problem  # it was stopped at any line, perhaps inside SQLAlchemy
         if fence.is_intact(connection):
             return None
         if problem is not None and not isinstance(problem, Exception):

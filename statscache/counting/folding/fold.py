@@ -32,7 +32,7 @@ LONGEST_KEY = 300
 """Characters of a text key that are kept: a row of PostgreSQL's index holds some 2,700 bytes."""
 
 _NOTHING = (0,)
-"""What there is of a counter before its first row."""
+"""The values of a counter before its first row."""
 
 Partial = dict[Row, Row]
 
@@ -84,8 +84,8 @@ class Folder:
         if type(rows) is not tuple and type(rows) is not list:
             rows = tuple(rows)
         if self._counts and len(rows) == 1:
-            # The path of nearly every message, for which calls of floored() and of the rule cost
-            # too much. The types of a key that is there already were checked when it came first.
+            # The path of nearly every message: calls of floored() and of the rule would cost too
+            # much. The types of a known key were checked when it first came.
             row = rows[0]
             moment = int(message.timestamp)
             key = (moment - (moment - self._offset) % self._width,) + row[:-1]  # noqa: RUF005

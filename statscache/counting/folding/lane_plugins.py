@@ -145,7 +145,7 @@ class LanePlugins:
         partials = self._fold_within(turn, messages, result.rejections, start)
         slowest = turn.slowest()
         if slowest is not None:
-            # While it folded, the server may have grown tired of waiting for a statement.
+            # While it folded, the server may have ended the session as idle.
             idents, seconds = slowest
             with self._lost_connections.turn(connection, idents, len(messages), seconds):
                 connection.execute(select(1))
@@ -284,7 +284,7 @@ class LanePlugins:
         return rows[bisect_left(rows, until, key=lambda row: row[0]) :]
 
     def _subscribe(self, topic: str) -> tuple[int, ...]:
-        """Which folders want ``topic``; remembered, because a bus has few topics."""
+        """Which folders subscribe to ``topic``; cached, because a bus has few topics."""
         if len(self._subscribers) >= _MOST_TOPICS_REMEMBERED:
             self._subscribers.clear()
         numbers = tuple(i for i, folder in enumerate(self.folders) if folder.subscribes(topic))
@@ -317,7 +317,7 @@ def folders(targets: Iterable[Target]) -> list[Folder]:
 
 @lru_cache(maxsize=1_000)
 def _upsert(plugin: Aggregate, table: AggregateTable, shadow: str | None, backend: str) -> Upsert:
-    # They are made again whenever lanes change, and a statement takes milliseconds to compile.
+    # Plugins are loaded again whenever lanes change, and compiling takes milliseconds.
     target = shadow_table(table.table, shadow) if shadow else table.table
     return aggregate_upsert(plugin, target, backend, is_latest=table.width is None)
 

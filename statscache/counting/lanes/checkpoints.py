@@ -50,7 +50,7 @@ def advance(
 def rewind(connection: Connection, lane: Lane, start: float) -> None:
     """Set a lane back to a time, as if nothing from then on had been counted.
 
-    Where its claims are pruned, only the start of a window of checksums will do: a checksum cannot
+    Where its claims are pruned, ``start`` must be the start of a checksum window: a checksum cannot
     be divided.
     """
     for table, column in (
@@ -78,7 +78,7 @@ def beat(
 
     Args:
         idents: whose the messages were.
-        is_first: not since the last beat, but from ``now`` on.
+        is_first: live messages were not counted since the last beat, but are from ``now`` on.
     """
     row, plugin = tables.lane.c, tables.plugin
     # A time in the future was noted before the clock was put back: it is replaced by now.

@@ -1,10 +1,9 @@
 """Checksums: what is kept of claims that were pruned, sixteen bytes for a quarter of an hour.
 
-It is the exclusive or of the digests of what was counted, and their number. The archive has all of
-those messages, so that it can be asked for them: if the checksum of what it has is the same, all of
-that was counted and nothing else. If it is not, what makes the difference is found among the few
-messages that are in doubt: an exclusive or can be taken apart, when there are fewer unknowns than
-bits. Which messages they were need not be remembered for that.
+A checksum is the exclusive or of the digests of the counted messages, and their number. The archive
+has all of those messages. If the checksum of what it has is the same, exactly those were counted.
+Otherwise the difference is made by some of the few doubtful messages, and these can be solved for,
+as long as there are fewer unknowns than bits. The digests themselves need not be kept for that.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _MOST_SPANS = 200
 
 
 def checksum_window(timestamp: float) -> int:
-    """The start of the window of whose checksum claims of this time become a part."""
+    """The start of the window to whose checksum claims of this time are added."""
     return int(timestamp) // CHECKSUM_WIDTH * CHECKSUM_WIDTH
 
 
@@ -42,7 +41,7 @@ def read_checksums(
 ) -> dict[int, tuple[int, int]]:
     """The number and the checksum of the pruned claims of each window from start to stop.
 
-    A connection that only reads will do.
+    A read-only connection is enough.
     """
     table = tables.claim_checksum
     query = select(table.c.start, table.c.messages, table.c.checksum).where(
@@ -57,9 +56,9 @@ def read_checksums(
 def replace_checksums(
     connection: Connection, lane: Lane, start: float, stop: float, checksums: Checksums
 ) -> None:
-    """Replace what is kept of the pruned claims from start to stop.
+    """Replace the checksums from start to stop.
 
-    Both are edges of windows of :data:`CHECKSUM_WIDTH`; what lies elsewhere is left alone.
+    Both are edges of windows of :data:`CHECKSUM_WIDTH`; ``checksums`` outside are ignored.
     """
     table = tables.claim_checksum.c
     connection.execute(
@@ -94,13 +93,14 @@ def prune_claims(connection: Connection, lane: Lane, until: float) -> bool:
     oldest = connection.scalar(old.order_by(claim.c.timestamp).limit(1))
     bound = connection.scalar(old.order_by(claim.c.timestamp).offset(_PRUNED_AT_ONCE).limit(1))
     is_more = False
-    # Not all at once, after a long absence: others wait. Up to another time than that of the first
-    # one, or nothing would be pruned where many have the same time.
+    # Not all at once after a long absence, since others wait for the lock. The bound must be later
+    # than the oldest claim: where very many have one time, nothing would be pruned otherwise.
     if oldest is not None and bound is not None and bound > oldest:
         until, is_more = bound, True
     rows = connection.execute(
         select(claim.c.identity, claim.c.timestamp).where(*mine, claim.c.timestamp < until)
     ).all()
+    # In one transaction: a claim is either a row or a part of a checksum, never both or neither.
     _add_checksums(connection, lane, _summed((bytes(digest), time) for digest, time in rows))
     connection.execute(delete(claim).where(*mine, claim.c.timestamp < until))
     connection.execute(

@@ -65,6 +65,7 @@ def claim(
     brought = _claim(connection, lane, live, live_batch, 0)
     if not archived:
         return Claimed(brought, 0, (live_batch,))
+    # Before the archive's messages are claimed, so that a renamed claim is found as a duplicate.
     _rename(connection, lane, archived)
     found = _claim(connection, lane, archived, archive_batch, 1)
     if len(found) < len(archived):

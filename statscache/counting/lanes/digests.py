@@ -14,7 +14,7 @@ def claim_digest(identity: str) -> bytes:
 
 
 def content_digests(message: Message) -> Iterator[bytes]:
-    """Under what the message would have been claimed had it come without id.
+    """Yields the digests under which it would have been claimed if it had come without id.
 
     The digest of the content has the time in whole seconds, and the archive may have restamped
     the message: the seconds beside its own are tried as well.
@@ -26,9 +26,9 @@ def content_digests(message: Message) -> Iterator[bytes]:
 def match_contents(
     archived: Sequence[Message], anonymous: Iterable[bytes]
 ) -> list[tuple[Message, bytes]]:
-    """Which messages of the archive were counted without id, under which of these digests.
+    """Pairs messages of the archive with the digests of those that were counted without id.
 
-    Each at most once. Those of the same second first: a sender may say the same every second.
+    Each at most once. Same second first, since a sender may repeat a content every second.
     """
     left = set(anonymous)
     found: dict[Message, bytes] = {}

@@ -16,10 +16,10 @@ from statscache.database.upsert import Upsert
 def note_gap(
     connection: Connection, lane: Lane, start: float, stop: float, missing: int, now: float
 ) -> None:
-    """Remember that the archive lacks ``missing`` messages of a time, or, with 0, that it has all.
+    """Remember how many messages of a time range the archive did not return; 0 closes the gap.
 
     Args:
-        missing: messages that it reports, and did not return.
+        missing: messages that the archive reports, and did not return.
         now: UNIX seconds.
     """
     gap = tables.gap.c
@@ -29,13 +29,13 @@ def note_gap(
     connection.execute(delete(tables.gap).where(*mine))
     rows = [(lane.id, start, stop, missing, now)] if missing else []
     if rests:
-        # Of a gap that reaches further, this was the beginning.
+        # The rest of a longer gap stays, since only its beginning was asked for again.
         rows.append((lane.id, stop, rests[0].stop, rests[0].missing, now))
     _upsert(connection.dialect.name).write(connection, rows)
 
 
 def note_silence(connection: Connection, lane: Lane, start: float, stop: float) -> None:
-    """Remember that no hub listened, where no archive will ever return what was sent meanwhile."""
+    """Remember that no hub listened; without an archive, those messages are lost."""
     _upsert(connection.dialect.name).write(connection, [(lane.id, start, stop, 0, stop)])
 
 
@@ -53,7 +53,7 @@ def oldest_gaps(connection: Connection, most: int) -> Sequence[Any]:
 
 
 def end_gaps(connection: Connection, lane: Lane, now: float) -> None:
-    """See that none reaches into the time to come, as where the clock has been put back."""
+    """End all gaps at ``now``: the clock may have been put back since they were noted."""
     gap = tables.gap.c
     mine = (gap.lane == lane.id, gap.stop > now)
     if connection.execute(select(gap.start).where(*mine).limit(1)).first() is not None:

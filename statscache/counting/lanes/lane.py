@@ -11,10 +11,10 @@ from statscache.database import tables
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 
 MAIN = "main"
-"""The lane of all the aggregates that have seen everything that the others have."""
+"""The lane of the aggregates that have caught up."""
 
 ORDERED = "ordered"
-"""The same for classic plugins, which want messages in the order of time."""
+"""The lane of the classic plugins that have caught up; they need messages in the order of time."""
 
 PERMANENT = (MAIN, ORDERED)
 """The lanes that others join."""
@@ -29,8 +29,8 @@ class Lane:
 
     Attributes:
         joins: the name of the lane that it joins when it has caught up.
-        ordered: whether its plugins want history before live messages.
-        history_start: where its history begins; None where there is no archive.
+        ordered: whether its plugins need history before live messages.
+        history_start: where its history begins; None without an archive.
         watermark: everything from ``history_start`` to here has been reconciled with the archive.
         claims_pruned_until: claims of messages from ``history_start`` to here have been pruned.
         retry_at: nothing is counted before this time, because the last try failed.
@@ -52,7 +52,7 @@ class Lane:
     def rests(self, now: float) -> bool:
         """Whether the last try failed, and the next one is not due.
 
-        What is due later than any pause lasts was noted by a clock that has been put back.
+        A time further away than the longest pause was noted before the clock was put back.
         """
         return self.retry_at is not None and now < self.retry_at <= now + LONGEST_BACKOFF
 
@@ -64,7 +64,7 @@ class Lane:
         """
         start, watermark = self.history_start, self.watermark
         pruned_until = self.claims_pruned_until
-        # What is older than the history was never asked for: its claims stay.
+        # The archive was never asked for what is older than the history: those claims stay.
         if start is None or watermark is None or message.timestamp < start - TIMESTAMP_TOLERANCE:
             return False
         # The copy that was counted may have been stamped on the other side of the edge.
@@ -78,13 +78,13 @@ _COLUMNS = [tables.lane.c[name] for name in Lane.__dataclass_fields__]
 
 
 def read_lanes(connection: Connection) -> list[Lane]:
-    """All lanes, oldest first; a connection that only reads will do."""
+    """All lanes, oldest first; a read-only connection is enough."""
     query = select(*_COLUMNS).order_by(tables.lane.c.id)
     return [_lane(row) for row in connection.execute(query)]
 
 
 def read_lane(connection: Connection, number: int) -> Lane | None:
-    """The lane of this number; None: there is none, or no more."""
+    """The lane of this number; None: it does not exist, or has joined another one."""
     row = connection.execute(select(*_COLUMNS).where(tables.lane.c.id == number)).one_or_none()
     return None if row is None else _lane(row)
 

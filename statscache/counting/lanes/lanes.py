@@ -47,7 +47,7 @@ class Lanes:
 
     def share(self, connection: Connection) -> None:
         """Keep lanes and their plugins as they are, until the end of the transaction."""
-        # A writer of SQLite is the only one anyway.
+        # SQLite has only one writer at a time anyway.
         if self._is_postgresql:
             connection.execute(select(func.pg_advisory_xact_lock_shared(_LOCK)))
 
@@ -73,8 +73,8 @@ class Lanes:
         known = {lane.name: lane for lane in self.all(connection)}
         if name in known:
             return known[name]
-        # Never a number that was used before: other processes may still remember that lane. There
-        # were never more lanes than changes of them.
+        # Never reuse a number: other processes may still remember that lane. Each new lane raises
+        # the version, so no number was ever larger than the version.
         numbers = [lane.id for lane in known.values()]
         number = max([*numbers, self.membership_version(connection)]) + 1
         lane = Lane(number, name, **values)
@@ -83,7 +83,7 @@ class Lanes:
         return lane
 
     def vacant_name(self, connection: Connection, name: str) -> str:
-        """``name``, or one that begins so: a lane of that name may have come far already."""
+        """``name``, or, if there is a lane of that name, ``name`` with a number."""
         taken = {lane.name for lane in self.all(connection)}
         names = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
         return next(each for each in names if each not in taken)
@@ -123,7 +123,7 @@ class Lanes:
     def replace_memory(self, connection: Connection, home: Lane, lane: Lane) -> Lane:
         """Let ``home``, which has no plugins, remember what ``lane`` does; returns ``home``.
 
-        Its row stays: that says how much was counted under its name.
+        Its row stays, since it has the number of messages counted under its name.
         """
         # What only the home remembers is of plugins that have left it.
         for table in _MEMORY:
@@ -142,7 +142,7 @@ class Lanes:
         return home
 
     def extend_history(self, connection: Connection, home: Lane, lane: Lane) -> None:
-        """Let ``home`` remember what ``lane``, whose history begins earlier, has of before it."""
+        """Move what ``lane`` remembers of before the history of ``home`` to ``home``."""
         start, earlier = home.history_start, lane.history_start
         if start is None or earlier is None or earlier >= start:
             return
@@ -182,6 +182,8 @@ class Lanes:
         if self._has_late(connection, lane, other):
             return False
         pruned_until = max(lane.claims_pruned_until or 0.0, other.claims_pruned_until or 0.0)
+        # Below this edge one lane may have pruned a copy that the other still claims. The second
+        # query below starts two tolerances earlier, and still stays above the edge.
         start = pruned_until + 3 * TIMESTAMP_TOLERANCE
 
         def remembered(number: int, start: float) -> Any:
@@ -192,7 +194,8 @@ class Lanes:
         # Checksums are not compared: those of a lane that fills in its history are of fewer topics.
         both = ((lane.id, other.id), (other.id, lane.id))
         for first, second in both[:1] if may_lack else both:
-            # The copies that the two have counted may have been stamped differently.
+            # The two may have counted different copies: each within one tolerance of the time of
+            # the message, so within two of each other.
             difference = except_(
                 remembered(first, start), remembered(second, start - 2 * TIMESTAMP_TOLERANCE)
             ).limit(1)
@@ -211,7 +214,7 @@ class Lanes:
         return pause
 
     def wake(self, connection: Connection, number: int) -> None:
-        """Let a lane that rests try again at once."""
+        """Let a lane that backs off try again at once."""
         row = tables.lane
         connection.execute(update(row).where(row.c.id == number).values(failures=0, retry_at=None))
 

@@ -1,4 +1,4 @@
-"""Leases: which process fills in the history of a lane, so that others leave that to it."""
+"""Leases: at any time one process fills in the history of a lane."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LENGTH = 60.0
 """Seconds."""
 
 _LONGEST = 2 * 60 * 60.0
-"""Of more, the end was noted by a clock that has been put back."""
+"""Seconds, far above any lease: an end that is later was noted before the clock was put back."""
 
 
 def owner() -> str:
@@ -32,8 +32,8 @@ def is_ours(lane: Lane) -> bool:
 def take_lease(connection: Connection, lane: Lane, now: float) -> bool:
     """Take or renew the lease of ``lane``; False: another process has it.
 
-    For a minute; for ten where the lane is ordered. What a process has that was killed on this
-    machine is free at once.
+    For a minute, or ten if the lane is ordered. The leases of a killed process of this machine
+    are free at once.
     """
     row = tables.lane.c
     has_run_out = ~row.leased_until.between(now, now + _LONGEST)
@@ -83,7 +83,7 @@ def _length(lane: Lane) -> float:
 def has_ended(name: str) -> bool:
     """Whether the process that takes leases under ``name`` is known to be gone: it was killed.
 
-    Of another machine, or container, nothing is known: its leases run out.
+    Nothing is known of another machine or container: its leases must run out.
     """
     machine, _, number = name.rpartition(" ")
     if machine != _machine() or not number.isdecimal():
@@ -99,7 +99,7 @@ def has_ended(name: str) -> bool:
 
 def _machine() -> str:
     try:
-        # Containers may share a name, and their processes have numbers of their own.
+        # Containers may share a hostname, and each numbers its processes itself.
         space = Path("/proc/self/ns/pid").readlink().name
     except OSError:
         space = ""

@@ -136,7 +136,7 @@ class Membership:
                 connection, name, ordered=is_ordered, history_start=start, watermark=start
             )
             if lane.history_start is None and start is not None:
-                # The archive was configured later: what was counted until now is claimed.
+                # The archive was configured later. Claims of all that was counted are still there.
                 for each in self._lanes.all(connection):
                     if each.id == lane.id or (each.joins == name and each.history_start is None):
                         self._begin_history(connection, each, start)
@@ -194,9 +194,9 @@ class Membership:
         )
 
     def _must_be_rebuilt(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
-        """Whether the archive must fill the table of a known plugin once more.
+        """Whether the table of a known plugin must be filled again from the archive.
 
-        Where it must, and there is no archive, the plugin is failing.
+        If it must, and there is no archive, the plugin is failing.
         """
         ident = dataset.ident
         if row.definition is None:
@@ -238,7 +238,7 @@ class Membership:
             self._rows.update(connection, ident, state=ACTIVE, lane=home.id, live_since=None)
 
     def _has_missed(self, connection: Connection, dataset: Dataset, row: Any) -> bool:
-        """Whether others in its lane have counted what it has not: there was no archive then."""
+        """Whether its lane counted messages that it missed while there was no archive."""
         return row.lane == self._home(connection, dataset).id and (
             row.state in (GONE, FAILING) or row.missed > 0
         )
@@ -280,7 +280,7 @@ class Membership:
             log.warning("not installed any more: %s", ", ".join(idents))
             lane = next(lane for lane in self._lanes.all(connection) if lane.id == number)
             if self.has_history and self._rows.has_others(connection, lane, idents):
-                # As it was left, so that it can go on from there.
+                # Split the lane as it is now: the plugin continues from here when it is back.
                 name = self._lanes.vacant_name(connection, f"gone {idents[0]}")
                 lane = self._lanes.split(connection, lane, name)
             for ident in idents:
@@ -297,7 +297,7 @@ class Membership:
             else self._history.start(dataset)
             for dataset in datasets
         }
-        # What is remembered by sums begins with a whole one.
+        # Checksums are of whole windows, so the history begins with one.
         start = float(checksum_window(min(sinces.values())))
         lane = self._lanes.open(
             connection,
@@ -320,10 +320,10 @@ class Membership:
         )
 
     def _place_beside(self, connection: Connection, home: str, datasets: list[Dataset]) -> None:
-        """Put new plugins, for which there is no archive, where it is remembered what they count.
+        """Put new plugins into a lane of their own, since there is no archive.
 
-        The others have counted messages before, which a file may have still: in the lane of the
-        others they would be taken for counted.
+        The others have counted messages that a replayed file may still have. In their lane those
+        would count as duplicates for the new plugins too.
         """
         idents = ", ".join(dataset.ident for dataset in datasets)
         lane = self._lanes.open(
@@ -341,9 +341,9 @@ class Membership:
         )
 
     def rebuild(self, connection: Connection, idents: Iterable[str]) -> list[str]:
-        """Let plugins be rebuilt, each in a shadow of its table; returns those that begin.
+        """Begin to rebuild plugins, each in a shadow of its table; returns those that begin.
 
-        The others are being rebuilt already, and go on.
+        The others are being rebuilt already, and continue.
         """
         groups = self.to_rebuild(connection, idents)
         begun = [dataset.ident for datasets in groups.values() for dataset in datasets]
@@ -429,7 +429,7 @@ class Membership:
 
 
 def _has_changed(dataset: Dataset, row: Any) -> bool:
-    """Whether neither table nor shadow of a plugin are as it is defined now."""
+    """Whether neither the table nor the shadow of a plugin has its present definition."""
     if row.definition is None:
         return False
     if row.definition != definition_of(dataset):
@@ -439,7 +439,7 @@ def _has_changed(dataset: Dataset, row: Any) -> bool:
 
 
 def _by_home(datasets: Iterable[Dataset]) -> dict[str, list[Dataset]]:
-    """By the name of the lane in which they are when they have caught up."""
+    """Datasets by the name of their home."""
     groups: dict[str, list[Dataset]] = {}
     for dataset in datasets:
         groups.setdefault(home_name(dataset), []).append(dataset)

@@ -14,14 +14,14 @@ from statscache.database.plugin_state import GONE
 from statscache.plugins.discovery import Dataset
 
 _CONCERN_OTHERS = {"lane", "state", "shadow", "pruned_until"}
-"""The columns by which processes decide what they write for a plugin, and where."""
+"""The columns that decide what is written for a plugin, and to which table."""
 
 
 class PluginRows:
     """Reads and writes the rows of plugins, inside the engine's transaction.
 
     Args:
-        lanes: that the plugins are in; noted as changed whenever it matters to other processes.
+        lanes: noted as changed whenever a change of a row matters to other processes.
     """
 
     def __init__(self, lanes: Lanes) -> None:
@@ -43,7 +43,7 @@ class PluginRows:
         return connection.execute(query).first() is not None
 
     def has_others(self, connection: Connection, lane: Lane, idents: Iterable[str]) -> bool:
-        """Whether a lane is wanted by more than ``idents``; the permanent ones always are."""
+        """Whether plugins other than ``idents`` are in a lane; True for the permanent ones."""
         if lane.name in (MAIN, ORDERED):
             return True
         return bool({row.ident for row in self.in_lane(connection, lane.id)} - set(idents))
@@ -86,5 +86,5 @@ def read_plugins(connection: Connection, idents: Iterable[str] | None = None) ->
 
 
 def home_name(dataset: Dataset) -> str:
-    """The name of the lane in which a plugin is when it has caught up."""
+    """The name of the home of a plugin: the lane in which it is when it has caught up."""
     return ORDERED if dataset.declaration is None else MAIN

@@ -1,7 +1,7 @@
 """Quarantine: plugins whose rows cannot be written go on in lanes of their own.
 
-With an archive such a lane is filled in again later, and joins the others. Without one nothing is
-given again: the plugin stays in its lane, and what it misses is counted.
+With an archive such a lane is filled in later, and joins the others. Without one nothing comes
+again: the plugin stays in its lane, and the number of messages that it misses is noted.
 """
 
 from __future__ import annotations

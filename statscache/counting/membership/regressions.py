@@ -1,10 +1,10 @@
 """What a plugin rejects now of the messages that it had counted before.
 
-Messages are counted once more for a rebuild or a changed definition
+Messages are counted again for a rebuild or a changed definition
 (:mod:`statscache.counting.membership.shadows`), for a verification and for the audit
-(:mod:`statscache.audit`). A plugin may be worse off then than it was when it first counted: what it
-asks is not installed or not configured any more, or a new release of it is broken. What it rejects
-now is not in the new rows, which is no reason to delete it from the served ones.
+(:mod:`statscache.audit`). Meanwhile something that a plugin depends on may have been uninstalled,
+or a new release of it may be broken. The messages that it rejects now are not in the new rows,
+which is no reason to delete them from the served ones.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Rejected:
 
 
 class Regressions:
-    """What plugins reject while the archive is counted once more, beside their tables.
+    """What plugins reject while the archive is counted again, outside of their tables.
 
     Args:
         idents: of the datasets that are counted.
@@ -65,7 +65,7 @@ class Regressions:
         self._found: dict[str, dict[bytes, _Rejected]] = {ident: {} for ident in idents}
 
     def note(self, rejections: Iterable[Rejection]) -> None:
-        """Keep them, as many as a person could look at."""
+        """Keep rejections, up to a number that a person can read."""
         for rejection in rejections:
             rejected = _rejected(rejection.content, rejection.reason)
             for ident in rejection.plugin.split():

@@ -1,6 +1,6 @@
-"""What came in and could not be counted: noted with the reason, never dropped silently.
+"""Messages that could not be counted: logged with the reason, never dropped silently.
 
-All of it is counted, by plugin and cause. What it was is kept as well, as long as there is room.
+All are counted by plugin and cause. Their content is kept as well, as long as there is room.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_REASON = 2_000
 """Characters of a reason."""
 
 ROW_BYTES = 500
-"""What a row takes at most beside its texts: so that many small ones are bounded as well."""
+"""Bytes of a row beside its texts, at most: they count, so that many small rows are bounded."""
 
 _DIGESTS_PER_QUERY = 5_000
 
@@ -129,9 +129,9 @@ class RejectionLog:
         )
 
     def prune(self, connection: Connection) -> None:
-        """Make room for new ones, where more than a quarter is used: the oldest leave.
+        """Delete the oldest rejections when more than a quarter of the room is used.
 
-        Not at once, for each new one: under a flood PostgreSQL's table would grow by what leaves.
+        Not one for each new rejection: under a flood PostgreSQL's table would grow by dead rows.
         """
         rejected = tables.rejected.c
         used = _used(connection)
@@ -164,7 +164,7 @@ class _Room:
         self._used = dict(used)
 
     def take(self, kind: str, size: int) -> bool:
-        """Whether something of this size may be kept; then it has its room."""
+        """Whether there is room for something of this size; then the room is taken."""
         used = self._used.get(kind, 0) + size
         if used > self._free - size:
             return False
@@ -191,7 +191,7 @@ def _used(connection: Connection) -> dict[str, int]:
 
 
 def _level(sizes: Sequence[int], total: int) -> int:
-    """To what the largest of ``sizes`` must be cut, so that all together are ``total`` at most."""
+    """The limit of each of ``sizes`` with which all together are ``total`` at most."""
     left = total
     for number, size in enumerate(sorted(sizes)):
         share = left // (len(sizes) - number)
@@ -217,10 +217,10 @@ def _digest(plugin: str, text: str) -> str:
 
 
 def forget(connection: Connection, ident: str, start: float | None = None) -> None:
-    """Delete the rejections by a plugin whose messages are going to come once more.
+    """Delete the rejections by a plugin whose messages are going to be counted again.
 
-    All of them, or those of messages from ``start`` (UNIX seconds) on. A retry would count a
-    message twice that the plugin can take by now.
+    All of them, or those of messages from ``start`` (UNIX seconds) on. Otherwise a retry would
+    count messages twice that the plugin can count by now.
     """
     rejected = tables.rejected
     query = select(rejected.c.digest, rejected.c.plugin)

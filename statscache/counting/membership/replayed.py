@@ -1,7 +1,6 @@
-"""Of which times each ident has counted all that files have.
+"""The time ranges that each ident has counted completely from replayed files.
 
-A file that is replayed is taken to be complete from its first message to its last: what is not in
-it in between did not happen.
+A replayed file is assumed to be complete from its first message to its last.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from statscache.spans import union
 SLACK = 15 * 60.0
 """Seconds that may be between the last message of a file and the first of the next one.
 
-Files are cut at midnight, and not at a message. What is longer is a hole.
+Files are split at midnight, not at a message. A longer pause is a hole.
 """
 
 

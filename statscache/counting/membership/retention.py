@@ -42,9 +42,9 @@ class Retention:
     def note(self, connection: Connection, newest: float) -> dict[str, float]:
         """Note before which time rows are not kept; returns that time by ident.
 
-        From then on no process writes such rows any more: a late message must not bring back a part
-        of one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
-        old as the newest message says.
+        From then on no process writes such rows: a late message must not create a partial one. So
+        they can be deleted in small parts later. Their age is measured by the newest message, since
+        a clock that is ahead must not age them.
 
         Args:
             newest: the time of the newest message that there is, UNIX seconds.
@@ -84,7 +84,7 @@ class Retention:
             old = select(when).where(when < until).order_by(when)
             bound = connection.scalar(old.offset(_ROWS_AT_ONCE).limit(1))
             is_more |= bound is not None
-            # The bucket of the bound goes as a whole: there may be no earlier one.
+            # The bucket of the bound is deleted as a whole: there may be no earlier one.
             inside = when < until if bound is None else when <= bound
             number += connection.execute(delete(each).where(inside)).rowcount
         return number, is_more

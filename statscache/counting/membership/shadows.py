@@ -95,7 +95,7 @@ class Shadows:
             failed_at=None,
         )
         self._told.discard(dataset.ident)
-        # What it could not take comes again.
+        # The rebuild counts those messages again.
         rejections.forget(connection, dataset.ident)
         return int(previous.lane)
 
@@ -165,7 +165,7 @@ class Shadows:
             self._tell(row.ident, row.error)
 
     def _tell(self, ident: str, error: str) -> None:
-        """Log it, once in each process: it is looked at again every minute."""
+        """Log it once in each process, since the shadow is checked every minute."""
         if ident not in self._told:
             self._told.add(ident)
             log.error("%s: %s", ident, error)
@@ -187,7 +187,7 @@ class Shadows:
         self._told.discard(row.ident)
         if row.shadow:
             swap(connection, dataset.model.__table__, row.shadow)
-            # The archive has filled it, and not the files.
+            # The new rows come from the archive: they lack what only the files had.
             replayed.forget(connection, [row.ident])
         self._rows.update(
             connection,
