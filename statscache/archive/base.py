@@ -70,7 +70,7 @@ class Archive(ABC):
     sent to other processes and machines.
     """
 
-    target: int = 500
+    slice_size: int = 500
     """How many messages a window should hold."""
 
     widest: float = math.inf
@@ -80,7 +80,7 @@ class Archive(ABC):
     def fetch(self, window: Window, topics: tuple[str, ...] = EVERYTHING) -> Slice:
         """Returns all messages of ``window`` under ``topics`` (patterns, see statscache.topics).
 
-        Where they are far more than :attr:`target`, the slice has only the first ones, and its
+        Where they are far more than :attr:`slice_size`, the slice has only the first ones, and its
         window ends earlier than the one that was asked for.
 
         Raises:

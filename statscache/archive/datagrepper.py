@@ -36,7 +36,7 @@ class DatagrepperArchive(Archive):
     Args: see :class:`~statscache.archive.datagrepper_client.DatagrepperClient`.
     """
 
-    target = 5 * ROWS_PER_PAGE
+    slice_size = 5 * ROWS_PER_PAGE
 
     def __init__(
         self, endpoint: str, timeout: float = 70.0, tries: int = 6, clock: Clock = SYSTEM

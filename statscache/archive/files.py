@@ -50,7 +50,7 @@ class FileArchive(Archive):
     with the window of that time.
     """
 
-    target = 5_000
+    slice_size = 5_000
 
     def __init__(self, paths: tuple[str, ...] | list[str]) -> None:
         self._files = files_in(paths)
@@ -95,7 +95,7 @@ class FileArchive(Archive):
         row = self._connection().execute(
             "SELECT timestamp FROM message WHERE timestamp >= ? AND timestamp < ?"
             " ORDER BY timestamp LIMIT 1 OFFSET ?",
-            (window.start, window.stop, 2 * self.target),
+            (window.start, window.stop, 2 * self.slice_size),
         )
         found = row.fetchone()
         if found is None:

@@ -18,7 +18,7 @@ _NARROWEST = 1.0
 
 
 class Sized(Protocol):
-    """What a task returns for a window; widths are chosen so that ``size`` is near the target."""
+    """What a task returns for a window; its ``size`` is to be near :attr:`Archive.slice_size`."""
 
     @property
     def window(self) -> Window:
@@ -153,5 +153,5 @@ class _Widths:
         if result.window.stop < asked.stop:
             growth = 1.0
         if result.size:
-            growth = min(self._archive.target / result.size, growth)
+            growth = min(self._archive.slice_size / result.size, growth)
         self._width = max(_NARROWEST, (result.window.stop - result.window.start) * growth)

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from statscache.archive import Archive, Window
 from statscache.audit.archive_loss import find_loss, widened
+from statscache.audit.comparand import depends_on_history
 from statscache.audit.gaps import refetch_gaps
 from statscache.audit.repair import buckets_of, repair
 from statscache.audit.shortfall import objections
-from statscache.audit.target import depends_on_history
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.counting.engine import Engine

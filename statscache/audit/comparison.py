@@ -10,8 +10,8 @@ from sqlalchemy import Connection, DateTime, Dialect, Select, select
 
 from statscache.archive import Archive
 from statscache.audit.boundary_shifts import BoundaryShifts
+from statscache.audit.comparand import Comparand
 from statscache.audit.recount import Recount, stream
-from statscache.audit.target import Target
 from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Difference, Verdict
 from statscache.message import TIMESTAMP_TOLERANCE
@@ -30,15 +30,15 @@ Row = tuple[Any, ...]
 
 
 class Comparison:
-    """Compares the rows of one target."""
+    """Compares the rows of one comparand."""
 
-    def __init__(self, target: Target, uncertain: UncertainRanges, stop: float) -> None:
-        self._target = target
+    def __init__(self, comparand: Comparand, uncertain: UncertainRanges, stop: float) -> None:
+        self._comparand = comparand
         self._uncertain = uncertain
-        self._stop = min(target.stop, stop)
-        self._table = target.dataset.model.__table__
-        self._verdict = Verdict(target.ident, target.start, self._stop)
-        declaration = target.dataset.declaration
+        self._stop = min(comparand.stop, stop)
+        self._table = comparand.dataset.model.__table__
+        self._verdict = Verdict(comparand.ident, comparand.start, self._stop)
+        declaration = comparand.dataset.declaration
         self._width = declaration.width if declaration is not None else None
         keys = [column.name for column in self._table.primary_key.columns]
         if declaration is None:
@@ -57,19 +57,19 @@ class Comparison:
             scratch: the recount that they are compared with.
             archive: that is asked for the messages around the edges of buckets.
         """
-        target = self._target
-        if target.needs_all and self._uncertain:
+        comparand = self._comparand
+        if comparand.needs_all and self._uncertain:
             self._verdict.waits = True
             self._verdict.skipped = (
                 "the archive does not have yet all that has been counted: try again later"
             )
             return self._verdict
-        if target.dataset.declaration is None:
+        if comparand.dataset.declaration is None:
             self._compare_lists(connection, scratch)
         else:
             pairs = self._pairs(connection, scratch)
             is_bucketed = self._width is not None
-            judge = self._judge_bucket if is_bucketed or target.needs_all else self._judge_latest
+            judge = self._judge_bucket if is_bucketed or comparand.needs_all else self._judge_latest
             for stored, counted in pairs:
                 judge(stored, counted)
             if is_bucketed and self._verdict.differences:
@@ -90,11 +90,11 @@ class Comparison:
         statement = select(*columns).order_by(*order)
         time_of = self._table.c.timestamp
         if self._width is not None:
-            statement = statement.where(time_of >= math.ceil(self._target.start))
+            statement = statement.where(time_of >= math.ceil(self._comparand.start))
             if self._stop != math.inf:
                 statement = statement.where(time_of < math.ceil(self._stop))
         elif isinstance(time_of.type, DateTime):
-            since = naive(self._target.since)
+            since = naive(self._comparand.since)
             statement = statement.where(time_of >= since)
         return statement
 
@@ -111,7 +111,7 @@ class Comparison:
     def _judge_latest(self, stored: Row | None, counted: Row | None) -> None:
         """Rows of latest values; ``counted`` knows only the messages of the time compared."""
         place = self._columns.index("timestamp")
-        target = self._target
+        comparand = self._comparand
         when = stored[place] if stored is not None else counted[place]  # type: ignore[index]
         if stored == counted:
             self._verdict.rows += 1
@@ -120,7 +120,7 @@ class Comparison:
         elif stored is None:
             self._differ(stored, counted)
         elif counted is None:
-            if target.start <= when < self._stop:
+            if comparand.start <= when < self._stop:
                 self._differ(stored, counted)
         elif when >= self._stop and counted[place] < when:
             self._verdict.rows += 1
@@ -162,7 +162,7 @@ class Comparison:
 
         self._verdict.differences.append(
             Difference(
-                self._target.ident,
+                self._comparand.ident,
                 dict(zip(names[:split], row[:split], strict=True)),
                 values(stored),
                 values(counted),
@@ -175,11 +175,11 @@ class Comparison:
 
     def _explain(self, archive: Archive) -> None:
         """Remove differences that come of copies with times on both sides of an edge."""
-        table = self._target.dataset.declaration
+        table = self._comparand.dataset.declaration
         assert table is not None
         if not is_counter(table.plugin.values):
             return
-        shifts = BoundaryShifts(archive, table, self._target.start, self._stop)
+        shifts = BoundaryShifts(archive, table, self._comparand.start, self._stop)
         explained = shifts.explained(self._verdict.differences)
         self._verdict.restamped += len(explained)
         self._verdict.differences = [

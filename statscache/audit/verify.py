@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from statscache.archive import Archive, Window, read
+from statscache.audit.comparand import Comparand, depends_on_history
 from statscache.audit.comparison import Comparison
 from statscache.audit.recount import Recount
-from statscache.audit.target import Target, depends_on_history
 from statscache.audit.uncertain_ranges import UncertainRanges
 from statscache.audit.verdict import Verdict
 from statscache.clock import Clock
@@ -92,8 +92,8 @@ class Verification:
             DatabaseUnavailable: the same.
         """
         self.verdicts.clear()
-        for lane, targets in self._targets():
-            left = targets
+        for lane, comparands in self._comparands():
+            left = comparands
             while left:
                 try:
                     yield from self._compare_lane(lane, left)
@@ -102,20 +102,22 @@ class Verification:
                     left = self._without_the_guilty(left, fault)
         self.verdicts.sort(key=lambda verdict: verdict.ident)
 
-    def _without_the_guilty(self, targets: list[Target], fault: PluginFault) -> list[Target]:
-        guilty = [target for target in targets if target.ident in fault.idents]
+    def _without_the_guilty(
+        self, comparands: list[Comparand], fault: PluginFault
+    ) -> list[Comparand]:
+        guilty = [comparand for comparand in comparands if comparand.ident in fault.idents]
         if not guilty:
             raise fault
-        self.verdicts += [Verdict(target.ident, refused=str(fault)) for target in guilty]
-        return [target for target in targets if target not in guilty]
+        self.verdicts += [Verdict(comparand.ident, refused=str(fault)) for comparand in guilty]
+        return [comparand for comparand in comparands if comparand not in guilty]
 
     # What can be compared.
 
-    def _targets(self) -> list[tuple[Lane, list[Target]]]:
+    def _comparands(self) -> list[tuple[Lane, list[Comparand]]]:
         with self._database.begin() as connection:
             lanes = {lane.id: lane for lane in read_lanes(connection)}
             rows = read_plugins(connection)
-        groups: dict[int, list[Target]] = {}
+        groups: dict[int, list[Comparand]] = {}
         for ident in self._idents:
             row = rows.get(ident)
             lane = lanes.get(row.lane) if row is not None else None
@@ -123,37 +125,39 @@ class Verification:
             if reason or lane is None:
                 self.verdicts.append(Verdict(ident, skipped=reason, waits=True))
                 continue
-            target = self._target(self._installed.datasets[ident], row, lane)
-            if target.needs_all and not self._history:
+            comparand = self._comparand(self._installed.datasets[ident], row, lane)
+            if comparand.needs_all and not self._history:
                 self.verdicts.append(Verdict(ident, skipped="it depends on all of its history"))
-            elif target.start >= target.stop:
+            elif comparand.start >= comparand.stop:
                 self.verdicts.append(Verdict(ident, skipped="it covers nothing of this time"))
             else:
-                groups.setdefault(lane.id, []).append(target)
-        return [(lanes[number], targets) for number, targets in groups.items()]
+                groups.setdefault(lane.id, []).append(comparand)
+        return [(lanes[number], comparands) for number, comparands in groups.items()]
 
-    def _target(self, dataset: Dataset, row: Any, lane: Lane) -> Target:
+    def _comparand(self, dataset: Dataset, row: Any, lane: Lane) -> Comparand:
         since = max(row.since or 0.0, lane.history_start or 0.0, row.pruned_until or 0.0)
         start = since if self._start is None else max(since, self._start)
         stop = math.inf if self._stop is None else self._stop
         if depends_on_history(dataset):
-            return Target(dataset, lane.id, since, since, math.inf, needs_all=True)
+            return Comparand(dataset, lane.id, since, since, math.inf, needs_all=True)
         table = dataset.declaration
         assert table is not None
         if table.width is None:
-            return Target(dataset, lane.id, start, start, stop, needs_all=False)
+            return Comparand(dataset, lane.id, start, start, stop, needs_all=False)
         # Whole buckets: outwards of what was asked for, inwards of what is covered.
         first = table.floored(since)
         first += table.width if first < since else 0
         begin = max(first, table.floored(start))
         end = stop if stop == math.inf else table.ceiled(stop)
-        return Target(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
+        return Comparand(dataset, lane.id, float(begin), float(begin), end, needs_all=False)
 
     # One lane: its plugins have counted the same.
 
-    def _compare_lane(self, lane: Lane, targets: list[Target]) -> Iterator[tuple[float, float]]:
-        start = min(target.since for target in targets)
-        stop = min(max(target.stop for target in targets), self._clock.time())
+    def _compare_lane(
+        self, lane: Lane, comparands: list[Comparand]
+    ) -> Iterator[tuple[float, float]]:
+        start = min(comparand.since for comparand in comparands)
+        stop = min(max(comparand.stop for comparand in comparands), self._clock.time())
         uncertain = UncertainRanges()
         for window in self._lacking.get(lane.id, ()):
             uncertain.add(window.start, window.stop)
@@ -167,7 +171,7 @@ class Verification:
         with ExitStack() as stack:
             scratch = stack.enter_context(
                 Recount(
-                    {s.ident: (s.dataset, s.since) for s in targets},
+                    {s.ident: (s.dataset, s.since) for s in comparands},
                     self._classics,
                     self._time_limit,
                     self._clock,
@@ -191,15 +195,15 @@ class Verification:
             connection = stack.enter_context(self._database.begin())
             claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, uncertain)
             scratch.count(claimed, settled)
-            for target in targets:
-                refused = scratch.regressions.objection_to_compare(connection, target.ident)
+            for comparand in comparands:
+                refused = scratch.regressions.objection_to_compare(connection, comparand.ident)
                 if refused:
-                    self.verdicts.append(Verdict(target.ident, refused=refused))
+                    self.verdicts.append(Verdict(comparand.ident, refused=refused))
                     continue
-                verdict = Comparison(target, uncertain, stop).run(
+                verdict = Comparison(comparand, uncertain, stop).run(
                     connection, scratch, self._archive
                 )
-                verdict.unfilled = _unfilled(target, unclaimed, missing, self._clock.time())
+                verdict.unfilled = _unfilled(comparand, unclaimed, missing, self._clock.time())
                 verdict.waits |= verdict.unfilled is not None
                 self.verdicts.append(verdict)
         yield stop, stop
@@ -248,9 +252,9 @@ def claimed_among(
 
 
 def _unfilled(
-    target: Target, unclaimed: Iterable[Message], missing: Iterable[Window], now: float
+    comparand: Comparand, unclaimed: Iterable[Message], missing: Iterable[Window], now: float
 ) -> float | None:
-    """Since when a target lacks something that the archive has; None where it lacks nothing.
+    """Since when a comparand lacks something that the archive has; None where it lacks nothing.
 
     Args:
         unclaimed: messages that have not been counted.
@@ -260,14 +264,14 @@ def _unfilled(
     moments = [
         message.timestamp
         for message in unclaimed
-        if target.start <= message.timestamp < target.stop
-        and target.dataset.subscribes(message.topic)
+        if comparand.start <= message.timestamp < comparand.stop
+        and comparand.dataset.subscribes(message.topic)
     ]
-    stop = min(target.stop, now)
+    stop = min(comparand.stop, now)
     moments += [
-        max(window.start, target.start)
+        max(window.start, comparand.start)
         for window in missing
-        if window.start < stop and window.stop > target.start
+        if window.start < stop and window.stop > comparand.start
     ]
     return min(moments, default=None)
 

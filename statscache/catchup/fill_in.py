@@ -74,24 +74,24 @@ class HistoryFiller:
         self._config = config
         self._prefetched: dict[int, _Prefetch] = {}
 
-    def fill_in(self, lane: Lane, lanes: list[Lane], target: float, stop: threading.Event) -> None:
-        """Move a lane towards ``target`` for the time of a turn, or until ``stop`` is set.
+    def fill_in(self, lane: Lane, lanes: list[Lane], until: float, stop: threading.Event) -> None:
+        """Move a lane towards ``until`` for the time of a turn, or until ``stop`` is set.
 
         Raises:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
         deadline = self._clock.monotonic() + _TURN_OF_A_LANE
-        prefetch = self._prefetch(lane, lanes, target)
+        prefetch = self._prefetch(lane, lanes, until)
         for result in prefetch.results:
             began = self._clock.monotonic()
             self._count(lane, result)
             self._give_way(self._clock.monotonic() - began)
-            until = result.window.stop
+            watermark = result.window.stop
             self._progress.messages += result.size
-            self._progress.until[lane.name] = until
+            self._progress.watermarks[lane.name] = watermark
             self._progress.tell()
-            prefetch.position = max(prefetch.position, until)
+            prefetch.position = max(prefetch.position, watermark)
             if self._clock.monotonic() >= deadline or stop.is_set():
                 return
         self._prefetched.pop(lane.id, None)
@@ -108,7 +108,7 @@ class HistoryFiller:
             prefetch.results.close()
         self._prefetched.clear()
 
-    def _prefetch(self, lane: Lane, lanes: list[Lane], target: float) -> _Prefetch:
+    def _prefetch(self, lane: Lane, lanes: list[Lane], until: float) -> _Prefetch:
         """What comes next for a lane: it reads on, unless another process has moved the lane."""
         prefetch = self._prefetched.get(lane.id)
         if prefetch is not None and prefetch.position == lane.watermark:
@@ -116,7 +116,7 @@ class HistoryFiller:
         self.forget(lane)
         plugins = self._engine.plugins_of(lane)
         assert plugins is not None
-        topics, stop = self._need(lane, home_of(lane, lanes), target)
+        topics, stop = self._need(lane, home_of(lane, lanes), until)
         task: Any = fetch
         if self._executor is not None and not plugins.runners:
             task = FoldTask(plugins, self._engine.installed, self._config)
@@ -133,21 +133,21 @@ class HistoryFiller:
         prefetch = self._prefetched[lane.id] = _Prefetch(watermark_of(lane), results)
         return prefetch
 
-    def _need(self, lane: Lane, home: Lane | None, target: float) -> tuple[tuple[str, ...], float]:
+    def _need(self, lane: Lane, home: Lane | None, until: float) -> tuple[tuple[str, ...], float]:
         """Returns the topics that a lane needs next, and up to when it needs only those."""
         if home is None or home.claims_pruned_until is None or not members_of(self._engine, home):
-            return EVERYTHING, target
+            return EVERYTHING, until
         home_start = home.history_start or 0.0
         if watermark_of(lane) < home_start:
             # Its home will remember this as well: all of it.
-            return EVERYTHING, min(target, home_start)
+            return EVERYTHING, min(until, home_start)
         if watermark_of(lane) < home.claims_pruned_until:
             # Up to where its home remembers claims, nothing else is needed. From there on both
             # must claim the same, so that they can be compared.
             plugins = self._engine.plugins_of(lane)
             assert plugins is not None
-            return plugins.topics, min(target, home.claims_pruned_until)
-        return EVERYTHING, target
+            return plugins.topics, min(until, home.claims_pruned_until)
+        return EVERYTHING, until
 
     def _count(self, lane: Lane, result: Any) -> None:
         """Count what was fetched, or folded."""

@@ -33,10 +33,10 @@ class LaneLog:
         if self._is_new(lane, "is left"):
             log.info("%s is left to another process, %s", lane.name, lane.leased_by)
 
-    def is_near(self, lane: Lane, target: float) -> None:
+    def is_near(self, lane: Lane, until: float) -> None:
         """Log that it has been compared with the archive up to the present."""
         if self._is_new(lane, "is near"):
-            log.info("%s has been compared with the archive up to %s", lane.name, iso(target))
+            log.info("%s has been compared with the archive up to %s", lane.name, iso(until))
 
     def rests(self, lane: Lane) -> None:
         """Log that it has failed, and is tried again later."""

@@ -180,14 +180,14 @@ class CatchUp:
         """
         lanes = self._ready.read()
         self.progress.note_lanes(lanes)
-        target = self.progress.target = self._find_target(lanes)
-        far = [lane for lane in lanes if self._pace.is_far(lane, target)]
+        until = self.progress.until = self._find_end(lanes)
+        far = [lane for lane in lanes if self._pace.is_far(lane, until)]
         near = [lane for lane in lanes if lane not in far]
         if near and self._clock.monotonic() >= self._reconcile_at:
-            self._reconcile(self._leases.acquire_near(near, lanes), target)
+            self._reconcile(self._leases.acquire_near(near, lanes), until)
             self._reconcile_at = self._clock.monotonic() + self._pace.interval
             self._reconciler.settle()
-        moved = [lane for lane in far if self._fill_in(lane, lanes, target)]
+        moved = [lane for lane in far if self._fill_in(lane, lanes, until)]
         if moved:
             self._engine.prune_claims(self._pace.overlap)
             return 0.0
@@ -196,22 +196,22 @@ class CatchUp:
         wait = max(0.0, self._reconcile_at - self._clock.monotonic())
         return wait if self._audit is None else min(wait, self._audit.advance())
 
-    def _find_target(self, lanes: list[Lane]) -> float:
+    def _find_end(self, lanes: list[Lane]) -> float:
         """Up to when lanes are moved; the archive is asked before each time of reconciling."""
-        target = self._present.target
+        until = self._present.until
         is_due = self._clock.monotonic() >= self._reconcile_at and any(
-            not self._pace.is_far(lane, target) for lane in lanes
+            not self._pace.is_far(lane, until) for lane in lanes
         )
-        return self._present.look(lanes) if is_due or self._present.is_due else target
+        return self._present.look(lanes) if is_due or self._present.is_due else until
 
-    def _reconcile(self, lanes: list[Lane], target: float) -> None:
+    def _reconcile(self, lanes: list[Lane], until: float) -> None:
         if lanes:
             for lane in lanes:
                 self._outage.rewind(lane)
-            self._reconciler.reconcile(lanes, target)
+            self._reconciler.reconcile(lanes, until)
             self._reconciler.join_homes(lanes)
 
-    def _fill_in(self, lane: Lane, lanes: list[Lane], target: float) -> bool:
+    def _fill_in(self, lane: Lane, lanes: list[Lane], until: float) -> bool:
         """Move a lane for a while; returns False if it is left to another process, or to none."""
         if self._stop.is_set():
             return False
@@ -222,7 +222,7 @@ class CatchUp:
         idents = members_of(self._engine, lane)
         self._lane_log.fills_in(lane, idents, holds_live=self._engine.waits_for_history(lane.id))
         if not self._outage.rewind(lane):
-            self._filler.fill_in(lane, lanes, target, self._stop)
+            self._filler.fill_in(lane, lanes, until, self._stop)
         return True
 
     def _unfinished(self) -> tuple[list[str], list[str]]:
@@ -234,7 +234,7 @@ class CatchUp:
             waits = is_ours and self._engine.waits_for_history(lane.id)
             # Others look at the archive at other times.
             slack = 0.0 if is_ours else 2 * max(self._pace.interval, 60.0)
-            if waits or watermark_of(lane) < self._present.target - slack:
+            if waits or watermark_of(lane) < self._present.until - slack:
                 behind += members_of(self._engine, lane)
             elif lane.joins is not None:
                 apart += set(members_of(self._engine, lane)) - self._engine.held

@@ -37,12 +37,12 @@ class Pace:
 
     @property
     def near(self) -> float:
-        """Seconds behind the target within which lanes are reconciled all at once."""
+        """Seconds behind the until within which lanes are reconciled all at once."""
         return max(self.overlap, 2 * self.interval)
 
-    def is_far(self, lane: Lane, target: float) -> bool:
-        """Whether a lane fills in its history: it is long before ``target``."""
-        return target - watermark_of(lane) > self.near
+    def is_far(self, lane: Lane, until: float) -> bool:
+        """Whether a lane fills in its history: it is long before ``until``."""
+        return until - watermark_of(lane) > self.near
 
     def start_of(self, lane: Lane) -> float:
         """Returns from when on the archive is asked for a lane: an overlap before its watermark.

@@ -25,7 +25,7 @@ class Present:
     watermark.
 
     Attributes:
-        target: up to when lanes can be moved, UNIX seconds; 0 before the first look.
+        until: up to when lanes can be moved, UNIX seconds; 0 before the first look.
     """
 
     def __init__(self, engine: Engine, archive: Archive, pace: Pace) -> None:
@@ -36,7 +36,7 @@ class Present:
         self._look_at = 0.0
         self._remark = ""
         self._aged = 0.0
-        self.target = 0.0
+        self.until = 0.0
 
     @property
     def is_due(self) -> bool:
@@ -48,10 +48,10 @@ class Present:
         self._look_at = 0.0
 
     def look(self, lanes: list[Lane]) -> float:
-        """Ask the archive for its newest message; returns :attr:`target`.
+        """Ask the archive for its newest message; returns :attr:`until`.
 
         Raises:
-            ArchiveUnavailable: the target stays.
+            ArchiveUnavailable: the until stays.
             DatabaseUnavailable: the same.
         """
         began = self._clock.monotonic()
@@ -62,12 +62,12 @@ class Present:
             shown = max(shown, float(int(newest) + 1))
         if any(watermark_of(lane) > (lane.history_start or 0.0) for lane in lanes):
             self._compare(clock, shown)
-        self.target = min(clock, shown)
-        if self.target - self._aged > _AGING:
-            self._engine.note_ages(self.target)
-            self._aged = self.target
+        self.until = min(clock, shown)
+        if self.until - self._aged > _AGING:
+            self._engine.note_ages(self.until)
+            self._aged = self.until
         self._look_at = began + self._pace.interval
-        return self.target
+        return self.until
 
     def _compare(self, clock: float, shown: float) -> None:
         """Log when the clock and the archive come to differ."""

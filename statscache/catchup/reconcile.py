@@ -54,8 +54,8 @@ class Reconciler:
         self._lane_log = lane_log
         self._weighed: set[int] = set()
 
-    def reconcile(self, lanes: Sequence[Lane], target: float) -> int:
-        """Count what ``lanes`` lack of an overlap and of what follows, up to ``target``.
+    def reconcile(self, lanes: Sequence[Lane], until: float) -> int:
+        """Count what ``lanes`` lack of an overlap and of what follows, up to ``until``.
 
         Returns how many messages were counted, once for each lane.
 
@@ -63,23 +63,23 @@ class Reconciler:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
-        starts = {min(self._pace.start_of(lane), target) for lane in lanes}
+        starts = {min(self._pace.start_of(lane), until) for lane in lanes}
         numbers = frozenset(lane.id for lane in lanes)
         counted = 0
         # A lane takes no slice that begins before its start, so that one must begin there.
-        for start, stop in pairwise([*sorted(starts), target]):
+        for start, stop in pairwise([*sorted(starts), until]):
             for piece in read(self._archive, start, stop, concurrency=self._pace.concurrency):
-                is_last = piece.window.stop >= target
+                is_last = piece.window.stop >= until
                 outcome = self._engine.commit(Batch.of_slice(numbers, piece, is_last=is_last))
                 counted += outcome.counted
                 self._progress.messages += piece.size
         for lane in lanes:
-            if self._engine.waits_for_history(lane.id) and self._pace.start_of(lane) >= target:
+            if self._engine.waits_for_history(lane.id) and self._pace.start_of(lane) >= until:
                 # There was nothing to read.
                 here = Window(watermark_of(lane), watermark_of(lane))
                 self._engine.commit(Batch.of_slice({lane.id}, Slice(here), is_last=True))
-            self._progress.until[lane.name] = target
-            self._lane_log.is_near(lane, target)
+            self._progress.watermarks[lane.name] = until
+            self._lane_log.is_near(lane, until)
         self._progress.tell()
         if counted:
             log.info("%d messages that the bus did not bring came from the archive", counted)

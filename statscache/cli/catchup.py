@@ -311,12 +311,12 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 def _progress_text(progress: Progress, seconds: float) -> str:
     # A static archive ends before the present.
-    end = progress.target or time.time()
+    end = progress.until or time.time()
     lanes = []
-    for name, until in progress.until.items():
-        since = progress.since.get(name, until)
-        share = min((until - since) / (end - since), 1.0) if end > since else 1.0
-        when = to_the_minute(until).removesuffix(" UTC")
+    for name, watermark in progress.watermarks.items():
+        since = progress.since.get(name, watermark)
+        share = min((watermark - since) / (end - since), 1.0) if end > since else 1.0
+        when = to_the_minute(watermark).removesuffix(" UTC")
         lanes.append(f"{name} {when} {share:.1%}")
     rate = progress.messages / seconds if seconds > 0 else 0.0
     return f"{', '.join(lanes)}; {progress.messages:,} messages, {rate:,.0f}/s"

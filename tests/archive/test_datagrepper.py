@@ -233,7 +233,7 @@ def test_it_asks_again_after(datagrepper: Datagrepper, fault: str) -> None:
     datagrepper.add(sent)
     datagrepper.set(**{f"share_{fault}": 0.3, "retry_after": "0"})
     archive = client(datagrepper, tries=12)
-    archive.target = 50
+    archive.slice_size = 50
     assert identities(everything(archive, NOON, NOON + 140, width=10)) == identities(sent)
     refused = [r for r in datagrepper.requests if r.status != 200]
     assert fault in ("broken", "truncated") or len(refused) > 2

@@ -188,11 +188,11 @@ def test_memory_is_bounded_by_the_beginning_of_a_window(tmp_path: Path) -> None:
     sent = sample(1000)
     sent += [message(timestamp=NOON + 100 + number / 1000) for number in range(500)]
     archive = archive_of(tmp_path, text(sent))
-    archive.target = 50
+    archive.slice_size = 50
     pieces = list(read(archive, NOON, NOON + 3600))
     assert identities([m for piece in pieces for m in piece.messages]) == identities(sent)
     assert max(piece.size for piece in pieces if piece.window.start != NOON + 100) <= 700
-    assert sorted(piece.size for piece in pieces)[-2] <= 2 * archive.target + 10
+    assert sorted(piece.size for piece in pieces)[-2] <= 2 * archive.slice_size + 10
     archive.close()
 
 

@@ -29,9 +29,9 @@ CONCURRENCIES = pytest.mark.parametrize("concurrency", [1, 4])
 class Recorded(Archive):
     """Messages in memory, which fetches like the others, and remembers what it was asked."""
 
-    def __init__(self, messages: list[Message], target: int = 50, most: int = 100) -> None:
+    def __init__(self, messages: list[Message], slice_size: int = 50, most: int = 100) -> None:
         self.messages = sorted(messages, key=lambda item: item.timestamp)
-        self.target = target
+        self.slice_size = slice_size
         self.most = most
         self.asked: list[Window] = []
         self.under_way = 0
@@ -113,7 +113,7 @@ def test_widths_adapt() -> None:
     archive = Recorded([message(timestamp=NOON + number) for number in range(10_000)])
     pieces = list(read(archive, NOON - 100_000, NOON + 10_000))
     dense = [piece for piece in pieces if piece.window.start >= NOON][2:-1]
-    assert {len(piece.messages) for piece in dense} == {archive.target}
+    assert {len(piece.messages) for piece in dense} == {archive.slice_size}
     # Empty stretches are crossed in few and long steps.
     assert len([piece for piece in pieces if not piece.messages]) < 10
 
@@ -192,7 +192,7 @@ def test_any_executor_will_do(tmp_path: Path, processes: bool) -> None:
     messages = bursts(4)
     path.write_bytes(b"".join(orjson.dumps(item.raw) + b"\n" for item in messages))
     archive = FileArchive([str(path)])
-    archive.target = 100
+    archive.slice_size = 100
     executor = (
         ProcessPoolExecutor(2, mp_context=get_context("spawn"))
         if processes

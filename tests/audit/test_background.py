@@ -119,7 +119,7 @@ def _of(archive: Archive) -> list[Message]:
 class Forgetful(Archive):
     """Says at first that it does not give all that it has."""
 
-    target = 1_000_000
+    slice_size = 1_000_000
 
     def __init__(self, archive: Archive, missing: str) -> None:
         self._archive = archive

@@ -102,7 +102,7 @@ def test_every_fault_at_once(
     engine = Engine(Database(migrated_uri), installed, epoch=epoch, has_history=True)
     engine.open()
     archive = DatagrepperArchive(datagrepper.url, timeout=0.5, clock=Impatient())
-    archive.target = 100
+    archive.slice_size = 100
 
     def trouble() -> None:
         time.sleep(0.3)

@@ -63,7 +63,7 @@ def archive(tmp_path: Path) -> Iterator[FileArchive]:
     write_month(folder, MONTH[:SOME], seed=1)
     made = FileArchive([str(folder)])
     # So that there are many windows.
-    made.target = 100
+    made.slice_size = 100
     yield made
     made.close()
 

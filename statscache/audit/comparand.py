@@ -8,7 +8,7 @@ from statscache.plugins.discovery import Dataset
 
 
 @dataclass(frozen=True)
-class Target:
+class Comparand:
     """A dataset that is compared.
 
     Attributes:
