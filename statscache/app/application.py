@@ -143,7 +143,7 @@ def _view(
 
     def view(**_arguments: str) -> flask.Response:
         environ = flask.request.environ
-        request, if_none_match = Request.of(environ), environ.get("HTTP_IF_NONE_MATCH")
+        request, if_none_match = Request.from_environ(environ), environ.get("HTTP_IF_NONE_MATCH")
         client = client_of(environ)
         began = time.monotonic()
         reply = dispatcher.respond(request, if_none_match, client=client)

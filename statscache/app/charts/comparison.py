@@ -25,7 +25,7 @@ PREVIOUS, YEAR = "previous", "year"
 Pair = tuple[Range, Range]
 
 
-def of(call: Call, found: Range) -> Pair | None:
+def compare(call: Call, found: Range) -> Pair | None:
     """The part of a range that has been counted, and the same part of the earlier one.
 
     None where nothing has been counted, or the earlier range would begin before 1970.
@@ -36,7 +36,7 @@ def of(call: Call, found: Range) -> Pair | None:
     earlier = _earlier(call, found)
     if not earlier.count:
         return None
-    tables = sources.of(call.installed, call.dataset, call.snapshot, _steps(call))
+    tables = sources.tables(call.installed, call.dataset, call.snapshot, _steps(call))
     exact = replace(found, sources=tables)
     pairs, is_unfit = [], False
     for end in _ends(exact):
@@ -90,13 +90,13 @@ def _ends(found: Range) -> Iterable[int]:
 def _until(call: Call, found: Range, earlier: Buckets, end: int) -> Pair:
     buckets, calendar = found.buckets, found.calendar
     if end == buckets.stop:
-        return found.of(buckets), found.of(earlier)
+        return found.with_buckets(buckets), found.with_buckets(earlier)
     is_year = call.values["compare"] == YEAR
     other = calendar.year_earlier(end) if is_year else calendar.as_far(end, buckets, earlier)
     # Clocks that were changed may have skipped all of it.
     if not earlier.until(other).count:
         raise Unfit
-    return found.of(buckets.until(end)), found.of(earlier.until(other))
+    return found.with_buckets(buckets.until(end)), found.with_buckets(earlier.until(other))
 
 
 def _unknown(pair: Pair) -> float:

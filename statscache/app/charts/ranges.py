@@ -169,7 +169,7 @@ class Range:
     @property
     def whole(self) -> Range:
         """The same time as one bucket."""
-        return self.of(Buckets(self.buckets.whole, 1))
+        return self.with_buckets(Buckets(self.buckets.whole, 1))
 
     @property
     def needs_merging(self) -> bool:
@@ -219,7 +219,7 @@ class Range:
             return Lifetime.OPEN
         return Lifetime.RECONCILED
 
-    def of(self, buckets: Buckets) -> Range:
+    def with_buckets(self, buckets: Buckets) -> Range:
         """A range of other buckets, of the same tables."""
         return Range(self.calendar, buckets, self.sources, sources.divide(buckets, self.sources))
 
@@ -293,7 +293,7 @@ def measures(call: Call) -> tuple[Measure, ...]:
     return tuple(known[name] for name in ([chosen] if isinstance(chosen, str) else chosen))
 
 
-def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
+def resolve(call: Call, default_span: Callable[[Resolution], float]) -> Range:
     """The range that ``call`` asks for.
 
     Args:
@@ -305,7 +305,7 @@ def of(call: Call, default_span: Callable[[Resolution], float]) -> Range:
     dataset, values = call.dataset, call.values
     if dataset.schedule is None:
         raise Problem(404, _unbucketed(dataset))
-    tables = sources.of(call.installed, dataset, call.snapshot, steps(dataset, values))
+    tables = sources.tables(call.installed, dataset, call.snapshot, steps(dataset, values))
     points, own = values.get("points"), _own(dataset)
     wanted = values["resolution"]
     candidates: Iterable[Resolution] = (wanted or own,)

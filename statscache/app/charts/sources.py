@@ -100,7 +100,7 @@ class Part(NamedTuple):
     pieces: Sequence[Piece]
 
 
-def of(
+def tables(
     installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps
 ) -> list[SourceTable]:
     """The tables of the plugin of ``dataset``, the widest rows first; none without buckets.
@@ -121,7 +121,7 @@ def of(
         width = int(each.schedule.interval.total_seconds())
         offset = int((each.schedule.epoch - UNIX_EPOCH).total_seconds())
         lag = width if each.label == "end" else 0
-        whole = coverage.of(snapshot, each.ident)
+        whole = coverage.measure(snapshot, each.ident)
         cut_off = whole.floored(steps)
         is_open = cut_off.until != whole.until
         found.append(SourceTable(each, width, offset, lag, cut_off, is_open))
@@ -131,7 +131,7 @@ def of(
 def state(
     installed: Installed, dataset: Dataset, snapshot: Snapshot, steps: Steps
 ) -> tuple[tuple[str, Revision | None, Coverage, bool], ...]:
-    """All that an answer made of :func:`of` depends on, besides the query."""
+    """All that an answer made of :func:`tables` depends on, besides the query."""
     return tuple(
         (
             source.dataset.ident,
@@ -139,7 +139,7 @@ def state(
             source.coverage,
             source.is_open,
         )
-        for source in of(installed, dataset, snapshot, steps)
+        for source in tables(installed, dataset, snapshot, steps)
     )
 
 

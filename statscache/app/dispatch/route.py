@@ -198,7 +198,7 @@ class Call:
 
         So it changes once per step, and not whenever the hub says that it listens.
         """
-        return coverage.of(snapshot, self.dataset.ident).floored(steps_of(self.dataset))
+        return coverage.measure(snapshot, self.dataset.ident).floored(steps_of(self.dataset))
 
 
 def dataset_steps(dataset: Dataset | None, _values: Mapping[str, Any]) -> Steps:

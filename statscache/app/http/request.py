@@ -19,7 +19,7 @@ class Request(NamedTuple):
     accept_encoding: str
 
     @classmethod
-    def of(cls, environ: Mapping[str, Any]) -> Request:
+    def from_environ(cls, environ: Mapping[str, Any]) -> Request:
         """The request of a WSGI environment."""
         get = environ.get
         return cls(

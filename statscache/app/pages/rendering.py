@@ -41,7 +41,7 @@ def page(call: Call, template: str, **said: Any) -> Answer:
 
 def of_problem(problem: Problem) -> flask.Response | None:
     """What a person is shown of ``problem``; None where it is a program that asks."""
-    request = Request.of(flask.request.environ)
+    request = Request.from_environ(flask.request.environ)
     if not formats.prefers_pages(request.accept, request.query):
         return None
     root, _ = _root_and_host(request)

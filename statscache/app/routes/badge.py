@@ -52,7 +52,7 @@ def _amount(call: Call) -> tuple[str | None, Lifetime]:
     measure = ranges.measures(call)[0]
     if not {"start", "stop"} & call.given:
         call = replace(call, values={**call.values, "stop": call.now})
-    found = ranges.of(call, lambda resolution: resolution.width)
+    found = ranges.resolve(call, lambda resolution: resolution.width)
     ranges.check_merging(call, found)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     value, _ = summary.amount(found, aggregation, measure)

@@ -55,7 +55,7 @@ class Hub(Collector):
         )
         for plugin in plugins:
             # Like discovery: a plugin that rejects all messages is failing too.
-            state.add_metric([plugin.ident, coverage.of(snapshot, plugin.ident).state], 1)
+            state.add_metric([plugin.ident, coverage.measure(snapshot, plugin.ident).state], 1)
         yield state
         revisions = CounterMetricFamily(
             "statscache_revision",

@@ -224,7 +224,7 @@ def _seconds(age: timedelta | None) -> float | int | None:
 
 
 def _coverage(snapshot: Snapshot, ident: str) -> Coverage:
-    return coverage.of(snapshot, ident).floored(MINUTES)
+    return coverage.measure(snapshot, ident).floored(MINUTES)
 
 
 def _freshness(covered: Coverage, settings: Settings, now: float) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _lifetime(call: Call) -> Lifetime:
     # A classic plugin may change its rows at any time, and a latest value leaves every range.
     if call.dataset.is_classic or schedule is None or stop is None:
         return Lifetime.OPEN
-    reconciled = coverage.of(call.snapshot, call.dataset.ident).reconciled_until
+    reconciled = coverage.measure(call.snapshot, call.dataset.ident).reconciled_until
     end = stop + schedule.interval.total_seconds()
     return Lifetime.RECONCILED if reconciled is not None and end <= reconciled else Lifetime.OPEN
 

@@ -56,7 +56,7 @@ def answer(call: Call) -> Answer:
         assert by is not None, "without keys there is no top"
         rankings.check_ranking(call, by, "top")
     count = call.values["points"] or DEFAULT_BUCKETS
-    found = ranges.of(call, lambda resolution: count * resolution.width)
+    found = ranges.resolve(call, lambda resolution: count * resolution.width)
     _check_cells(found, len(measures))
     groups = _groups(call, found, measures)
     counted = {number for group in groups for number in group.found}

@@ -38,7 +38,7 @@ def default_span(resolution: Resolution) -> float:
 def answer(call: Call) -> Answer:
     """The number of a range."""
     measure = ranges.measures(call)[0]
-    found = ranges.of(call, default_span)
+    found = ranges.resolve(call, default_span)
     ranges.check_merging(call, found)
     aggregation = Aggregation(call.connection, call.filters, [measure])
     value, state = amount(found, aggregation, measure)
@@ -76,7 +76,7 @@ def _comparison(
     call: Call, found: Range, aggregation: Aggregation, measure: Measure
 ) -> dict[str, Any]:
     """What the number was before, and by which part of that it has changed."""
-    both = comparison.of(call, found)
+    both = comparison.compare(call, found)
     if both is None:
         return dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
     (value, _), (previous, state) = (amount(each, aggregation, measure) for each in both)

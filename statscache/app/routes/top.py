@@ -26,7 +26,7 @@ MOST_KEYS = 1_000
 def answer(call: Call) -> Answer:
     """The largest keys."""
     measure = ranges.measures(call)[0]
-    found = ranges.of(call, default_span)
+    found = ranges.resolve(call, default_span)
     ranges.check_merging(call, found)
     by = _by(call)
     rankings.check_ranking(call, by)

@@ -165,7 +165,7 @@ class Coverage:
         return [start for start, _ in self.gaps]
 
 
-def of(snapshot: Snapshot, ident: str) -> Coverage:
+def measure(snapshot: Snapshot, ident: str) -> Coverage:
     """The coverage of a dataset at the moment of ``snapshot``."""
     plugin = snapshot.plugins.get(ident)
     if plugin is None:
@@ -177,11 +177,11 @@ def of(snapshot: Snapshot, ident: str) -> Coverage:
     files = snapshot.replayed.get(ident, [])
     found = _coverage(plugin, snapshot.lanes.get(plugin.lane), gaps, files)
     if ident in snapshot.rejections and ident not in snapshot.revisions:
-        return _of_nothing(found, snapshot.rejections[ident])
+        return _without_rows(found, snapshot.rejections[ident])
     return found
 
 
-def _of_nothing(found: Coverage, rejected: int) -> Coverage:
+def _without_rows(found: Coverage, rejected: int) -> Coverage:
     """The coverage of a dataset that was never written, because its plugin rejects what it gets."""
     return replace(
         found,

@@ -48,7 +48,7 @@ def status(context: Context) -> None:
         missing = _by_lane(connection, tables.gap, func.sum(tables.gap.c.missing))
         failure = connection.execute(select(tables.hub_failure)).one_or_none()
         snapshot = Snapshot(connection)
-        coverages = {plugin.ident: coverage.of(snapshot, plugin.ident) for plugin in plugins}
+        coverages = {plugin.ident: coverage.measure(snapshot, plugin.ident) for plugin in plugins}
         rejections = connection.scalar(select(func.sum(tables.rejected_total.c.messages))) or 0
     database.dispose()
     for lane in lanes:

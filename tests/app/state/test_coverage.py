@@ -79,7 +79,7 @@ class CoverageFixture(HubFixture):
 
     def read(self, ident: str) -> Coverage:
         with Database(self.uri, read_only=True).begin() as connection:
-            return coverage.of(Snapshot(connection), ident)
+            return coverage.measure(Snapshot(connection), ident)
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_the_hub_listens_on_a_silent_bus(tmp_path: Path, migrated_uri: str) -> N
         hub.start()
         wait_until(beat_at, "the hub says that it listens", hub.log)
         with Database(migrated_uri, read_only=True).begin() as connection:
-            found = coverage.of(Snapshot(connection), "volume-1d")
+            found = coverage.measure(Snapshot(connection), "volume-1d")
         assert before <= (found.since or 0) <= (found.until or 0) <= time.time()
         assert found.until is not None
         assert found.is_live(found.until + 10)
