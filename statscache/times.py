@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+HOUR = 3_600
+DAY = 24 * HOUR
+"""Seconds; a day of UTC has no other length."""
+
+_UNITS = ((DAY, "days"), (HOUR, "hours"), (60, "minutes"))
+
 
 def aware(moment: datetime) -> datetime:
     """Returns ``moment`` in UTC; a naive one is UTC already."""
@@ -43,6 +49,14 @@ def to_the_minute(seconds: float) -> str:
 def to_the_day(seconds: float) -> str:
     """Returns the day, such as ``2015-10-05``."""
     return _format(seconds, "%Y-%m-%d")
+
+
+def duration(seconds: float) -> str:
+    """Returns what a person reads, in one unit, such as ``3 days`` or ``45 s``."""
+    for size, unit in _UNITS:
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _format(seconds: float, pattern: str) -> str:

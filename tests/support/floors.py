@@ -101,7 +101,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "app.charts": Floor(
         "buckets: calendars, ranges, aggregation, comparison",
-        "plugins app.state app.http app.dispatch",
+        "times plugins app.state app.http app.dispatch",
     ),
     "app.live": Floor(
         "clients that wait for a change: events and long polls",

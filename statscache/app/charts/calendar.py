@@ -22,9 +22,8 @@ from zoneinfo import ZoneInfo
 from dateutil.relativedelta import relativedelta
 
 from statscache.plugins.buckets import MONDAY
+from statscache.times import DAY, HOUR
 
-HOUR = 3600
-DAY = 86_400
 WEEK = 7 * DAY
 
 LAST_YEAR = 2100

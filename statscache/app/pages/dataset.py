@@ -26,6 +26,7 @@ from statscache.app.routes.plugins import entry_of
 from statscache.app.state.row_reader import MOST_NUMBERED_ROWS
 from statscache.app.state.steps import MINUTES
 from statscache.plugins.discovery import Dataset
+from statscache.times import DAY, HOUR
 
 ROWS_SHOWN = 10
 """Where the query does not say how many."""
@@ -147,7 +148,7 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
 
 def _span(width: timedelta) -> str:
     """From when on there are some dozens of windows."""
-    spans = {"-15m": 900, "-1h": 3_600, "-1d": 86_400, "-7d": 604_800}
+    spans = {"-15m": 900, "-1h": HOUR, "-1d": DAY, "-7d": 7 * DAY}
     least = 60 * width.total_seconds()
     return next((name for name, seconds in spans.items() if seconds >= least), "-30d")
 

@@ -16,7 +16,7 @@ from statscache.app.http import formats
 from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
-from statscache.times import to_the_second
+from statscache.times import duration, to_the_second
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -28,6 +28,9 @@ HEADERS = {
 
 _LONG = 40
 """Characters from which on the text of a cell may be broken anywhere."""
+
+_RECENT = 120
+"""Seconds that are not told apart from the present."""
 
 
 def page(call: Call, template: str, **said: Any) -> Answer:
@@ -83,10 +86,7 @@ def _ago(seconds: float | None, now: float) -> str:
     if seconds is None:
         return "never"
     age = now - seconds
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if age >= 2 * size:
-            return f"{age / size:.0f} {unit} ago"
-    return "just now"
+    return f"{duration(age)} ago" if age >= _RECENT else "just now"
 
 
 _TEMPLATES = jinja2.Environment(

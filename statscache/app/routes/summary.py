@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from statscache.app.charts import calendar, comparison, ranges
+from statscache.app.charts import comparison, ranges
 from statscache.app.charts.aggregation import Aggregation, Number
 from statscache.app.charts.calendar import Resolution
 from statscache.app.charts.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
@@ -18,8 +18,9 @@ from statscache.app.state import coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.plugins.discovery import Dataset
 from statscache.plugins.merges import RULES
+from statscache.times import DAY
 
-DEFAULT_SPAN = 30 * calendar.DAY
+DEFAULT_SPAN = 30 * DAY
 
 COMPARISON = (
     *("compared", "previous", "previous_state", "change"),

@@ -18,7 +18,7 @@ from statscache.cli.context import Context
 from statscache.cli.terminal import echo
 from statscache.database import schema, tables
 from statscache.database.plugin_state import FAILING
-from statscache.times import to_the_second
+from statscache.times import duration, to_the_second
 
 # Users copy idents from here, so they are never split over lines.
 _IDENTS = textwrap.TextWrapper(
@@ -83,7 +83,7 @@ def _show_lane(
         echo("  no archive is configured")
     else:
         behind = time.time() - lane.watermark
-        echo(f"  watermark {to_the_second(lane.watermark)}, {_duration(behind)} behind the clock")
+        echo(f"  watermark {to_the_second(lane.watermark)}, {duration(behind)} behind the clock")
     if lane.retry_at is not None:
         echo(f"  failed {lane.failures} times, next try {to_the_second(lane.retry_at)}")
     if waiting:
@@ -164,12 +164,4 @@ def _show_audit(audit: Any, plugins: Iterable[Any]) -> None:
 def _age(moment: float | None) -> str:
     if moment is None:
         return "never"
-    return f"{to_the_second(moment)} ({_duration(time.time() - moment)} ago)"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as text for people, in one unit."""
-    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{to_the_second(moment)} ({duration(time.time() - moment)} ago)"
