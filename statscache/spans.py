@@ -9,7 +9,7 @@ Span = tuple[float, float]
 
 
 def union(spans: Iterable[Span], slack: float = 0.0) -> list[Span]:
-    """The same times, oldest first, apart from each other.
+    """The same times as spans that do not touch, oldest first.
 
     Args:
         spans: in any order.
@@ -40,6 +40,7 @@ def difference(span: Span, holes: Iterable[Span]) -> list[Span]:
 def cover(spans: Iterable[Span], most: int) -> list[Span]:
     """At most ``most`` spans, oldest first, that cover all of ``spans``, and perhaps more."""
     found = union(spans)
+    # Halve the number by joining neighbours: which gaps are covered matters less than the bound.
     while len(found) > most:
         pairs = [found[number : number + 2] for number in range(0, len(found), 2)]
         found = [(pair[0][0], pair[-1][1]) for pair in pairs]

@@ -65,7 +65,7 @@ class Upsert:
         else:
             insert = insert.on_conflict_do_nothing(index_elements=keys)
         self._statement = insert
-        # SQLAlchemy's own handling of parameters would cost more than SQLite's work.
+        # SQLAlchemy's processing of parameters would take longer than SQLite's own work.
         self._sql = str(insert.compile(dialect=dialect)) if dialect else ""
 
     def write(self, connection: Connection, rows: Rows) -> int:

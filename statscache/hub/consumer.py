@@ -1,8 +1,8 @@
 """The moksha consumer: takes in every message of the bus, and starts what counts them.
 
-What to know of moksha: the hub's reactor thread receives, a worker thread of the pool calls
-:meth:`StatscacheConsumer.consume`, and another thread of the pool polls the producer for ever.
-It handles SIGINT and SIGHUP, without waking up the reactor, and not SIGTERM.
+How moksha works: the hub's reactor thread receives, a worker thread of the pool calls
+:meth:`StatscacheConsumer.consume`, and another thread of the pool polls the producer in a loop.
+It handles SIGINT and SIGHUP, without waking up the reactor, but not SIGTERM.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             raise SystemExit("statscache: cannot start, see the log") from error
 
     def _prepare(self, hub: Any) -> None:
-        """Make what takes messages in; nothing of it asks the database."""
+        """Make the intake, without a query to the database."""
         self._settings = Settings.from_config(hub.config)
         signatures.check(hub.config, SYSTEM)
         about.configure(hub.config)
@@ -119,7 +119,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         )
         self._engine.abandon()
         engine = Engine.from_settings(self._settings, self._installed)
-        # By the other one; and no plugin is to be launched any more.
+        # Opened by the former engine: this one must not launch plugins.
         engine.is_open = self._engine.is_open
         try:
             engine.quarantine(fault)
@@ -162,7 +162,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         self._stopping.set()
         self.intake.close()
         if self._catching_up is not None:
-            # It may wait for an answer of the archive: nothing of that is lost.
+            # It may be waiting for the archive, which can be asked again: nothing is lost.
             self._catching_up.join(timeout=2.0)
         self._engine.close()
         log.info("statscache has stopped")
@@ -240,12 +240,12 @@ def _interrupt() -> None:
     """Do what Ctrl-C does."""
     main = threading.main_thread().ident
     assert main is not None
-    # Not to the process: another thread may get the signal, and the main one sleep on.
+    # Not to the process: another thread may get the signal, and the main one keep sleeping.
     signal.pthread_kill(main, signal.SIGINT)
 
 
 def _make_room_for_threads(hub: Any) -> None:
-    """See that the pool has a thread for each worker and poller: one without never runs."""
+    """Ensure a thread of the pool for each worker and poller: one without never runs."""
     workers = int(hub.config.get("moksha.workers_per_consumer", 1))
     needed = 1 + hub.num_producers + hub.num_consumers * workers
     pool = reactor.getThreadPool()

@@ -123,7 +123,7 @@ class Intake:
         self._bytes = 0
         self._dropped = 0
         self._dropped_since = 0.0
-        # Of what is waiting; never held for longer than it takes to count.
+        # Guards what is waiting; held only to read or change that, never during a commit.
         self._counting = threading.Lock()
         self._flushing = threading.Lock()
         self._waits_since: float | None = None
@@ -199,7 +199,7 @@ class Intake:
             self._flush_until(self._deadline)
         else:
             self._wanted.set()
-            # It may wait for the database for longer than systemd lets a process stop.
+            # It may wait for the database for longer than systemd's time limit for a stop.
             self._flusher.join(timeout)
         if len(self):
             left = "the archive has them" if self._engine.has_history else "they are lost"
@@ -221,7 +221,7 @@ class Intake:
 
     def _flush_until(self, deadline: float) -> None:
         with self._flushing:
-            # That the hub listened until now.
+            # Note that the hub listened until now.
             self._beat_at = 0.0
             while not self._flush() and self._clock.monotonic() < deadline:
                 self._clock.sleep(0.2)
@@ -258,7 +258,7 @@ class Intake:
                 self._engine.prune()
                 self._prune_at = self._clock.monotonic() + PRUNE_EVERY
         except SchemaError:
-            raise  # which only the operator can mend
+            raise  # only the operator can fix it
         except Exception as error:
             self._backoff = min(max(1.0, self._backoff * 2), LONGEST_BACKOFF)
             self._retry_at = self._clock.monotonic() + self._backoff

@@ -1,7 +1,7 @@
 """The moksha producer: lets the consumer's intake commit, again and again.
 
-moksha loads consumers first, and goes on without one that cannot be imported. This module imports
-next to nothing, so that it is there to notice.
+moksha loads consumers first, and continues without one that cannot be imported. This module imports
+almost nothing, so that it can be loaded even then, and notice.
 """
 
 from __future__ import annotations

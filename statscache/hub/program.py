@@ -1,4 +1,4 @@
-"""The stock ``fedmsg-hub``, with our configuration checked, and not without our consumer."""
+"""The stock ``fedmsg-hub``, which runs only with a valid configuration and our consumer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _StockHub(fedmsg.commands.hub.HubCommand):
         super().__init__()
 
     def get_config(self) -> dict[str, Any]:
-        # Its two options, as they are when they are not given.
+        # The defaults of its two options.
         options = {"moksha.livesocket.websocket.port": None, "explicit_hub_consumers": None}
         # fedmsg-hub sets up the log before it imports us; here our loggers are there already.
         logging = {"disable_existing_loggers": False} | self._given.get("logging", {"version": 1})

@@ -1,7 +1,7 @@
-"""Threads that must run: when one of them ends by itself, the process ends, with a reason.
+"""Threads that must run: if one of them ends, the process ends too, with a reason.
 
-A process that runs on without one of its threads looks healthy and does nothing. Its supervisor
-(systemd, say) can only restart what has ended.
+A process without one of its threads looks healthy and does nothing. A supervisor such as systemd
+only restarts what has ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statscache.clock import Clock
 log = logging.getLogger(__name__)
 
 STATUS = 1
-"""Of a process that had to end."""
+"""The exit status of a process that had to end."""
 
 _PATIENCE_TO_NOTE = 5.0
 """Seconds that the database may take to keep the reason."""
@@ -69,7 +69,7 @@ class Supervisor:
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """The present thread must not come to the end of this block before the process ends."""
+        """Around the work of a thread that must not end before the process does."""
         try:
             yield
         except BaseException as error:

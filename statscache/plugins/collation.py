@@ -1,7 +1,7 @@
 """Text that both databases order alike: by code point, NULL first.
 
-Else two rebuilds would not have their rows in the same order: how PostgreSQL orders text depends on
-the locale of the server, unless a collation is named.
+Otherwise two rebuilds would have their rows in different orders: without a named collation,
+PostgreSQL orders text by the locale of the server.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ messages are folded and coarser buckets are made of finer ones, and in SQL, wher
 and where the API reads a range. All of it is here, and the rest of the program asks the rule: to
 add one, write its class, and add it to :data:`RULES` and its name to :data:`Merge`.
 
-A rule must be commutative and associative, in both languages alike: only then can neither the order
-of the messages nor the way they are split into batches change a result.
+A rule must be commutative and associative, in both languages alike. Otherwise the order of the
+messages, or the way they are split into batches, would change a result.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ def row_merger(merges: Sequence[str], *, timed: bool) -> Callable[[Row, Row], Ro
     def merge_rows(a: Row, b: Row) -> Row:
         merged = list(a)
         if timed:
+            # The values decide between two messages of one time, so that their order does not.
             if [b[0], *(b[i] for i in newest)] > [a[0], *(a[i] for i in newest)]:
                 for i in newest:
                     merged[i] = b[i]
@@ -200,6 +201,7 @@ def stored_row_merger(
 
     def merger(name: str, rule: MergeRule) -> Callable[[Columns, Columns], ColumnElement[Any]]:
         def merge(stored: Columns, new: Columns) -> ColumnElement[Any]:
+            # The comparison of row_merger in SQL: both must choose the same message.
             is_newer = tuple_(*(new[c] for c in deciding)) > tuple_(*(stored[c] for c in deciding))
             return rule.merge_stored(name, stored, new, is_newer)
 

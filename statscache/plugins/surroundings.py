@@ -21,7 +21,7 @@ def prepare(config: Mapping[str, Any]) -> None:
     ``fedmsg.meta`` for users and packages, which raises until its processors have been made.
     Both settings hold for the whole process.
     """
-    # Whatever the zone is now: some that have no offset today had one earlier.
+    # Even if the zone is UTC-like now: some zones without an offset today had one earlier.
     if os.environ.get("TZ") != "UTC":
         log.info("a classic plugin is installed: the local time of this process is UTC from now on")
         os.environ["TZ"] = "UTC"

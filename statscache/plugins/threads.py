@@ -1,7 +1,6 @@
-"""Queues and futures, as plugins of 2015 use them for what they do beside the stream of messages.
+"""Queues and futures, as plugins of 2015 use them for work beside the stream of messages.
 
-Whatever is computed is computed in a few threads that all plugins of a process share, and that end
-with it.
+The work is done in a few threads that all plugins of a process share, and that end with it.
 """
 
 from __future__ import annotations

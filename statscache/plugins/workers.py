@@ -1,4 +1,4 @@
-"""Classic plugins that have work to do beside the stream of messages."""
+"""Classic plugins that work in threads of their own, beside the stream of messages."""
 
 from __future__ import annotations
 

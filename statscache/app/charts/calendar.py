@@ -4,8 +4,8 @@ All instants are whole UNIX seconds. A bucket is labelled by its first instant. 
 is what its clocks call one date, be it 23, 24 or 25 hours long; a date that a zone skipped has no
 bucket. An hour that clocks show twice is two buckets.
 
-Where clocks are put back across midnight, as in St. John's until 2011 one minute after it, one date
-is two pieces of time, with a piece of the day before between them: a bucket has one piece or more.
+Where clocks are put back across midnight (in St. John's until 2011, at 00:01), one date is two
+pieces of time, with a piece of the day before between them. So a bucket has one piece or more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from statscache.times import DAY, HOUR
 WEEK = 7 * DAY
 
 LAST_YEAR = 2100
-"""The year from which on zones are not known: what their clocks will show cannot be known."""
+"""From this year on the rules of time zones are taken as unknown."""
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MONDAY = int(MONDAY.total_seconds())
@@ -78,7 +78,7 @@ def fixed(width: int) -> Resolution:
 
 
 def resolutions(stored: Collection[int]) -> dict[str, Resolution]:
-    """Those that can be made of rows of the widths ``stored`` in UTC, by name, the finest first."""
+    """The resolutions that rows of the widths ``stored`` make in UTC, by name, finest first."""
     finest = min(stored)
     found = [fixed(width) for width in {*stored, *_WIDTHS, DAY} if width % finest == 0]
     if DAY % finest == 0:
@@ -217,7 +217,7 @@ class Calendar:
     def before(self, buckets: Buckets) -> Buckets:
         """As many buckets as ``buckets`` has, just before them; fewer at the beginning of 1970."""
         span = buckets.stop - buckets.start
-        # Not all months are of one length: some more, of which the last ones are taken.
+        # Months differ in length: take some more than needed, and keep the last ones.
         first = buckets.start - span - span // 10 - 2 * self.resolution.width
         if buckets.start <= 0:
             return Buckets((), 0)

@@ -1,7 +1,7 @@
-"""Two ranges that can be compared: as much of the earlier one as has been counted of the later.
+"""Two ranges that can be compared: the earlier one is cut where the later one has been counted to.
 
-A day that is still open is compared with the same hours of the day before; or else every morning
-would look like a crash. Up to which minute that is depends on the narrowest rows of both ranges.
+A day that is still open is compared with the same hours of the day before. Otherwise every morning
+would look like a collapse. The minute of the cut depends on the narrowest rows of both ranges.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compare(call: Call, found: Range) -> Pair | None:
         parameters.refuse(
             "compare", "cannot be had exactly: clocks of this time zone were different then"
         )
-    # The narrowest rows tell best how far it has come, and are the first ones to be deleted.
+    # The narrowest rows are the most precise, but they are deleted first.
     return min(pairs, key=_unknown, default=None)
 
 

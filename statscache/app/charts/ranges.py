@@ -41,7 +41,7 @@ MOST_BUCKETS = 10_000
 """Of one answer."""
 
 COMPLETE, PARTIAL, MISSING = "complete", "partial", "missing"
-"""Whether all messages of a bucket have been counted, or some, or it is not known."""
+"""Whether all messages of a bucket have been counted, some, or an unknown number."""
 
 STATE_SCHEMA = {
     "enum": [COMPLETE, PARTIAL, MISSING],

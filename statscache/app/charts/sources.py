@@ -27,7 +27,7 @@ from statscache.plugins.merges import RULES, MergeRule
 
 
 class Unfit(Exception):
-    """Some edges of buckets are in the midst of the narrowest rows that there are."""
+    """Some edges of buckets lie inside the narrowest rows that there are."""
 
 
 class Measure(NamedTuple):

@@ -11,7 +11,7 @@ from statscache.app.state.filters import Filters
 from statscache.plugins.discovery import Dataset
 
 _NEVER = frozenset({"callback", "_", "format", "wait"})
-"""What does not change what is said, or is told apart by other means."""
+"""Parameters that do not change the answer, or are a separate part of the key."""
 
 
 def write(

@@ -145,7 +145,7 @@ class Dispatcher:
         def compute() -> Entry | StreamReply:
             return self._compute(planned, client, transaction, began)
 
-        # What is read in a transaction of the caller may be older than what others ask for.
+        # A caller's transaction may be older than the answers that other threads ask for.
         is_alone = validator is None or transaction is not None
         key = (planned.plan.key, validator)
         result = compute() if is_alone else self._single_flight.share(key, compute)
@@ -159,7 +159,7 @@ class Dispatcher:
         """
         plan = self._plan(request, lambda: self._service.datasets.at(snapshot)).plan
         validator = self._validator_in(plan, snapshot)
-        # Where nothing tells when it changes, it may have changed.
+        # Without a validator the answer may have changed at any time.
         return plan.key, self._clock() if validator is None else validator
 
     def route_of(self, request: Request) -> Route:
@@ -186,7 +186,7 @@ class Dispatcher:
         return planned
 
     def confirm(self) -> None:
-        """See to it that no later answer is older than this call, not even by a millisecond."""
+        """Ensure that later answers include all that was committed before this call."""
         self._service.revisions.confirm()
 
     def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
@@ -255,7 +255,7 @@ class Dispatcher:
             assert plan.dataset is not None
             validator = snapshot.revisions.get(plan.dataset.ident)
             if validator is None:
-                # Nothing tells when it changes.
+                # There is no revision that would tell when it changes.
                 return None
         elif plan.route.scope is Scope.ALL:
             validator = tuple(snapshot.revisions.items())
@@ -283,7 +283,7 @@ class Dispatcher:
         if shared is not None:
             return self._answer(planned, client, shared, began)
         settings = self._service.settings
-        # What has no end is not a request that takes too long.
+        # An endless stream is limited by statement, not as a whole.
         is_endless = planned.plan.format == formats.ENDLESS
         longest = settings.statement_timeout if is_endless else _longest(settings)
         seconds = longest.total_seconds()
@@ -349,7 +349,7 @@ class Dispatcher:
             client=call.client,
         )
         try:
-            # What has been read so far; the statement holds the table until its end.
+            # Check now: from here on the running statement keeps the table from being replaced.
             _check_rows(plan, call.transaction)
         except BaseException:
             # Nothing else would close it.

@@ -1,7 +1,7 @@
 """The people whom a query names, as far as an answer may tell.
 
-Some names appear nowhere (:mod:`statscache.people`), and no answer tells which: a name that no row
-has may be one of them or not, and is not repeated either.
+Hidden people appear nowhere (:mod:`statscache.people`), and no answer may reveal who is hidden. So
+a name that no row has is never repeated in an answer, hidden or not.
 """
 
 from __future__ import annotations

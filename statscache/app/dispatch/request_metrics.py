@@ -26,7 +26,7 @@ MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-# The time since when each of them is counted would double what is sent, and has no use.
+# The samples of creation times would double the output, and are of no use.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -48,7 +48,7 @@ class RequestMetrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        # To find the child of a metric by its labels takes longer than to count.
+        # Finding the child of a metric by its labels takes longer than counting.
         self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def count(self, route: str, status: str, seconds: float | None) -> None:

@@ -29,10 +29,11 @@ routes. In the order of a request:
 7. It writes the answer in the format, compresses it where the client takes gzip, and adds ``ETag``,
    ``Cache-Control``, ``Link``, ``Vary`` and the headers of CORS.
 
-An answer function depends on nothing but its call: not on the clock (there is
-:attr:`Call.now`), nor on what it remembers. What is wrong with a value that only it can judge, it
-refuses by :func:`statscache.app.http.parameters.refuse`; anything else that the client can mend is
-a :class:`~statscache.app.http.problems.Problem`. What takes too long becomes a 422 by itself.
+An answer function depends on its call alone: neither on the clock (there is :attr:`Call.now`) nor
+on earlier calls. It refuses values that only it can check by
+:func:`statscache.app.http.parameters.refuse`, and raises a
+:class:`~statscache.app.http.problems.Problem` for any other error that the client can correct.
+Queries that take too long become a 422 without its help.
 
 :mod:`statscache.app.all_routes` lists all routes; the application, ``/api/batch``,
 ``/openapi.json`` and the reference for people are made from that list.

@@ -13,6 +13,7 @@ Value = TypeVar("Value")
 class _Computation(Generic[Value]):
     def __init__(self) -> None:
         self.is_done = threading.Event()
+        # Empty, or with the one value, which may be None.
         self.values: list[Value] = []
 
 
@@ -33,8 +34,8 @@ class SingleFlight(Generic[Key, Value]):
     def share(self, key: Key, compute: Callable[[], Value]) -> Value:
         """Returns the value of ``compute``, called here or in the thread that was first.
 
-        Where the first thread failed, each other one computes for itself, and raises its own
-        exception; no thread waits for one that waits.
+        If the first thread fails, each other one computes for itself, and raises its own
+        exception. No thread waits for one that is itself waiting.
         """
         with self._lock:
             computation = self._computations.get(key)
@@ -50,6 +51,7 @@ class SingleFlight(Generic[Key, Value]):
                 computation.values.append(value)
             return value
         finally:
+            # Removed before the others wake: no new thread joins a computation that has ended.
             with self._lock:
                 del self._computations[key]
             computation.is_done.set()

@@ -35,7 +35,7 @@ class ChangeFeed(Protocol):
         """Whether there was a commit since the last call."""
 
     def has_certainly_changed(self) -> bool:
-        """Likewise, without those that are still on their way; may ask the database."""
+        """The same, and never misses one that is still in transit; may ask the database."""
 
     def must_check(self) -> bool:
         """Whether the database itself is to be read; true again only after some time."""
@@ -96,7 +96,8 @@ class AnnouncedChangeFeed:
 
     def has_certainly_changed(self) -> bool:
         """Whether one was announced up to now."""
-        # The server sends announcements before it completes a statement.
+        # The server sends pending announcements before it completes a statement, so after this
+        # one all of them have been received.
         self._connection.cursor().execute("SELECT 1")
         return self.has_changed()
 
@@ -135,7 +136,7 @@ def sleep(feed: ChangeFeed | None, bell: Any, seconds: float) -> None:
     announces = isinstance(feed, AnnouncedChangeFeed)
     if announces:
         sockets.append(feed)
-    # Another thread may close the connection meanwhile, which ends the sleep too.
+    # Another thread may close the connection meanwhile, which also ends the sleep.
     with suppress(OSError, ValueError):
         select.select(sockets, (), (), min(seconds, CHECK_EVERY if announces else POLL_EVERY))
 

@@ -81,5 +81,5 @@ def _clause(
         found = column != value if filter_.negated else column == value
     else:
         found = column.not_in(values) if filter_.negated else column.in_(values)
-    # What has no value is not the value that is left out.
+    # NULL differs from the value that is left out, so those rows stay.
     return or_(found, column.is_(None)) if filter_.negated and column.nullable else found

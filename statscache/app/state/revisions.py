@@ -1,4 +1,4 @@
-"""How often the rows of each ident have changed: what tells whether an answer is still valid."""
+"""How often the rows of each ident have changed, which tells whether an answer is still valid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_GAPS = 1_000
 """Gaps that are read; all the time before the oldest of so many is taken for one."""
 
 MOST_SPANS = 10_000
-"""Times of replayed files that are read, the newest ones."""
+"""Spans of replayed files that are read, the newest ones."""
 
 
 class Revision(NamedTuple):
@@ -212,6 +212,8 @@ class _Copy:
 
     def get(self) -> Snapshot:
         with self._lock:
+            # The feed is asked before the tables are read: a commit in between is reported by the
+            # next call. It is asked even if the copy is stale, since it reports each commit once.
             if self._has_changed() or self._is_stale or self._snapshot is None:
                 return self._read()
             known = self._snapshot
@@ -248,7 +250,7 @@ class _Copy:
             bell.recv(4096)
 
     def _has_changed(self) -> bool:
-        """Whether there were commits, or may have been, because no feed tells of them."""
+        """Whether there were commits; True without a feed, since there may have been some."""
         if self._feed is None:
             if time.monotonic() >= self._open_at:
                 self._open_feed()
@@ -260,7 +262,7 @@ class _Copy:
             return True
 
     def _open_feed(self) -> None:
-        # Raises a better error where there is no database, or no table in it.
+        # For its error, which explains a missing database or table better than the feed's.
         with self._begin():
             pass
         try:
@@ -280,15 +282,18 @@ class _Copy:
         self._open_at = open_at
 
     def _read(self) -> Snapshot:
-        # Until it has succeeded.
+        # Stale until the read has succeeded: the feed does not report the same commit again.
         self._is_stale = True
         with self._begin() as connection:
             snapshot = Snapshot(connection).load()
         self._is_stale = False
+        # The former object, if nothing differs: callers compare snapshots by identity.
         if self._snapshot is not None and snapshot.agrees_with(self._snapshot):
             return self._snapshot
         self._snapshot = snapshot
         if self._bell is not None:
+            # This thread has taken the announcement for which the sleeping one waits. A full socket
+            # rings as well.
             with suppress(BlockingIOError):
                 self._bell[1].send(b"!")
         return snapshot

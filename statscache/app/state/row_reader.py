@@ -26,7 +26,7 @@ What lies beyond is reached from one page to the next, by cursors."""
 MOST_COUNTS_REMEMBERED = 10_000
 
 ROWS_PER_PORTION = 2_000
-"""That are in memory at a time when all are read."""
+"""Rows in memory at a time, when all are read."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Span:
-    """Which of all the rows.
+    """A part of the rows.
 
     Attributes:
         limit: how many of them, at most; None: all.
@@ -136,7 +136,7 @@ class RowReader:
         return [column.type.python_type for column in self._order]
 
     def exists(self, transaction: ReadTransaction) -> bool:
-        """Whether the table is there: the hub makes that of a new plugin when it starts."""
+        """Whether the table exists: the hub creates that of a new plugin when it starts."""
         self._exists = self._exists or inspect(transaction.connection).has_table(self._table.name)
         return self._exists
 
@@ -230,7 +230,7 @@ class RowReader:
         return statement.offset(span.offset or None)
 
     def _beyond(self, query: RowQuery, keys: Sequence[Any]) -> Any:
-        """That a row follows the one with ``keys``; the primary key has an index for it."""
+        """The condition that a row follows the one with ``keys``; an index serves it."""
         here = tuple_(*self._order)
         types = zip(keys, self._order, strict=True)
         there = tuple_(*(literal(key, column.type) for key, column in types))

@@ -28,7 +28,7 @@ MOST_COUNTED = 2_000
 """Rows of a table that are counted one by one."""
 
 _PARTS = (16, 4)
-"""Of the time of a table, that are looked at; fewer where a single moment has too many rows."""
+"""Parts of the time of a table that are sampled; fewer where one moment has too many rows."""
 
 _ESTIMATES = text(
     "SELECT relname, reltuples FROM pg_class"
@@ -80,7 +80,7 @@ def _count(connection: Connection, table: Table) -> int:
 
 
 def _estimates(connection: Connection, names: list[str]) -> dict[str, int]:
-    """What PostgreSQL's planner believes; nothing of tables that were never analysed."""
+    """The estimates of PostgreSQL's planner; none for tables that were never analysed."""
     if connection.dialect.name != "postgresql":
         return {}
     rows = connection.execute(_ESTIMATES, {"names": names})
@@ -88,7 +88,7 @@ def _estimates(connection: Connection, names: list[str]) -> dict[str, int]:
 
 
 def _extrapolate(connection: Connection, table: Table) -> int:
-    """About how many, from a look at some parts of an index; 0 where that says nothing.
+    """Estimates the number of rows from samples of an index; 0 if they say nothing.
 
     What was counted at one time may be much more than at another: of each part of all the time, as
     many rows as are at both of its ends stand for the rest of it.
