@@ -155,9 +155,9 @@ def find_loss(
         found = {}
         for lane in read_lanes(connection):
             # What is newer the archive may not have yet.
-            settled = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
-            if settled.start < settled.stop:
-                found[lane.id] = ArchiveLoss.of(connection, lane, settled, digests)
+            pruned = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
+            if pruned.start < pruned.stop:
+                found[lane.id] = ArchiveLoss.of(connection, lane, pruned, digests)
         return found
 
 

@@ -83,49 +83,81 @@ def _repair_lane(
 ) -> Generator[int, None, list[str]]:
     """Recount what is older than the pruned claims of the lane, and of the rest what it claims."""
     wide = widened(window, bucketed.values())
-    settled = _clamped(lane.claims_pruned_until, wide)
     datasets = engine.installed.datasets
-    digests = ArchivedDigests()
-    recent: list[Message] = []
     starts = {ident: (datasets[ident], wide.start) for ident in bucketed}
     with Recount(starts, {}, engine.time_limit.lifted(), engine.clock) as scratch:
-        for start, stop in ((wide.start, settled), (settled, wide.stop)):
-            for piece in read(archive, start, stop):
-                if piece.missing:
-                    log.error("the archive has gaps there: nothing is repaired")
-                    return []
-                digests.add(piece.messages)
-                if start < settled:
-                    scratch.add(piece)
-                else:
-                    recent += piece.messages
-                yield piece.size
+        reading = yield from _read(archive, scratch, lane, wide)
+        if reading is None:
+            log.error("the archive has gaps there: nothing is repaired")
+            return []
         with engine.transaction(alone=True) as connection:
             lane = next((each for each in read_lanes(connection) if each.id == lane.id), lane)
             pruned_until = _clamped(lane.claims_pruned_until, wide)
-            uncertain = UncertainRanges()
-            if settled < wide.stop:
-                claimed, _ = claimed_among(connection, lane.id, recent, settled, uncertain)
-                scratch.count(claimed, settled)
-            loss = ArchiveLoss.of(connection, lane, Window(wide.start, pruned_until), digests)
+            uncertain = _count_recent(connection, lane, scratch, reading, wide)
+            loss = ArchiveLoss.of(
+                connection, lane, Window(wide.start, pruned_until), reading.digests
+            )
             refused = _uncertain(uncertain, bucketed, window, pruned_until)
-            if pruned_until < settled:
+            if pruned_until < reading.pruned_until:
                 refused = {*bucketed}
             lane_of = _lanes_of(connection, bucketed)
             refused |= {ident for ident in bucketed if lane_of.get(ident) != lane.id}
             parts = _parts(connection, scratch, loss, bucketed, window, refused)
-            settled_window = Window(window.start, min(window.stop, pruned_until))
+            pruned = Window(window.start, min(window.stop, pruned_until))
 
             def replace(connection: Connection) -> list[str]:
                 replaced = [i for i in parts if _replace(connection, scratch, parts[i])]
                 if replaced and not loss.lost:
-                    start, stop = settled_window.start, settled_window.stop
-                    replace_checksums(connection, lane, start, stop, loss.archived)
+                    replace_checksums(connection, lane, pruned.start, pruned.stop, loss.archived)
                 return replaced
 
             outcome = engine.commit(Batch.of_repair(lane.id, replace), within=connection)
-            repaired = sorted(outcome.changed)
-    return repaired
+            return sorted(outcome.changed)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the archive has of the time that is repaired.
+
+    Attributes:
+        pruned_until: what is older is in the scratch: its claims had been pruned.
+        recent: the other messages.
+        digests: of all of them.
+    """
+
+    pruned_until: float
+    recent: list[Message]
+    digests: ArchivedDigests
+
+
+def _read(
+    archive: Archive, scratch: Recount, lane: Lane, wide: Window
+) -> Generator[int, None, _Reading | None]:
+    """Read the archive, and count what is old; None: it does not return all that it has."""
+    reading = _Reading(_clamped(lane.claims_pruned_until, wide), [], ArchivedDigests())
+    for start, stop in ((wide.start, reading.pruned_until), (reading.pruned_until, wide.stop)):
+        for piece in read(archive, start, stop):
+            if piece.missing:
+                return None
+            reading.digests.add(piece.messages)
+            if start < reading.pruned_until:
+                scratch.add(piece)
+            else:
+                reading.recent.extend(piece.messages)
+            yield piece.size
+    return reading
+
+
+def _count_recent(
+    connection: Connection, lane: Lane, scratch: Recount, reading: _Reading, wide: Window
+) -> UncertainRanges:
+    """Count those of the recent messages that the lane claims; returns where that is not known."""
+    uncertain = UncertainRanges()
+    start = reading.pruned_until
+    if start < wide.stop:
+        claimed, _ = claimed_among(connection, lane.id, reading.recent, start, uncertain)
+        scratch.count(claimed, start)
+    return uncertain
 
 
 def _uncertain(

@@ -167,7 +167,7 @@ class Verification:
             missing.append(Window(lane.watermark or 0.0, math.inf))
             stop = min(stop, missing[0].start)
             uncertain.add(stop, math.inf)
-        settled = min(stop, lane.claims_pruned_until or lane.history_start or 0.0)
+        pruned_until = min(stop, lane.claims_pruned_until or lane.history_start or 0.0)
         with ExitStack() as stack:
             scratch = stack.enter_context(
                 Recount(
@@ -177,7 +177,7 @@ class Verification:
                     self._clock,
                 )
             )
-            for piece in read(self._archive, start, settled, scratch.topics):
+            for piece in read(self._archive, start, pruned_until, scratch.topics):
                 scratch.add(piece)
                 self.messages += piece.size
                 if piece.missing:
@@ -185,7 +185,7 @@ class Verification:
                     missing.append(piece.window)
                 yield piece.window.stop, stop
             recent: list[Message] = []
-            for piece in read(self._archive, max(start, settled), stop):
+            for piece in read(self._archive, max(start, pruned_until), stop):
                 recent += piece.messages
                 self.messages += piece.size
                 if piece.missing:
@@ -193,8 +193,8 @@ class Verification:
                     missing.append(piece.window)
                 yield piece.window.stop, stop
             connection = stack.enter_context(self._database.begin())
-            claimed, unclaimed = claimed_among(connection, lane.id, recent, settled, uncertain)
-            scratch.count(claimed, settled)
+            claimed, unclaimed = claimed_among(connection, lane.id, recent, pruned_until, uncertain)
+            scratch.count(claimed, pruned_until)
             for comparand in comparands:
                 refused = scratch.regressions.objection_to_compare(connection, comparand.ident)
                 if refused:
@@ -213,10 +213,10 @@ def claimed_among(
     connection: Connection,
     number: int,
     recent: Sequence[Message],
-    settled: float,
+    start: float,
     uncertain: UncertainRanges,
 ) -> tuple[list[Message], list[Message]]:
-    """Those of the messages from ``settled`` on that the lane has counted by now, and the others.
+    """Those of the messages from ``start`` on that the lane has counted by now, and the others.
 
     Copies of counted messages are neither. If that cannot be told, or the archive did not return
     what was counted, the time is added to ``uncertain``.
@@ -225,7 +225,7 @@ def claimed_among(
     if lane is None:
         uncertain.add(0.0, math.inf)  # it has joined another one meanwhile
         return [], []
-    pruned_until = max(lane.claims_pruned_until or 0.0, settled)
+    pruned_until = max(lane.claims_pruned_until or 0.0, start)
     claims = read_claims(connection, number, lane.history_start or 0.0)
     known: set[bytes] = set()
     counted, others = [], []

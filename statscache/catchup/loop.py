@@ -186,7 +186,7 @@ class CatchUp:
         if near and self._clock.monotonic() >= self._reconcile_at:
             self._reconcile(self._leases.acquire_near(near, lanes), until)
             self._reconcile_at = self._clock.monotonic() + self._pace.interval
-            self._reconciler.settle()
+            self._reconciler.prune_and_resolve_late()
         moved = [lane for lane in far if self._fill_in(lane, lanes, until)]
         if moved:
             self._engine.prune_claims(self._pace.overlap)

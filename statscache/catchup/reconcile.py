@@ -85,7 +85,7 @@ class Reconciler:
             log.info("%d messages that the bus did not bring came from the archive", counted)
         return counted
 
-    def settle(self) -> None:
+    def prune_and_resolve_late(self) -> None:
         """Prune claims that are older than the overlap, and look up messages that came late.
 
         Raises:

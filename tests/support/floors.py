@@ -129,8 +129,8 @@ FLOORS: Mapping[str, Floor] = {
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(
         "the commands, a module each, imported when asked for",
-        "errors times clock logs about plugins database archive counting counting.lanes audit hub "
-        "app app.http app.live app.state cli demo",
+        "errors times clock logs about plugins config database archive counting counting.lanes "
+        "audit hub app app.http app.live app.state cli demo",
     ),
     "__main__": Floor("python -m statscache", "cli"),
     "testing": Floor(

@@ -44,7 +44,7 @@ def reconcile(
 def settle(engine: Engine, archive: Archive, until: float, overlap: float = OVERLAP) -> None:
     """Reconcile, prune the claims that are old, and look up what came late."""
     reconcile(engine, archive, until, overlap)
-    _reconciler(engine, archive, overlap).settle()
+    _reconciler(engine, archive, overlap).prune_and_resolve_late()
 
 
 def _reconciler(engine: Engine, archive: Archive, overlap: float) -> Reconciler:

@@ -19,6 +19,7 @@ from statscache.cli.context import Context
 from statscache.cli.parameters import TIME
 from statscache.cli.terminal import echo, redraw
 from statscache.clock import SYSTEM
+from statscache.config import Settings
 from statscache.counting.lanes.lane import PERMANENT
 from statscache.database import schema
 from statscache.database.connection import Database
@@ -65,13 +66,7 @@ def verify(
     if start is not None and stop is not None and start >= stop:
         raise click.UsageError("--start must be earlier than --stop")
     about.configure(context.config)
-    settings = context.settings
-    archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
-    if archive is None:
-        raise StatscacheError(
-            "there is no archive to compare with: set statscache.datagrepper.endpoint or "
-            "statscache.archive.files"
-        )
+    archive = _open_archive(context.settings)
     database = context.database(read_only=True)
 
     def compare(some: Sequence[str] | None) -> list[Verdict]:
@@ -100,10 +95,26 @@ def verify(
     finally:
         archive.close()
         database.dispose()
+    sys.exit(_status(verdicts))
+
+
+def _open_archive(settings: Settings) -> Archive:
+    archive = open_archive(settings.datagrepper_endpoint, settings.archive_files)
+    if archive is None:
+        raise StatscacheError(
+            "there is no archive to compare with: set statscache.datagrepper.endpoint or "
+            "statscache.archive.files"
+        )
+    return archive
+
+
+def _status(verdicts: Sequence[Verdict]) -> int:
+    """The exit status."""
     if any(verdict.differences or verdict.refused for verdict in verdicts):
-        sys.exit(1)
+        return 1
     if any(verdict.waits for verdict in verdicts) or all(verdict.skipped for verdict in verdicts):
-        sys.exit(WAITS)
+        return WAITS
+    return 0
 
 
 def _repair(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> None:
