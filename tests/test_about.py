@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -339,8 +340,6 @@ def test_fedmsg_meta_answers_where_processors_are_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a process of its own: fedmsg.meta finds its processors once."""
-    import subprocess
-
     (tmp_path / "knower.py").write_text(PROCESSOR)
     metadata = tmp_path / "knower-1.0.dist-info"
     metadata.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -503,8 +504,6 @@ def test_rows_that_cannot_be_written_are_told_of(
 def test_progress_is_drawn_on_a_terminal_and_in_lines_elsewhere(
     tmp_path: Path, new_database: Callable[[str], str]
 ) -> None:
-    import pty
-
     write_month(tmp_path / "archive", MONTH[:200], seed=1)
     configure_for_month(tmp_path, **{"statscache.archive.files": [str(tmp_path / "archive")]})
     _, _, err = run(tmp_path, new_database("sqlite"), "backfill")

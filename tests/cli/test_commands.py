@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pty
 import subprocess
 import sys
 import urllib.request
@@ -86,8 +87,6 @@ def test_what_comes_before_a_damaged_place_is_counted(tmp_path: Path, migrated_u
 
 
 def test_replay_draws_its_progress_on_a_terminal(tmp_path: Path, migrated_uri: str) -> None:
-    import pty
-
     (tmp_path / "a.jsonl").write_text(lines(30))
     leader, follower = pty.openpty()
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -381,8 +381,6 @@ class Rebellious(BasePlugin):
         self.seen.append(message)
 
     def update(self, session: Any) -> None:
-        from datetime import datetime
-
         for _ in self.seen:
             session.add(self.model(timestamp=datetime(2023, 1, 1)))
             session.commit()

@@ -34,11 +34,6 @@ class Counting(Hits):
     resolutions = ()
 
 
-class Narrow(Hits):
-    name = "narrow"
-    topics = ("org.fedoraproject.prod.bodhi.#",)
-
-
 class DailyModel(ScalarModel):
     __tablename__ = "lanes_daily"
 

@@ -15,6 +15,7 @@ from statscache.database import migrations
 from statscache.database.connection import Database
 from statscache.hub.intake import Intake, count_texts
 from statscache.message import Message
+from tests.support.commands import call
 from tests.support.databases import execute
 from tests.support.hub_fixture import TODAY, Hits, HubFixture, Picky
 from tests.support.hub_steps import settle
@@ -165,8 +166,6 @@ def test_what_was_rejected_before_the_upgrade_is_counted(database_uri: str) -> N
 
 
 def test_a_flood_from_the_command_line(tmp_path: Path, migrated_uri: str) -> None:
-    from tests.support.commands import call
-
     config = {"statscache.sqlalchemy.uri": migrated_uri, "statscache.rejected.bytes": ROOM}
     (tmp_path / "config.py").write_text(f"config = {config!r}\n")
     good = Message.from_fedmsg({"topic": "a.b.c.d", "timestamp": NOON, "msg": {}}).raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -74,8 +75,6 @@ def test_a_message_is_counted_for_the_plugin_alone_that_rejected_it(
 
 
 def test_two_who_retry_at_once(hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     engine = hub_fixture.open(Hits, Picky, has_history=False)
     engine.count([at(NOON + second) for second in range(10)])
     digests = [row[0] for row in hub_fixture.rows("statscache_rejected")]

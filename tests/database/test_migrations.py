@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from alembic import command
+from alembic import command, op
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import LargeBinary, bindparam, inspect, text
@@ -148,8 +148,6 @@ def test_an_unknown_schema_is_named_as_newer(migrated_uri: str) -> None:
 def test_a_failed_migration_leaves_nothing_behind(
     database_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alembic import op
-
     create_index = op.create_index
 
     def fail(*arguments: object, **options: object) -> None:

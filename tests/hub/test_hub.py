@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,6 @@ def test_a_stop_commits_what_is_in_hand(
     tmp_path: Path, migrated_uri: str, number: signal.Signals
 ) -> None:
     # Flushed so rarely that only the stop can have done it.
-    from datetime import timedelta
-
     frequency = {"statscache.producer.frequency": timedelta(seconds=30)}
     with Hub(tmp_path, migrated_uri, **frequency) as hub:
         hub.start()

@@ -30,7 +30,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A module of ours."""
+    """A module of ours, or of our tests."""
 
     name: str
     path: Path
@@ -77,15 +77,18 @@ class Module:
             yield from self._imports(child, is_inside or is_function)
 
 
-def _modules() -> Iterator[Module]:
-    for package in PACKAGES:
+def _modules(*packages: str) -> Iterator[Module]:
+    for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             yield Module(".".join(parts).removesuffix(".__init__"), path)
 
 
-MODULES: Mapping[str, Module] = {module.name: module for module in _modules()}
-"""Name to module."""
+MODULES: Mapping[str, Module] = {module.name: module for module in _modules(*PACKAGES)}
+"""Name to module, of what is installed."""
+
+TESTS: Mapping[str, Module] = {module.name: module for module in _modules("tests")}
+"""Name to module, of the tests."""
 
 
 def circles(graph: Mapping[str, Iterable[str]]) -> set[frozenset[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -201,8 +202,6 @@ def test_every_parameter_has_what_the_documents_need() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=8))
 def test_what_browsers_encode_is_read_back(pairs: list[tuple[str, str]]) -> None:
-    from urllib.parse import urlencode
-
     pairs = [(n.encode("utf-8", "replace").decode(), t.replace("\0", "")) for n, t in pairs]
     pairs = [(name, text.encode("utf-8", "replace").decode()) for name, text in pairs]
     assert split(urlencode(pairs)) == pairs

@@ -16,8 +16,6 @@ from statscache.app import create_app
 from statscache.database.connection import Database
 from tests.support.databases import BACKENDS, migrated, upgrade
 
-HOST = "http://localhost"
-
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -169,8 +170,6 @@ def test_steps_are_next_to_each_other(moment: float, width: int, offset: int) ->
 
 
 def test_local_times_are_those_of_a_zone() -> None:
-    from zoneinfo import ZoneInfo
-
     zone = ZoneInfo("Europe/Prague")
     assert times.parse("2015-08-19").at(0, zone) == seconds("2015-08-19T00:00:00+02:00")
     assert times.parse("2015-08-19T00:00Z").at(0, zone) == seconds("2015-08-19T00:00:00Z")

@@ -39,7 +39,6 @@ EXAMPLES = int(os.environ.get("STATSCACHE_OPENAPI", "0"))
 FEW = 2
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
-PROBLEM = "application/problem+json"
 
 TIMES = ("-7d", "now", "-1d-12h", "2015-10", "2015-10-20T06:00:00+01:00", "1445000000.5", "0")
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
