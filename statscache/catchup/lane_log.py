@@ -38,9 +38,9 @@ class LaneLog:
         if self._is_new(lane, "is near"):
             log.info("%s has been compared with the archive up to %s", lane.name, iso(until))
 
-    def rests(self, lane: Lane) -> None:
+    def backs_off(self, lane: Lane) -> None:
         """Log that it has failed, and is tried again later."""
-        if self._is_new(lane, "rests") and lane.retry_at is not None:
+        if self._is_new(lane, "backs off") and lane.retry_at is not None:
             log.warning("%s has failed, next try at %s", lane.name, iso(lane.retry_at))
 
     def _is_new(self, lane: Lane, what: str) -> bool:

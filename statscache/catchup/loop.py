@@ -237,7 +237,7 @@ class CatchUp:
             if waits or watermark_of(lane) < self._present.until - slack:
                 behind += members_of(self._engine, lane)
             elif lane.joins is not None:
-                apart += set(members_of(self._engine, lane)) - self._engine.held
+                apart += set(members_of(self._engine, lane)) - self._engine.blocked
         return behind, apart
 
     def _end(self) -> None:

@@ -31,12 +31,12 @@ class ReadyLanes:
         lanes = self._engine.read_lanes()
         for lane in lanes:
             if lane.retry_at is not None and lane.retry_at > now:
-                self._log.rests(lane)
+                self._log.backs_off(lane)
         ready = [
             lane
             for lane in lanes
             if lane.watermark is not None
-            and not lane.rests(now)
+            and not lane.is_backing_off(now)
             and self._engine.plugins_of(lane) is not None
         ]
         if self._idents is None:

@@ -5,7 +5,7 @@ For each lane, in the transaction of the caller::
     take      what of the batch the lane counts now; the rest waits, or comes once more
     claim     what of that it has not counted before
     write     what its plugins make of it: folded, and upserted
-    settle    what becomes of plugins that could not write
+    isolate   plugins that could not write
     advance   the checkpoint
 
 What differs by origin a batch says itself (:class:`~statscache.counting.batch.Batch`): whether it
@@ -110,19 +110,19 @@ class Committer:
         """Count what a lane takes of a batch."""
         with connection.begin_nested() as savepoint:
             claimed = _claim(connection, lane, batch)
-            is_settled = claimed is not None
+            is_written = claimed is not None
             if claimed is not None:
                 result = _write(connection, plugins, batch, claimed)
-                is_settled = self._settle(
+                is_written = self._isolate(
                     connection, lane, plugins, batch, claimed, result, outcome
                 )
-            if claimed is not None and is_settled:
+            if claimed is not None and is_written:
                 self._advance(connection, lane, batch, claimed)
                 outcome.note(lane, batch, claimed)
             else:
                 savepoint.rollback()
-        if not is_settled and batch.backs_off:
-            self._transactions.rest(connection, lane)
+        if not is_written and batch.backs_off:
+            self._transactions.back_off(connection, lane)
 
     # Take.
 
@@ -156,7 +156,7 @@ class Committer:
         batch: Batch,
         outcome: Outcome,
     ) -> Batch | None:
-        if self.rests(lane):
+        if self.is_paused(lane):
             # The archive has the others, but it will not be asked for these again.
             self._defer(connection, lane, [m for m in batch.live if lane.is_late(m)])
             if not self._has_history:
@@ -181,10 +181,10 @@ class Committer:
             return False
         if batch.origin is Origin.GAP:
             # Claims in a gap are not pruned, so that they tell what was counted.
-            return not self.rests(lane)
+            return not self.is_paused(lane)
         if pruned_until is not None and start < pruned_until + TIMESTAMP_TOLERANCE:
             return False
-        if lane.rests(self._clock.time()):
+        if lane.is_backing_off(self._clock.time()):
             return False
         # Classic plugins remember things, in the process that runs them.
         return not lane.ordered or batch.folded is not None or leases.is_ours(lane)
@@ -198,16 +198,16 @@ class Committer:
     def _defer(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
         defer(connection, lane, late, self._clock.time())
 
-    def rests(self, lane: Lane) -> bool:
+    def is_paused(self, lane: Lane) -> bool:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""
-        return lane.retry_at is not None and (self._has_history or lane.rests(self._clock.time()))
+        return lane.has_failed and (self._has_history or lane.is_backing_off(self._clock.time()))
 
     def _waits_for_history(self, lane: Lane) -> bool:
         return lane.ordered and not self._buffer.is_released(lane.id)
 
-    # Settle.
+    # Isolate.
 
-    def _settle(
+    def _isolate(
         self,
         connection: Connection,
         lane: Lane,

@@ -36,7 +36,7 @@ from statscache.counting.membership.retention import Retention
 from statscache.counting.membership.shadows import Shadows
 from statscache.counting.pruning import Pruning
 from statscache.counting.retry import Refusal, Retry
-from statscache.counting.startup import launch, settle
+from statscache.counting.startup import launch, prepare
 from statscache.counting.transactions import Transactions
 from statscache.database import migrations, schema
 from statscache.database.connection import Database
@@ -179,7 +179,7 @@ class Engine:
         schema.check(self.database)
         while True:
             try:
-                settle(
+                prepare(
                     self.database,
                     self.installed,
                     self._lanes,
@@ -262,7 +262,7 @@ class Engine:
 
     def _commit(self, batch: Batch) -> Outcome:
         # Held until live messages are released: those of another thread would be kept in between.
-        with self._transactions.turn:
+        with self._transactions.lock:
             try:
                 with self.transaction(alone=batch.origin.excludes) as connection:
                     outcome = self._committer.commit(connection, batch)
@@ -302,7 +302,7 @@ class Engine:
             idents: list[str] = []
             for lane in read_lanes(connection):
                 plugins = self.plugins_of(lane)
-                if plugins is not None and not self._committer.rests(lane):
+                if plugins is not None and not self._committer.is_paused(lane):
                     idents += plugins.served
             failing = self._quarantine.failing(idents)
             replayed.note(connection, {*idents} - {*failing}, start, stop)
@@ -366,7 +366,7 @@ class Engine:
     def join(self, number: int) -> list[str]:
         """Let a lane join the one that it is meant for, if both have counted the same.
 
-        What the plugins of the lane rejected, and are held for, is tried again before.
+        Rejections that block shadows of the lane are tried again before.
 
         Returns:
             The idents that joined: none, if they did not.
@@ -386,9 +386,9 @@ class Engine:
     # Rebuilds.
 
     @property
-    def held(self) -> frozenset[str]:
+    def blocked(self) -> frozenset[str]:
         """The idents whose new rows must not take the place of the old ones, as far as known."""
-        return self._shadows.held
+        return self._shadows.blocked
 
     def force(self, idents: Iterable[str]) -> None:
         """Let the new rows of these take their place, whatever speaks against it."""

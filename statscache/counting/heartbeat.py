@@ -43,7 +43,7 @@ class Heartbeat:
             beating = set()
             for lane in read_lanes(connection):
                 plugins = self._transactions.lane_plugins.get(lane.id)
-                if plugins is None or lane.retry_at is not None:
+                if plugins is None or lane.has_failed:
                     continue
                 if lane.ordered and not self._buffer.is_released(lane.id):
                     continue

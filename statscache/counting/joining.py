@@ -26,7 +26,7 @@ class Joining:
         plugin_rows: of all plugins, in the database.
         shadows: which take the places of served tables.
         buffer: what waits for the history of classic plugins.
-        retry: counts what plugins are held for.
+        retry: counts rejections that block shadows.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Joining:
 
     def join(self, number: int) -> list[str]:
         """Let a lane join; returns the idents that have. See :meth:`Engine.join`."""
-        self._retry.retry_held(number)
+        self._retry.retry_blocked(number)
         with self._transactions.begin(alone=True) as connection:
             lanes = {lane.id: lane for lane in read_lanes(connection)}
             lane, plugins = lanes.get(number), self._transactions.lane_plugins.get(number)
-            if lane is None or plugins is None or lane.joins is None or lane.retry_at is not None:
+            if lane is None or plugins is None or lane.joins is None or lane.has_failed:
                 return []
             home = next((other for other in lanes.values() if other.name == lane.joins), None)
             if home is None:
@@ -64,8 +64,8 @@ class Joining:
                     return []
             elif not self._lanes.can_replace(connection, lane, home):
                 return []
-            held = self._shadows.hold(connection, lane)
-            if held is not None and held.id == lane.id:
+            blocked = self._shadows.block(connection, lane)
+            if blocked is not None and blocked.id == lane.id:
                 return []
             shadows = {*plugins.idents} - {*plugins.served}
             joined = self._membership.join(connection, lane, home)

@@ -58,7 +58,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
         lanes = {
             lane.id: lane
             for lane in read_lanes(connection)
-            if engine.plugins_of(lane) is not None and lane.retry_at is None
+            if engine.plugins_of(lane) is not None and not lane.has_failed
         }
         rows = read_waiting(connection, lanes, _MARGIN, _AT_ONCE)
     waiting: list[tuple[int, int, Message]] = []

@@ -32,7 +32,7 @@ class Retry:
         transactions: of the engine.
         committer: that counts.
         membership: which plugins are in which lane.
-        shadows: which are held for what their plugins reject.
+        shadows: those that are blocked by what their plugins reject.
         rejections: where the rejections are.
     """
 
@@ -68,8 +68,8 @@ class Retry:
                 self._rejections.note_refusal(connection, digest, left, reason)
             return reason
 
-    def retry_held(self, number: int) -> None:
-        """Count what keeps the shadows of a lane from their places, until it is rejected again."""
+    def retry_blocked(self, number: int) -> None:
+        """Count what blocks the shadows of a lane, until it is rejected again."""
         with self._transactions.begin() as connection:
             digests = self._shadows.retriable(connection, number)
         try:

@@ -21,7 +21,7 @@ from statscache.plugins.discovery import Installed
 log = logging.getLogger(__name__)
 
 
-def settle(
+def prepare(
     database: Database,
     installed: Installed,
     lanes: Lanes,
@@ -47,7 +47,7 @@ def settle(
             lanes.exclude(connection)
             for name in schema.create_missing(connection, others):
                 log.info("created the table %s", name)
-            membership.settle(connection)
+            membership.assign_lanes(connection)
             transactions.note_changes(connection, _delete_hidden(connection, installed))
     except BaseException as error:
         fault = transactions.give_up(error)

@@ -1,7 +1,7 @@
 """The transactions of an engine: one at a time, and a plugin that spoils one is quarantined.
 
-A thread takes the turn (:attr:`Transactions.turn`), then the lock under which lanes change, shared
-or alone, then locks on rows in the order of their keys. No thread goes the other way round.
+A thread takes :attr:`Transactions.lock`, then the lock under which lanes change, shared or alone,
+then locks on rows in the order of their keys. No thread goes the other way round.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from statscache.isolation.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
-_REST = 20
+_PAUSES = 20
 """A plugin that was too slow rests for so many times as long as it took."""
 
 
@@ -48,7 +48,7 @@ class Transactions:
         clock: the present.
 
     Attributes:
-        turn: held by the thread that has a transaction.
+        lock: held by the thread that has a transaction.
         lane_plugins: the plugins of each lane, as of the last transaction.
         is_alone: whether no other process counts during the present one.
     """
@@ -78,7 +78,7 @@ class Transactions:
                 "changed_at": lambda old, new: new["changed_at"],
             },
         )
-        self.turn = threading.RLock()
+        self.lock = threading.RLock()
         self.lane_plugins: dict[int, LanePlugins] = {}
         self.is_alone = False
         self._is_busy = False
@@ -98,7 +98,7 @@ class Transactions:
             PluginFault: the same; the plugin that is to blame has been quarantined.
             RuntimeError: there is one in this thread already.
         """
-        with self.turn:
+        with self.lock:
             try:
                 with self._begin(alone=alone) as connection:
                     yield connection
@@ -161,7 +161,7 @@ class Transactions:
         self._revisions.write(connection, [(ident, 1, now) for ident in changed])
         self._revised.update(changed)
 
-    def rest(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
+    def back_off(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
         """Let a lane whose plugins could not write count nothing for a while."""
         self._lanes.back_off(connection, lane, at_least)
         # Classic plugins get what they miss before they get live messages again.
@@ -194,8 +194,8 @@ class Transactions:
         """
         log.error("%s: %s", ", ".join(fault.idents), fault)
         # So that it cannot take much of the time of all, whatever it does.
-        rest = fault.seconds * _REST
-        with self.turn, self._begin(alone=True) as connection:
+        rest = fault.seconds * _PAUSES
+        with self.lock, self._begin(alone=True) as connection:
             for lane in read_lanes(connection):
                 plugins = self.lane_plugins.get(lane.id)
                 members = plugins.idents if plugins is not None else ()
@@ -206,7 +206,7 @@ class Transactions:
                     self._quarantine.isolate(connection, lane, idents, str(fault), (), rest)
                 else:
                     self._quarantine.note_failure(connection, idents, str(fault), 0)
-                    self.rest(connection, lane, rest)
+                    self.back_off(connection, lane, rest)
 
     def abandon(self) -> None:
         """Give up the transaction of a thread that never comes back; from any other one.

@@ -13,7 +13,7 @@ FILLING = "filling"
 """Its history is not complete."""
 
 FAILING = "failing"
-"""Its last write did not succeed, or its shadow is held back."""
+"""Its last write did not succeed, or its shadow is blocked."""
 
 GONE = "gone"
 """It is not installed any more."""
@@ -21,23 +21,23 @@ GONE = "gone"
 STATES = (ACTIVE, FILLING, FAILING, GONE)
 
 STAYS = "it was rebuilt, and the old rows stay"
-"""How the error of a plugin begins whose shadow is held back."""
+"""How the error of a plugin begins whose shadow is blocked."""
 
 _STAYS_BEFORE = "it was counted anew, and the old rows stay"
 """The same in rows that an earlier release wrote."""
 
 
-def is_held(row: Any) -> bool:
-    """Whether the shadow of a plugin is held back: it must not take the place of its table.
+def is_blocked(row: Any) -> bool:
+    """Whether the shadow of a plugin is blocked: it must not take the place of its table.
 
     Args:
         row: of :data:`statscache.database.tables.plugin`.
     """
-    return bool(row.shadow and row.error and _tells_of_hold(row.error))
+    return bool(row.shadow and row.error and _tells_of_block(row.error))
 
 
-def hold_reason(ident: str, objection: str, *, is_retried: bool) -> str:
-    """The error of a plugin whose shadow is held back: cause, consequence and cure.
+def block_reason(ident: str, objection: str, *, is_retried: bool) -> str:
+    """The error of a plugin whose shadow is blocked: cause, consequence and cure.
 
     Args:
         objection: what the shadow lacks.
@@ -54,7 +54,7 @@ def hold_reason(ident: str, objection: str, *, is_retried: bool) -> str:
 
 def failure(error: str) -> str:
     """Why a failing plugin is not complete, for a person."""
-    return error if _tells_of_hold(error) else f"its rows cannot be written: {error}"
+    return error if _tells_of_block(error) else f"its rows cannot be written: {error}"
 
 
 def progress_of_rebuild(row: Any) -> str:
@@ -66,5 +66,5 @@ def progress_of_rebuild(row: Any) -> str:
     return f"it is being rebuilt; {row.error}" if row.error else "it is being rebuilt"
 
 
-def _tells_of_hold(error: str) -> bool:
+def _tells_of_block(error: str) -> bool:
     return error.startswith((STAYS, _STAYS_BEFORE))

@@ -256,7 +256,7 @@ def test_a_plugin_whose_writes_fail_goes_on_alone_and_comes_back(hub_fixture: Hu
     live = messages(10, NOW - 50, 1)
     outcome = engine.count(live)
     assert set(outcome.failing) == {"fragile-1h", "fragile-1d"}
-    assert hub_fixture.lane_of("fragile-1d") == "apart fragile-1h"
+    assert hub_fixture.lane_of("fragile-1d") == "quarantine fragile-1h"
     assert hub_fixture.total("hits_1d") == 70
     assert hub_fixture.total("fragile_1d") == 60
     engine.count(messages(5, NOW - 20, 1))
@@ -267,7 +267,7 @@ def test_a_plugin_whose_writes_fail_goes_on_alone_and_comes_back(hub_fixture: Hu
     CatchUp(engine, archive, Pace(lag=1, overlap=900, interval=60)).advance()
     assert hub_fixture.total("fragile_1d") == 70
     # Five were seen by the others and are not in the archive: it stays apart until they are.
-    assert hub_fixture.lane_of("fragile-1d") == "apart fragile-1h"
+    assert hub_fixture.lane_of("fragile-1d") == "quarantine fragile-1h"
 
 
 def test_a_plugin_that_was_away_gets_what_it_missed(hub_fixture: HubFixture) -> None:

@@ -319,13 +319,13 @@ def test_a_plugin_that_fails_for_a_while(hub_fixture: HubFixture) -> None:
         until = NOON + 1_200 + 600 * number
         engine.count([m for m in found if until - 600 <= m.timestamp < until])
         settle(engine, archive, until)
-        apart = lane(engine, "apart counting")
+        apart = lane(engine, "quarantine counting")
         pauses.append((apart.failures, apart.watermark))
         hub_fixture.let_lanes_rest()
     assert pauses == [(1, NOON + 600), (2, NOON + 600), (3, NOON + 600)]
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO counting")
     settle(engine, archive, NOON + 3_600)
-    assert join(engine, "apart counting") == ["counting"]
+    assert join(engine, "quarantine counting") == ["counting"]
     assert hub_fixture.total("counting") == hub_fixture.total() == 60
     assert hub_fixture.state("counting") == "active"
 
@@ -485,7 +485,7 @@ def test_a_classic_plugin_that_cannot_take_back_hurts_only_itself(hub_fixture: H
     assert sum(row[2] for row in hub_fixture.rows("lanes_daily")) == 200
     hub_fixture.let_lanes_rest()
     settle(engine, archive, NOON + 6_120)
-    assert join(engine, "apart stubborn-1d") == ["stubborn-1d"]
+    assert join(engine, "quarantine stubborn-1d") == ["stubborn-1d"]
     assert sum(row[2] for row in hub_fixture.rows("lanes_stubborn")) == 200
 
 

@@ -274,7 +274,7 @@ def test_while_a_lane_rests_it_misses_nothing_late(hub_fixture: HubFixture) -> N
     settle(engine, archive, NOON + 7_200)
     execute(hub_fixture.uri, "ALTER TABLE newest RENAME TO hidden")
     engine.count([message(timestamp=NOON + 7_250, msg={"place": "a", "number": 1})])
-    assert lane(engine, "apart newest").retry_at is not None
+    assert lane(engine, "quarantine newest").retry_at is not None
     engine.count([hit(NOON + 30, "new place")])
     settle(engine, archive, NOON + 7_200)
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO newest")

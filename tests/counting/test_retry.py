@@ -195,14 +195,14 @@ def test_a_batch_that_comes_again_leaves_no_rejections_behind(
     settle(engine, archive, NOON + 7_200)
     for _ in range(2):
         # In the lane that all share, and in one of its own.
-        assert {each.name for each in lanes_of(engine)} == {"main", "apart picky-1h"}
+        assert {each.name for each in lanes_of(engine)} == {"main", "quarantine picky-1h"}
         assert rejected(hub_fixture) == {}
         hub_fixture.let_lanes_rest()
         settle(engine, archive, NOON + 7_200)
     execute(hub_fixture.uri, "ALTER TABLE hidden RENAME TO picky_1h")
     hub_fixture.let_lanes_rest()
     settle(engine, archive, NOON + 7_200)
-    assert engine.join(lane(engine, "apart picky-1h").id)
+    assert engine.join(lane(engine, "quarantine picky-1h").id)
     monkeypatch.setattr(Picky, "cannot", "")
     (digest,) = rejected(hub_fixture).values()
     assert engine.retry(digest) is None

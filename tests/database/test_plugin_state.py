@@ -6,24 +6,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from statscache.database.plugin_state import failure, hold_reason, is_held
+from statscache.database.plugin_state import block_reason, failure, is_blocked
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        hold_reason("a-1d", "it rejects 3 messages", is_retried=True),
+        block_reason("a-1d", "it rejects 3 messages", is_retried=True),
         # As an earlier release wrote it.
         "it was counted anew, and the old rows stay: it rejects 3 messages",
     ],
 )
-def test_a_held_shadow_is_told_by_its_error(error: str) -> None:
-    assert is_held(SimpleNamespace(shadow="a__shadow", error=error))
-    assert not is_held(SimpleNamespace(shadow=None, error=error))
+def test_a_blocked_shadow_is_told_by_its_error(error: str) -> None:
+    assert is_blocked(SimpleNamespace(shadow="a__shadow", error=error))
+    assert not is_blocked(SimpleNamespace(shadow=None, error=error))
     assert failure(error) == error
 
 
 def test_other_errors_hold_nothing_back() -> None:
-    assert not is_held(SimpleNamespace(shadow="a__shadow", error="KeyError: 'user'"))
-    assert not is_held(SimpleNamespace(shadow="a__shadow", error=None))
+    assert not is_blocked(SimpleNamespace(shadow="a__shadow", error="KeyError: 'user'"))
+    assert not is_blocked(SimpleNamespace(shadow="a__shadow", error=None))
     assert failure("KeyError: 'user'") == "its rows cannot be written: KeyError: 'user'"

@@ -105,7 +105,7 @@ def test_a_plugin_that_loops_is_named_and_quarantined(
     assert hits(migrated_uri) == 2
     assert f"all counting waits for a plugin: looping-1d (for 1 s, at {batch[1]!r})" in caplog.text
     row = plugin(migrated_uri, "looping-1d")
-    assert row["lane_name"] == "apart looping-1d"
+    assert row["lane_name"] == "quarantine looping-1d"
     assert "too slow: looping-1d" in row["error"]
     # It rests for long enough not to take much of the time of the others.
     assert row["retry_at"] - time.time() > 5
@@ -157,7 +157,7 @@ def test_a_classic_plugin_that_loops(
     assert hits(migrated_uri) == 1
     assert len(table(migrated_uri, "isolation_noting")) == 1
     row = plugin(migrated_uri, "looping-classic")
-    assert row["lane_name"] == "apart looping-classic"
+    assert row["lane_name"] == "quarantine looping-classic"
     assert "too slow: looping-classic" in row["error"]
     assert engine.count([message(timestamp=NOON + 1)]).counted == 1
     assert hits(migrated_uri) == 2
@@ -340,7 +340,7 @@ def test_a_classic_plugin_that_ends_the_session_is_quarantined(
     assert plugin(migrated_uri, "meddling")["state"] == "active"
     assert engine.count(batch).counted == 1
     row = plugin(migrated_uri, "meddling")
-    assert (row["lane_name"], row["state"]) == ("apart meddling", "failing")
+    assert (row["lane_name"], row["state"]) == ("quarantine meddling", "failing")
     assert "was lost in its turn, twice in a row" in row["error"]
     assert engine.count([message(timestamp=NOON + 1)]).counted == 1
     assert (hits(migrated_uri), len(table(migrated_uri, "isolation_noting"))) == (2, 2)
@@ -406,7 +406,7 @@ def test_an_aggregate_that_the_server_does_not_wait_for(
         engine.count(batch)
     assert engine.count(batch).counted == 1
     row = plugin(migrated_uri, "tiring-1d")
-    assert (row["lane_name"], row["state"]) == ("apart tiring-1d", "failing")
+    assert (row["lane_name"], row["state"]) == ("quarantine tiring-1d", "failing")
     assert "idle_in_transaction_session_timeout" in row["error"]
     assert row["retry_at"] - time.time() > 20
     assert plugin(migrated_uri, "noting")["state"] == "active"
@@ -609,13 +609,13 @@ def test_from_the_archive_it_gets_what_it_missed(
     settle(engine, archive, TODAY)
     assert hub_fixture.total() == len(hub_fixture.rows("isolation_noting")) == 10
     assert hub_fixture.rows("recounted_1d") == hub_fixture.rows("isolation_meddling") == []
-    assert hub_fixture.lane_of("recounted-1d") == "apart recounted-1d"
-    assert hub_fixture.lane_of("meddling") == "apart meddling"
+    assert hub_fixture.lane_of("recounted-1d") == "quarantine recounted-1d"
+    assert hub_fixture.lane_of("meddling") == "quarantine meddling"
     monkeypatch.setattr(Recounted, "loops", False)
     Meddling.meddle = staticmethod(lambda _session: None)
     hub_fixture.let_lanes_rest()
     settle(engine, archive, TODAY)
-    for name in ("apart recounted-1d", "apart meddling"):
+    for name in ("quarantine recounted-1d", "quarantine meddling"):
         assert engine.join(lane(engine, name).id)
     assert hub_fixture.total("recounted_1d") == 10
     assert hub_fixture.rows("isolation_meddling")

@@ -49,7 +49,12 @@ class Lane:
     failures: int = 0
     leased_by: str | None = None
 
-    def rests(self, now: float) -> bool:
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last try failed."""
+        return self.retry_at is not None
+
+    def is_backing_off(self, now: float) -> bool:
         """Whether the last try failed, and the next one is not due.
 
         A time further away than the longest pause was noted before the clock was put back.

@@ -93,7 +93,7 @@ class Membership:
 
     # When the hub, or a command, starts.
 
-    def settle(self, connection: Connection) -> None:
+    def assign_lanes(self, connection: Connection) -> None:
         """Assign a lane to each installed plugin; note which are not installed any more."""
         self._open_lanes(connection)
         known = {row.ident: row for row in self._rows.all(connection)}
@@ -108,7 +108,7 @@ class Membership:
                 else:
                     lacking.append(dataset)
                 continue
-            self._shadows.tell_held(row)
+            self._shadows.tell_blocked(row)
             if self._must_be_rebuilt(connection, dataset, row):
                 lacking.append(dataset)
             elif row.state == GONE and not _has_changed(dataset, row):
@@ -375,7 +375,7 @@ class Membership:
             home = self._lanes.replace_memory(connection, home, lane)
         for member in members:
             dataset = self.installed.datasets[member.ident]
-            self._shadows.settle_in(connection, dataset, member, home)
+            self._shadows.swap_in(connection, dataset, member, home)
         return [member.ident for member in members]
 
     # What lanes write to.
@@ -387,7 +387,7 @@ class Membership:
         targets: dict[int, list[Target]] = {}
         runners: dict[int, list[tuple[ClassicRunner, float | None]]] = {}
         rows = self._rows.all(connection)
-        self._shadows.note_held(rows)
+        self._shadows.note_blocked(rows)
         countable = [row for row in rows if self._can_count(row)]
         self._quarantine.note_failing(countable)
         for row in countable:

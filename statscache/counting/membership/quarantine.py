@@ -56,18 +56,18 @@ class Quarantine:
 
         There it rests for so many seconds at least.
         """
-        name = self._lanes.vacant_name(connection, f"apart {idents[0]}")
-        apart = self._lanes.split(connection, lane, name, batches)
+        name = self._lanes.vacant_name(connection, f"quarantine {idents[0]}")
+        own = self._lanes.split(connection, lane, name, batches)
         for ident in idents:
             self._rows.update(
                 connection,
                 ident,
-                lane=apart.id,
+                lane=own.id,
                 state=FAILING,
                 error=error[:_LONGEST_ERROR],
                 failed_at=self._clock.time(),
             )
-        pause = self._lanes.back_off(connection, apart, rest)
+        pause = self._lanes.back_off(connection, own, rest)
         log.error("%s in a lane of its own, next try in %.0f s", ", ".join(idents), pause)
 
     def note_failure(

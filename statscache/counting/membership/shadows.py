@@ -1,9 +1,9 @@
 """Shadows: the tables into which plugins are rebuilt, beside those that are served.
 
-A shadow takes the place of the served table, in one transaction, when it is complete. It is held
-back where it lacks what the served table has: because the plugin rejects now what it had counted
+A shadow takes the place of the served table, in one transaction, when it is complete. It is
+blocked where it lacks what the served table has: because the plugin rejects now what it had counted
 before (:mod:`statscache.counting.membership.regressions`), or because the archive has lost too much
-of it (:mod:`statscache.audit.shortfall`). A held shadow is counted on in a lane of its own.
+of it (:mod:`statscache.audit.shortfall`). A blocked shadow is counted on in a lane of its own.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from statscache.database.definitions import (
     shadow_name,
     swap,
 )
-from statscache.database.plugin_state import ACTIVE, FAILING, FILLING, hold_reason, is_held
+from statscache.database.plugin_state import ACTIVE, FAILING, FILLING, block_reason, is_blocked
 from statscache.plugins.discovery import Dataset
 
 log = logging.getLogger(__name__)
 
 
 class Shadows:
-    """Begins, holds back and swaps shadows, inside the engine's transaction.
+    """Begins, blocks and swaps shadows, inside the engine's transaction.
 
     Args:
         lanes: how lanes are kept.
         rows: of the plugins.
-        clock: by which it is noted when a shadow was held back.
+        clock: by which it is noted when a shadow was blocked.
 
     Attributes:
-        held: the idents whose shadows are held back, as far as it is known.
+        blocked: the idents whose shadows are blocked, as far as it is known.
         forced: the idents whose shadows replace their tables even if they lack something.
     """
 
@@ -52,7 +52,7 @@ class Shadows:
         self._lanes = lanes
         self._rows = rows
         self._told: set[str] = set()
-        self.held: frozenset[str] = frozenset()
+        self.blocked: frozenset[str] = frozenset()
         self.forced: frozenset[str] = frozenset()
 
     def begin(self, connection: Connection, dataset: Dataset, lane: Lane, since: float) -> int:
@@ -126,12 +126,12 @@ class Shadows:
         mine = (row.lane == lane.id, row.shadow.is_not(None))
         connection.execute(update(tables.plugin).where(*mine).values(shortfall=text))
 
-    def note_held(self, rows: Iterable[Any]) -> None:
-        """Learn from the rows of all plugins which shadows are held back."""
-        self.held = frozenset(row.ident for row in rows if is_held(row))
+    def note_blocked(self, rows: Iterable[Any]) -> None:
+        """Learn from the rows of all plugins which shadows are blocked."""
+        self.blocked = frozenset(row.ident for row in rows if is_blocked(row))
 
-    def hold(self, connection: Connection, lane: Lane) -> Lane | None:
-        """Hold back the shadows of a lane that must not take their places.
+    def block(self, connection: Connection, lane: Lane) -> Lane | None:
+        """Block the shadows of a lane that must not take their places.
 
         They are counted on in a lane of their own, which is returned, so that the others can join;
         None if there are none. They are looked at again whenever that lane comes to join.
@@ -147,21 +147,21 @@ class Shadows:
             lane = self._lanes.split(connection, lane, name)
         for row in rows:
             if row.ident in objections:
-                self._hold(connection, row, lane, objections[row.ident])
+                self._block(connection, row, lane, objections[row.ident])
         return lane
 
-    def _hold(self, connection: Connection, row: Any, lane: Lane, objection: str) -> None:
+    def _block(self, connection: Connection, row: Any, lane: Lane, objection: str) -> None:
         is_retried = bool(_retriable(connection, row))
-        error = hold_reason(row.ident, objection, is_retried=is_retried)
+        error = block_reason(row.ident, objection, is_retried=is_retried)
         self._tell(row.ident, error)
         if (row.lane, row.error) != (lane.id, error):
             values = {"lane": lane.id, "state": FAILING, "error": error}
-            values["failed_at"] = row.failed_at if is_held(row) else self._clock.time()
+            values["failed_at"] = row.failed_at if is_blocked(row) else self._clock.time()
             self._rows.update(connection, row.ident, **values)
 
-    def tell_held(self, row: Any) -> None:
-        """Log why the shadow of a plugin is held back, if it is."""
-        if is_held(row):
+    def tell_blocked(self, row: Any) -> None:
+        """Log why the shadow of a plugin is blocked, if it is."""
+        if is_blocked(row):
             self._tell(row.ident, row.error)
 
     def _tell(self, ident: str, error: str) -> None:
@@ -171,9 +171,9 @@ class Shadows:
             log.error("%s: %s", ident, error)
 
     def retriable(self, connection: Connection, number: int) -> list[str]:
-        """The digests of the rejections for which the shadows of a lane are held back."""
+        """The digests of the rejections for which the shadows of a lane are blocked."""
         rows = self._rows.in_lane(connection, number)
-        digests = [_retriable(connection, row) for row in rows if is_held(row)]
+        digests = [_retriable(connection, row) for row in rows if is_blocked(row)]
         return list(dict.fromkeys(itertools.chain.from_iterable(digests)))
 
     def _objection(self, connection: Connection, row: Any) -> str:
@@ -182,7 +182,7 @@ class Shadows:
             return ""
         return str(row.shortfall or regressions.objection(connection, row))
 
-    def settle_in(self, connection: Connection, dataset: Dataset, row: Any, home: Lane) -> None:
+    def swap_in(self, connection: Connection, dataset: Dataset, row: Any, home: Lane) -> None:
         """Move a complete plugin to ``home``; its shadow, if there is one, takes its place."""
         self._told.discard(row.ident)
         if row.shadow:
@@ -207,7 +207,7 @@ class Shadows:
 
 
 def _retriable(connection: Connection, row: Any) -> list[str]:
-    """The digests of the rejections for which a shadow is held, if it lacks nothing else.
+    """The digests of the rejections for which a shadow is blocked, if it lacks nothing else.
 
     Empty where only a rebuild can fill in all that it lacks.
     """
