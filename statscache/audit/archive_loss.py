@@ -74,7 +74,7 @@ class ArchiveLoss:
     differing: list[int]
 
     @classmethod
-    def of(
+    def measure(
         cls, connection: Connection, lane: Lane, window: Window, digests: ArchivedDigests
     ) -> ArchiveLoss:
         """The loss in a window up to which the claims of the lane are pruned.
@@ -157,7 +157,7 @@ def find_loss(
             # What is newer the archive may not have yet.
             pruned = Window(window.start, min(window.stop, lane.claims_pruned_until or 0.0))
             if pruned.start < pruned.stop:
-                found[lane.id] = ArchiveLoss.of(connection, lane, pruned, digests)
+                found[lane.id] = ArchiveLoss.measure(connection, lane, pruned, digests)
         return found
 
 

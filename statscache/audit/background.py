@@ -33,12 +33,11 @@ from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable, DatabaseUnavailable
 from statscache.plugins.buckets import floored
+from statscache.times import DAY
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400
-
-_TURN = 1.0
+_LONGEST_STEP = 1.0
 """Seconds after which a step ends, so that lanes can catch up in between."""
 
 _IDLE = 60.0
@@ -80,7 +79,9 @@ class Audit:
             return _IDLE
         now = self._clock.monotonic()
         if self._resume_at <= now:
-            self._resume_at = max(self._resume_at, now - _TURN) + self._read_on(now + _TURN)
+            self._resume_at = max(self._resume_at, now - _LONGEST_STEP) + self._read_on(
+                now + _LONGEST_STEP
+            )
         return max(0.0, self._resume_at - self._clock.monotonic())
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class Audit:
         Returns how many messages the archive lacks of the day, as far as rows differ.
         """
         verification = self._verification(None, window)
-        yield from self._run(verification)
+        yield from self._run_verification(verification)
         for verdict in verification.verdicts:
             if verdict.refused:
                 log.error("%s cannot be audited: %s", verdict.ident, verdict.refused)
@@ -182,7 +183,7 @@ class Audit:
                     log.error("%s: nothing is deleted on its word", worst)
         if differing:
             again = self._verification(differing, window, lacking)
-            yield from self._run(again)
+            yield from self._run_verification(again)
             confirmed = [verdict for verdict in again.verdicts if verdict.differences]
             if confirmed:
                 self._report(confirmed)
@@ -229,9 +230,9 @@ class Audit:
             clock=self._clock,
         )
 
-    def _run(self, verification: Verification) -> Iterator[int]:
+    def _run_verification(self, verification: Verification) -> Iterator[int]:
         done = 0
-        for _ in verification.run():
+        for _ in verification.compare():
             yield verification.messages - done
             done = verification.messages
         self._update(messages=tables.audit.c.messages + done)

@@ -28,7 +28,7 @@ class BoundaryShifts:
         self._value = plugin.values[0].name
         self._messages_around: dict[float, dict[Row, tuple[int, int]]] = {}
 
-    def explained(self, differences: Sequence[Difference]) -> list[Difference]:
+    def explain_differences(self, differences: Sequence[Difference]) -> list[Difference]:
         """The differences that such messages explain."""
         by_key: dict[Row, dict[int, tuple[int, Difference]]] = {}
         for difference in differences:

@@ -19,12 +19,10 @@ from statscache.plugins.buckets import floored
 from statscache.plugins.collation import ordered_alike
 from statscache.plugins.columns import is_counter
 from statscache.plugins.merges import NEWEST_AT
-from statscache.times import naive
+from statscache.times import DAY, naive
 
 MOST_DIFFERENCES = 1_000
 """Differences of one ident that are kept."""
-
-_DAY = 86_400
 
 Row = tuple[Any, ...]
 
@@ -49,7 +47,7 @@ class Comparison:
         ]
         self._keys = len(keys)
 
-    def run(self, connection: Connection, scratch: Recount, archive: Archive) -> Verdict:
+    def compare(self, connection: Connection, scratch: Recount, archive: Archive) -> Verdict:
         """Compare, and return the verdict.
 
         Args:
@@ -171,7 +169,7 @@ class Comparison:
 
     def _note_day(self, moment: float) -> None:
         if self._width is not None:
-            self._verdict.days.add(floored(int(moment), _DAY))
+            self._verdict.days.add(floored(int(moment), DAY))
 
     def _explain(self, archive: Archive) -> None:
         """Remove differences that come of copies with times on both sides of an edge."""
@@ -180,7 +178,7 @@ class Comparison:
         if not is_counter(table.plugin.values):
             return
         shifts = BoundaryShifts(archive, table, self._comparand.start, self._stop)
-        explained = shifts.explained(self._verdict.differences)
+        explained = shifts.explain_differences(self._verdict.differences)
         self._verdict.restamped += len(explained)
         self._verdict.differences = [
             difference for difference in self._verdict.differences if difference not in explained

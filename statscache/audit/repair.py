@@ -26,10 +26,10 @@ from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
 from statscache.plugins.discovery import Dataset
 from statscache.spans import difference
+from statscache.times import DAY
 
 log = logging.getLogger(__name__)
 
-_DAY = 86_400
 _ROWS_AT_ONCE = 5_000
 
 _NOT_YET = (
@@ -94,7 +94,7 @@ def _repair_lane(
             lane = next((each for each in read_lanes(connection) if each.id == lane.id), lane)
             pruned_until = _clamped(lane.claims_pruned_until, wide)
             uncertain = _count_recent(connection, lane, scratch, reading, wide)
-            loss = ArchiveLoss.of(
+            loss = ArchiveLoss.measure(
                 connection, lane, Window(wide.start, pruned_until), reading.digests
             )
             refused = _uncertain(uncertain, bucketed, window, pruned_until)
@@ -208,7 +208,7 @@ def _clamped(moment: float | None, window: Window) -> float:
     return max(window.start, min(window.stop, moment or 0.0))
 
 
-def mend(
+def repair_days(
     engine: Engine, archive: Archive, verdicts: Iterable[Verdict]
 ) -> Generator[int, None, list[str]]:
     """Repair the days in which rows differ; yields now and then how many messages were read.
@@ -222,7 +222,7 @@ def mend(
     wrong = [verdict for verdict in verdicts if verdict.differences]
     for day in sorted({day for verdict in wrong for day in verdict.days}):
         idents = [verdict.ident for verdict in wrong if day in verdict.days]
-        yield from repair(engine, archive, idents, Window(day, day + _DAY))
+        yield from repair(engine, archive, idents, Window(day, day + DAY))
     return _rebuild(engine, archive, [verdict.ident for verdict in wrong if not verdict.days])
 
 

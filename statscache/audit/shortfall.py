@@ -22,9 +22,9 @@ from statscache.counting.lanes.claims import read_due_times
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.message import TIMESTAMP_TOLERANCE
 from statscache.plugins.buckets import floored
-from statscache.times import iso
+from statscache.times import DAY, iso
 
-_WIDTH = 7 * 86_400
+_WIDTH = 7 * DAY
 """Seconds of history for which the archive is asked at a time how much it has."""
 
 

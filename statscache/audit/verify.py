@@ -52,7 +52,7 @@ class Verification:
         clock: the present.
 
     Attributes:
-        verdicts: one for each ident, when :meth:`run` is through.
+        verdicts: one for each ident, when :meth:`compare` is through.
         messages: how many the archive returned.
     """
 
@@ -84,11 +84,11 @@ class Verification:
         self.verdicts: list[Verdict] = []
         self.messages = 0
 
-    def run(self) -> Iterator[tuple[float, float]]:
+    def compare(self) -> Iterator[tuple[float, float]]:
         """Compare; yields up to when the archive has been read, and up to when it will be.
 
         Raises:
-            ArchiveUnavailable: nothing is known yet; it can be run again.
+            ArchiveUnavailable: nothing is known yet; it can be called again.
             DatabaseUnavailable: the same.
         """
         self.verdicts.clear()
@@ -200,7 +200,7 @@ class Verification:
                 if refused:
                     self.verdicts.append(Verdict(comparand.ident, refused=refused))
                     continue
-                verdict = Comparison(comparand, uncertain, stop).run(
+                verdict = Comparison(comparand, uncertain, stop).compare(
                     connection, scratch, self._archive
                 )
                 verdict.unfilled = _unfilled(comparand, unclaimed, missing, self._clock.time())

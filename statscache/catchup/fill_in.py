@@ -24,7 +24,7 @@ from statscache.counting.folding.folded import Folded
 from statscache.counting.lanes.lane import Lane
 from statscache.topics import EVERYTHING
 
-_TURN_OF_A_LANE = 2.0
+_LONGEST_STEP = 2.0
 """Seconds that a lane fills in its history before the next lane does."""
 
 _LONGEST_GAP = 0.1
@@ -81,7 +81,7 @@ class HistoryFiller:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
-        deadline = self._clock.monotonic() + _TURN_OF_A_LANE
+        deadline = self._clock.monotonic() + _LONGEST_STEP
         prefetch = self._prefetch(lane, lanes, until)
         for result in prefetch.results:
             began = self._clock.monotonic()

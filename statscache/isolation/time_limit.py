@@ -126,7 +126,7 @@ class TimeLimit:
         """Returns one by the same clock that is unlimited."""
         return TimeLimit(None, self._clock)
 
-    def run(self, turn: Turn, work: Callable[[], None]) -> None:
+    def run_within(self, turn: Turn, work: Callable[[], None]) -> None:
         """Do some ``work``, which keeps ``turn`` up to date.
 
         Raises:

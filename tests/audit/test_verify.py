@@ -47,7 +47,7 @@ def verify(
     verification = Verification(
         database, engine.installed, archive, idents or None, clock=engine.clock, **more
     )
-    for _ in verification.run():
+    for _ in verification.compare():
         pass
     database.dispose()
     return {verdict.ident: verdict for verdict in verification.verdicts}

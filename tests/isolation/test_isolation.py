@@ -588,7 +588,7 @@ def test_the_audit_goes_on_without_a_plugin_that_loops(
     verification = Verification(
         database, engine.installed, archive, time_limit=engine.time_limit, clock=engine.clock
     )
-    assert list(verification.run())
+    assert list(verification.compare())
     database.dispose()
     verdicts = {verdict.ident: verdict for verdict in verification.verdicts}
     assert (verdicts["hits-1d"].rows, verdicts["hits-1d"].differences) == (1, [])

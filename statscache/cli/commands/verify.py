@@ -10,7 +10,7 @@ import click
 
 from statscache import about
 from statscache.archive import Archive, open_archive
-from statscache.audit.repair import mend
+from statscache.audit.repair import repair_days
 from statscache.audit.shortfall import measure
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification, check_idents
@@ -121,11 +121,11 @@ def _repair(context: Context, archive: Archive, wrong: Sequence[Verdict]) -> Non
     """Rebuild the rows that differ."""
     engine = context.engine()
     try:
-        mending = mend(engine, archive, wrong)
+        repairing = repair_days(engine, archive, wrong)
         begun: list[str] = []
         while True:
             try:
-                next(mending)
+                next(repairing)
             except StopIteration as end:
                 begun = end.value
                 break
@@ -153,7 +153,7 @@ def _run(verification: Verification) -> None:
     """Run a verification, and show its progress on a terminal."""
     first: float | None = None
     drawn = 0.0
-    for position, stop in verification.run():
+    for position, stop in verification.compare():
         first = position if first is None else min(first, position)
         if sys.stderr.isatty() and time.monotonic() - drawn > 0.2:
             share = (position - first) / (stop - first) if stop > first else 1.0

@@ -168,7 +168,7 @@ class ClassicRunner:
                         raise
                     rejections.append(Rejection.by_plugin(message, self.ident, error))
 
-        self._time_limit.run(turn, work)
+        self._time_limit.run_within(turn, work)
         return rejections
 
     def update(self, connection: Connection) -> bool:
@@ -209,7 +209,7 @@ class ClassicRunner:
 
         fence.put_around(connection)
         try:
-            self._time_limit.run(Turn([(self.ident,)], fence), in_session)
+            self._time_limit.run_within(Turn([(self.ident,)], fence), in_session)
         except BaseException as error:
             problem = error
         finally:

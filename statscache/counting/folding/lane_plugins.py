@@ -184,7 +184,7 @@ class LanePlugins:
     ) -> list[Partial]:
         partials: list[Partial] = [{} for _ in self.folders]
         if self.folders:
-            self._time_limit.run(
+            self._time_limit.run_within(
                 turn, lambda: self._fold(messages, partials, rejections, start, turn)
             )
         return partials

@@ -14,10 +14,9 @@ from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
 from statscache.plugins.buckets import floored
 from statscache.plugins.discovery import Dataset
+from statscache.times import DAY
 
 log = logging.getLogger(__name__)
-
-_DAY = 86_400
 
 
 class History:
@@ -59,7 +58,7 @@ class History:
         start = self._epoch.timestamp() if self._epoch else 0.0
         if backlog_delta is not None:
             start = max(start, self._clock.time() - backlog_delta.total_seconds())
-        return max(0.0, floored(start, _DAY))
+        return max(0.0, floored(start, DAY))
 
     def assume_no_rows(self, idents: Iterable[str]) -> None:
         """Assume that these classic plugins have no rows: asking them spoils the transaction."""
