@@ -76,7 +76,7 @@ def run() -> None:
 
 
 def _measure(title: str, uri: str, path: str, folder: Path, *, has_nginx: bool) -> None:
-    """What one address gives, who else could give it, and how fast each is."""
+    """What one address returns, from which servers, and how fast each is."""
     with ExitStack() as stack:
         ours = stack.enter_context(_gunicorn(folder, *OURS, **{URI_VARIABLE: uri}))
         connection = stack.enter_context(Connection(ours))

@@ -9,7 +9,7 @@ import threading
 import time
 
 SMALLEST_JUMP = 5.0
-"""Seconds; what is less is a correction."""
+"""Seconds; a smaller difference is a correction of the clock."""
 
 
 class Clock:

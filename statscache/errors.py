@@ -27,7 +27,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 class StatscacheError(Exception):
-    """The base of all of them."""
+    """The base of all exceptions of statscache."""
 
 
 class InvalidMessage(StatscacheError):

@@ -1,17 +1,17 @@
 """People: whose names appear nowhere, which accounts are bots, and whether people are listed.
 
 What happens on the bus is public, and still some people do not want to be counted. A name of
-``statscache.people.hidden`` is neither stored nor served: new rows that bear it are not written,
-those that are there already are deleted when the hub starts, and the API passes over them from its
-own start on. Wherever a row says who somebody is, its whole text is compared, but for the host of
-``name@host``; in other text (the name of a fork, the message of a log) the name counts where it
-stands as a word. No answer distinguishes a hidden name from an unknown one.
+``statscache.people.hidden`` is neither stored nor served: new rows with it are not written,
+existing ones are deleted when the hub starts, and the API leaves them out as soon as it has
+started. In a column of people the whole text is compared, without the host of ``name@host``;
+in other text (the name of a fork, the message of a log) the name is looked for as a word. No answer
+distinguishes a hidden name from an unknown one.
 
 The accounts of ``statscache.people.bots`` are stored and not served by the statistics about people,
 so that the list can be changed at any time.
 
-Where ``statscache.people.lists`` is off no answer lists people; somebody who is named in a query is
-counted as ever. People are what a plugin declares as such: the keys with the role ``user``.
+Where ``statscache.people.lists`` is off no answer lists people; a person who is named in a query is
+counted as usual. People are what a plugin declares as such: the keys with the role ``user``.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ def rows_of(plugin: Aggregate, messages: Sequence[Message]) -> dict[str, list[tu
 
 
 def check_laws(plugin: Aggregate, messages: Sequence[Message], tries: int = 20) -> None:
-    """See that neither the order of ``messages``, nor how they are split, changes a row.
+    """Check that neither the order of ``messages``, nor how they are split, changes a row.
 
-    And that a plugin which ``counts_messages`` does that, and that none changes a message: all
-    plugins get the same object.
+    Checks also that a plugin with ``counts_messages`` counts messages, and that it does not change
+    them: all plugins get the same objects.
 
     Raises:
         AssertionError: it does; the text shows the first table, or message, that differs.

@@ -24,7 +24,7 @@ def test_the_shipped_files_say_the_defaults(
     assert not defaults.consumer_enabled
     assert shipped.epoch == datetime(2015, 1, 1, tzinfo=UTC)
     assert defaults.epoch is None
-    # Nobody asks the real archive who did not say so.
+    # The real archive is asked only if that is configured.
     assert shipped.datagrepper_endpoint == "https://apps.fedoraproject.org/datagrepper/"
     assert defaults.datagrepper_endpoint is None
     for name in ("archive_interval", "archive_overlap", "archive_concurrency"):

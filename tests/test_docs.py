@@ -341,7 +341,7 @@ def test_the_defaults_that_are_shipped_are_those_of_the_code() -> None:
         for field in fields(Settings)
         if getattr(said, field.name) != getattr(default, field.name)
     }
-    # Without a configuration nothing runs and nobody is asked.
+    # Without a configuration nothing runs, and no server is asked.
     assert different == {"consumer_enabled", "epoch", "datagrepper_endpoint"}
 
 

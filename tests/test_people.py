@@ -98,7 +98,7 @@ def test_a_hidden_name_is_nowhere(migrated_uri: str, *, is_stored: bool) -> None
     seen = leaks = 0
     for address in addresses(hiding):
         answer = client.get(address)
-        # Nobody has heard a hub here, which is not ready then.
+        # No hub has listened here, so it is not ready.
         assert answer.status_code < 500 or address == "/readyz", (address, answer.text)
         assert not NAME.search(answer.text), (address, answer.text)
         seen += answer.status_code == 200
@@ -247,7 +247,7 @@ def test_who_is_hidden_is_answered_like_nobody(migrated_uri: str, *, is_stored: 
     engine = app.extensions["statscache"].service.database.database.engine
 
     def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_rest: Any) -> None:
-        # What the hub says of itself is read anew once in a while.
+        # What the hub says of itself is read again once in a while.
         if "FROM statscache_" not in text:
             searched.append((text, parameters))
 

@@ -40,7 +40,7 @@ def main(apps: Path, requests: Path, answers: Path) -> None:
 def _exchange(app: Callable[..., Iterable[bytes]], request: dict[str, Any]) -> Iterator[Any]:
     """The answer, and those that follow from it.
 
-    ``again``: the same once more (from what is kept), and with its ETag. ``follow``: so many of the
+    ``again``: the same again (from what is kept), and with its ETag. ``follow``: so many of the
     next pages.
     """
     answer = _answer(app, request)

@@ -38,7 +38,7 @@ SHOWN = 300
 
 
 class _Tags:
-    """Gives each ETag the number of its first appearance.
+    """Replaces each ETag by the number of its first appearance.
 
     They are made of the configuration too, with the address of the database, and of the times of
     files. Which answers have the same one, and which another, is compared all the same.

@@ -24,7 +24,7 @@ class Databases(Protocol):
         """Of the database, which is empty or not there at first."""
 
     def copy(self, name: str, to: str) -> str:
-        """Make a database like another one that nobody uses; returns its URI."""
+        """Copy a database that is not in use; returns the URI of the copy."""
 
 
 class Sqlite:

@@ -93,7 +93,7 @@ class DatagrepperArchive(Archive):
             self.widest *= _GROWTH
         if missing and self._gaps.happened("missing"):
             when = f"{iso(window.start)} to {iso(window.stop)}"
-            log.error("%s does not give %d of what it has of %s", self.describe(), missing, when)
+            log.error("%s does not return %d of what it has of %s", self.describe(), missing, when)
         found: list[Message] = []
         rejected: list[Rejection] = []
         for row in rows:

@@ -37,5 +37,5 @@ def refetch_gaps(engine: Engine, archive: Archive) -> int:
         messages += piece.size
         outcome = engine.commit(Batch.of_gap(row.lane, piece))
         if row.lane in outcome.committed and not piece.missing:
-            log.info("the archive gives now what it did not give: %d messages", piece.size)
+            log.info("the archive returns now what it had not: %d messages", piece.size)
     return messages

@@ -277,7 +277,7 @@ def _unfilled(
 
 
 def check_idents(installed: Installed, idents: Sequence[str]) -> None:
-    """See that all of ``idents`` are installed.
+    """Check that all of ``idents`` are installed.
 
     Raises:
         StatscacheError: one is not; the text names it and where to look.

@@ -108,7 +108,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
 
     def _give_up(self, idents: tuple[str, ...], text: str, thread: int) -> None:
-        """End the process because a plugin does not end; what others have in hand is committed."""
+        """End the process because a plugin does not end; other threads commit first."""
         fault = PluginTooSlow(
             f"it does not end: {text}", idents, self._engine.time_limit.limit or 0.0
         )
@@ -151,7 +151,7 @@ class StatscacheConsumer(fedmsg.consumers.FedmsgConsumer):
             self.intake.wake()
 
     def stop(self) -> None:
-        """Called by the hub in its signal handler; what is in hand is committed later."""
+        """Called by the hub in its signal handler; what is being counted is committed later."""
         self.supervisor.is_ending = True
         super().stop()
         # Twisted sleeps until the next message otherwise.

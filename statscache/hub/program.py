@@ -60,7 +60,7 @@ def run_hub(config: dict[str, Any]) -> None:
 
 
 def check(config: dict[str, Any]) -> None:
-    """See that a hub with this configuration has something to do.
+    """Check that a hub with this configuration has something to do.
 
     Raises:
         ConfigurationError: a key is wrong; the message names it, and the cure.

@@ -65,7 +65,7 @@ class Aggregate:
     """The widths of its buckets, each a table and an ident of its own. Empty: one row per
     key, whose ``timestamp`` is that of the newest message (a table of latest values)."""
     retention: ClassVar[Mapping[timedelta, timedelta]] = {}
-    """Resolution to the age at which its rows are deleted; others are kept for ever."""
+    """Resolution to the age at which its rows are deleted; others are never deleted."""
     backlog_delta: ClassVar[timedelta | None] = None
     """How far back history is filled in; None is unlimited."""
     counts_messages: ClassVar[bool] = False

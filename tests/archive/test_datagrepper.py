@@ -70,7 +70,7 @@ def identities(messages: list[Message]) -> list[str]:
 def everything(
     archive: DatagrepperArchive, start: float, stop: float, **more: Any
 ) -> list[Message]:
-    """What reading gives, of which nothing may be missing, nor come twice."""
+    """What reading returns, of which nothing may be missing, nor come twice."""
     found: list[Message] = []
     for piece in read(archive, start, stop, **more):
         assert piece.missing == 0
@@ -189,7 +189,7 @@ def test_a_gap_that_remains_is_recorded(
     pieces = list(read(archive, NOON, NOON + 200))
     assert sum(piece.missing for piece in pieces) == 2
     assert sum(len(piece.messages) for piece in pieces) == count - 2
-    assert "does not give 2 of what it has of 2023-11-15T12:00:00Z to" in caplog.text
+    assert "does not return 2 of what it has of 2023-11-15T12:00:00Z to" in caplog.text
     assert archive.requests < 250
     datagrepper.set(withheld=[])
     pieces = list(read(archive, NOON, NOON + 200))
@@ -508,7 +508,7 @@ def test_no_window_loses_a_message_whose_time_was_rewritten(
             row["timestamp"] += by
         return answer
 
-    # It gives rows other times than those under which they are found.
+    # Its rows have other times than those under which they are found.
     archive.client.ask = ask  # type: ignore[method-assign]
     assert identities(everything(archive, NOON, NOON + 60, width=1)) == identities(sent)
     by = 5000.0

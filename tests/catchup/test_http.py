@@ -1,4 +1,4 @@
-"""Catching up over HTTP with an archive that does everything wrong gives what one pass gives."""
+"""Catching up over HTTP with an archive that does everything wrong is like one pass."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ SOME = 600
 def rebuilt(
     uri: str, archive: FileArchive, folder: Path, executor: Executor | None = None, **pace: Any
 ) -> str:
-    """Count the month on an empty database; gives the manifest of an export."""
+    """Count the month on an empty database; returns the manifest of an export."""
     installed = discovery.discover({})
     engine = Engine(Database(uri), installed, epoch=EPOCH, has_history=True)
     engine.open()

@@ -101,7 +101,7 @@ def some(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def truth(messages: list[dict[str, Any]], empty: Path, folder: Path) -> str:
-    """The manifest of what one pass over the messages gives, without any archive."""
+    """The manifest after one pass over the messages, without any archive."""
     shutil.copy(empty, folder / "truth.db")
     uri = f"sqlite:///{folder / 'truth.db'}"
     installed = discovery.discover({})

@@ -1,4 +1,4 @@
-"""Lanes: who joins whom, who leaves, and that nobody loses or repeats anything meanwhile."""
+"""Lanes: which plugins join, which leave, and that none loses or repeats a message meanwhile."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_plugin_with_less_history_than_the_others(
     engine.count([*old, *ancient])
     settle(engine, archive, NOON + 7_200)
     assert hub_fixture.total() == 80
-    # Of what is older than all history, nobody knows more than the bus said.
+    # What is older than all history is known from the bus only.
     assert hub_fixture.total("counting") == 70
 
 

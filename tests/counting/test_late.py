@@ -164,7 +164,7 @@ def test_without_id_and_not_yet_in_the_archive(hub_fixture: HubFixture) -> None:
 
 
 def test_when_the_archive_has_got_more_since(hub_fixture: HubFixture) -> None:
-    """Rows that came later than the overlap were not counted; nobody knows which those are."""
+    """Rows that came later than the overlap were not counted; it is unknown which those are."""
     found = messages(300, NOON, 3)
     engine = hub_fixture.open(Hits)
     settle(engine, hub_fixture.archive(found[:100]), NOON + 7_200)
@@ -196,7 +196,7 @@ def test_a_few_that_the_archive_got_too_late_are_found_by_their_copies(
 
 
 class Withholding(Archive):
-    """Says that it has more than it gives of a time."""
+    """Reports more messages of a time than it returns."""
 
     def __init__(self, archive: Archive, window: Window) -> None:
         self._archive = archive

@@ -66,7 +66,7 @@ def test_lanes_of_others_are_left_to_them_until_their_leases_run_out(
     catch_up.run_until_complete()
     assert hub_fixture.total() == 300
     assert len(hub_fixture.rows("catchup_log")) == 300
-    # Whoever is next need not wait.
+    # The next process need not wait.
     assert owners(hub_fixture) == {None}
 
 

@@ -1,4 +1,4 @@
-"""What was rejected is counted after all, when its cause is mended: once, and for nobody else."""
+"""What was rejected is counted when its cause is fixed: once, and for no other plugin."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_rebuild_counts_it_and_then_a_retry_does_not(
     assert rejected(hub_fixture) == {"picky-1h": digest}
     assert engine.retry(digest) is None
     settle(engine, archive, NOON + 7_200)
-    # It rejects now what it had counted: somebody has to insist.
+    # It rejects now what it had counted: an operator has to insist.
     assert engine.join(lane(engine, "new picky-1d").id) == []
     engine.force(["picky-1d"])
     assert engine.rebuild(["picky-1d"]) == []

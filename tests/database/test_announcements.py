@@ -76,7 +76,7 @@ def test_rows_that_are_deleted_are_announced(
     before = table(migrated_uri, "statscache_revision")
     heard(listener)
     engine.prune()
-    # Each table by itself, so that nobody waits long for the others.
+    # Each table by itself, so that none waits long for the others.
     idents = sorted(ident for each in heard(listener) for ident in each)
     assert {"volume-15s", "volume-by-topic-15s"} <= set(idents)
     assert "volume-1h" not in idents

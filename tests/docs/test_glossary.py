@@ -34,7 +34,7 @@ REPLACED = {
     "catalogue": "plugins",
     "world": "full app",
 }
-"""A word that nobody could guess to the one that took its place."""
+"""A replaced word to the one that took its place."""
 
 ENTRIES = [
     (item[0].astext(), item[-1].astext())

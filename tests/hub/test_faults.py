@@ -1,4 +1,4 @@
-"""Plugins and threads that fail in the real hub: they are named, and hurt nobody else."""
+"""Plugins and threads that fail in the real hub: they are named, and harm no other."""
 
 from __future__ import annotations
 

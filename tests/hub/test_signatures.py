@@ -113,7 +113,7 @@ def test_what_was_refused_is_checked_again_before_it_is_counted(
     assert done.returncode == 1
     assert "1 counted, 1 rejected again." in done.stdout
     assert [row[-1] for row in table(migrated_uri, "volume_1d")] == [1]
-    # Where nobody asks for signatures any more, it is a message like others.
+    # When signatures are not checked any more, it is a message like others.
     with Hub(tmp_path, migrated_uri, validate_signatures=False):
         done = call(tmp_path, "rejected", "retry", "--all", uri=migrated_uri)
     assert (done.returncode, done.stdout) == (0, "1 counted, 0 rejected again.\n")

@@ -1,4 +1,4 @@
-"""Log lines, whoever writes them."""
+"""Log lines of all loggers."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_handlers_are_called_in_their_order(caplog: pytest.LogCaptureFixture) ->
     assert isinstance(failure.error, ZeroDivisionError)
     assert failure.stack[-1].function == "<lambda>"
     assert resolved(future) == ("value", "mended")
-    # Nobody would hear of it otherwise.
+    # It would not be noticed otherwise.
     assert "division by zero" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Clocks for tests: one that they move, and one by which nobody waits for long."""
+"""Clocks for tests: one that they move, and one that never waits long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statscache.clock import Clock
 
 
 class Impatient(Clock):
-    """The clock of this machine, by which nobody waits for longer than a moment."""
+    """The clock of this machine, whose waits last no longer than a moment."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(min(seconds, 0.01))
@@ -32,7 +32,7 @@ class AheadClock(Clock):
 
 
 class ManualClock(Clock):
-    """Stands still unless it is moved, or somebody waits by it; any thread may use it.
+    """Stands still unless it is moved, or a thread waits by it; any thread may use it.
 
     Args:
         now: UNIX seconds.

@@ -268,7 +268,7 @@ class Crash:
         time.sleep(OVERLAP + 2 if chance() < 0.08 else self._random.choice((0.0, 0.3, 1.0)))
 
     def finish(self) -> list[str]:
-        """Let everything arrive and be counted; gives what is different from the oracle."""
+        """Let everything arrive and be counted; returns what differs from the oracle."""
         self.traffic.end()
         self._archive.set(share_500=0, share_broken=0, share_reset=0, outage=False)
         self._distributions = [DISTRIBUTION, CHANGING]
@@ -436,7 +436,7 @@ def run(
     report: Any = print,
     **more: float,
 ) -> list[str]:
-    """Kill so many times, or for so long; gives what is different from the oracle in the end."""
+    """Kill so many times, or for so long; returns what differs from the oracle in the end."""
     began = time.monotonic()
     with ExitStack() as stack:
         if folder is None:

@@ -62,7 +62,7 @@ def table(uri: str, name: str) -> list[tuple[Any, ...]]:
     database = Database(uri)
     with database.begin() as connection:
         found = connection.execute(text(f"SELECT * FROM {name}"))
-        # psycopg2 gives binary values as memoryviews, which have no order.
+        # psycopg2 returns binary values as memoryviews, which have no order.
         rows = [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in found]
     database.dispose()
     return sorted(rows)

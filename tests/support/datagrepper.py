@@ -242,7 +242,7 @@ class Store:
             self.connection().execute(f"DELETE FROM {table}")
 
     def note(self, path: str, arguments: Iterable[tuple[str, str]]) -> int:
-        """Remember a request that has come; gives its number."""
+        """Remember a request that has come; returns its number."""
         made = self.connection().execute(
             "INSERT INTO request (at, path, arguments, status) VALUES (?, ?, ?, ?)",
             (time.time(), path, json.dumps(list(arguments)), NO_ANSWER),

@@ -24,7 +24,7 @@ RELEASE = "CHANGING_STATISTICS_RELEASE"
 def distribute(
     folder: Path, name: str, code: str, group: str = "statscache.plugin", **points: str
 ) -> Path:
-    """Install a module as a distribution of its own; gives the folder, for ``PYTHONPATH``.
+    """Install a module as a distribution of its own; returns the folder, for ``PYTHONPATH``.
 
     ``points`` are the entry points of ``group``: name to the attribute of the module.
     """

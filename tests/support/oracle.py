@@ -58,7 +58,7 @@ class Oracle:
 
 
 def _rows(connection: Any, dataset: Dataset, since: float | None) -> Counter[tuple[Any, ...]]:
-    """All but the numbers that a database gives to the rows of classic plugins."""
+    """All but the row numbers of classic plugins."""
     table = dataset.model.__table__
     columns = [column for column in table.columns if column.name != "id"]
     query = select(*columns)

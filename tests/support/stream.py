@@ -11,7 +11,7 @@ from tests.support.messages import bus_messages
 
 
 class Stream:
-    """Gives fedmsg's dicts; the same ones for the same seed and times.
+    """Yields fedmsg's dicts; the same ones for the same seed and times.
 
     Args:
         seed: of what is random.

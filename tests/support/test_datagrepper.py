@@ -140,7 +140,7 @@ def test_ids_are_invented_and_stay(datagrepper: Datagrepper) -> None:
     assert first == again
     assert first[1] == "theirs"
     assert first[0].startswith("2023-")
-    # Whoever sends it again gets another one.
+    # The same message sent again gets another one.
     assert datagrepper.add([bare]) == 1
     # One id may come twice, at two times.
     twice = [message(timestamp=NOON + more, msg_id="twice") for more in (0, 0.5, 0)]

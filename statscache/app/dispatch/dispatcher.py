@@ -265,7 +265,7 @@ class Dispatcher:
         return validator, plan.route.state(call, snapshot)
 
     def _check(self, plan: Plan, snapshot: Snapshot) -> None:
-        """See that the tables are still those that ``plan`` is made for.
+        """Check that the tables are still those that ``plan`` is made for.
 
         Raises:
             DefinitionsChanged: they are not.
@@ -428,7 +428,7 @@ def _entry(
 
 
 def _check_rows(plan: Plan, transaction: ReadTransaction) -> None:
-    """See that the rows that may have been read just now are those of one table, see ``check``."""
+    """Check that the rows just read are those of one table, see ``ReadTransaction.check``."""
     if plan.dataset is not None:
         transaction.check(_tables_of(plan.dataset))
 

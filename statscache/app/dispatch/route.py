@@ -18,7 +18,7 @@ routes. In the order of a request:
    left is the *canonical query*: the parameters that differ from their defaults, sorted, with
    absolute times and sorted filters. Requests with one canonical query share one answer in the
    cache and one ``ETag``. It stands until the next step if a time is relative or the route has a
-   :attr:`Route.clock`, otherwise for ever.
+   :attr:`Route.clock`, otherwise without limit.
 5. It asks what the answer depends on (:attr:`Route.scope`, :attr:`Route.state`), which costs no
    statement on a plugin's table. ``If-None-Match`` is answered with 304 here (or, where the route
    takes ``wait``, delayed until there is a newer revision), and so is everything that is in

@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: for whatever watches over the processes."""
+"""``/healthz`` and ``/readyz``: for the monitoring of the processes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From a number to the messages behind it: the query of the archive, ``/api/<ident>/messages``.
 
-What to know of datagrepper's queries:
+How datagrepper's queries work:
 
 - The values of one parameter are alternatives; several parameters must all be met; ``not_`` leaves
   messages out. Users and packages are those of its own index.
@@ -8,8 +8,8 @@ What to know of datagrepper's queries:
   none, ``Unclassified``.
 - ``start`` and ``end`` are both inclusive, in UNIX seconds; ``start=0`` switches the window off.
 
-So it cannot say everything that a number depends on. What it cannot, the answer names, with what is
-to be kept of the messages that it finds: never are there too few of them.
+So a query cannot express everything that a number depends on. The answer names what it cannot, and
+how to filter the messages that it finds: these may be too many, but never too few.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ReadOnlyDatabase:
             raise error
 
     def check_access(self, connection: Connection) -> None:
-        """See that all the tables that are there may be read.
+        """Check that all existing tables may be read.
 
         Raises:
             AccessDenied: one may not; the message has the GRANT.

@@ -55,7 +55,7 @@ def verify(
 
     With --repair, the days in which a row differs are rebuilt, except where the archive has less
     than was counted. Rows that are not windows are rebuilt with all of their history, in a shadow
-    table. Then all of it is compared once more.
+    table. Then all of it is compared again.
 
     The exit status is 1 if a row differs, or if a plugin rejects messages that it had counted
     before. It is 3 if none does but not everything could be compared: the archive does not have

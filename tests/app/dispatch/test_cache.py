@@ -94,7 +94,7 @@ def flights(patience: float = 60, *, may_share: Callable[[object], bool] = bool)
 
 
 def together(count: int, run: Callable[[int], object]) -> list[object]:
-    """What ``run`` gives, or raises, in so many threads at the same time."""
+    """What ``run`` returns, or raises, in so many threads at the same time."""
     barrier = threading.Barrier(count)
 
     def one(number: int) -> object:
@@ -128,7 +128,7 @@ def test_what_several_want_at_once_is_computed_once() -> None:
 
     assert together(8, ask) == ["value"] * 8
     assert len(computed) == 1
-    # Nothing is kept: the next one computes anew.
+    # Nothing is kept: the next one computes again.
     for _ in range(7):
         asked.release()
     shared.share("key", compute)

@@ -387,7 +387,7 @@ def test_several_answers_may_be_of_one_moment(api: ApiFixture) -> None:
 
 
 def test_workers_and_the_hub_never_serve_a_mixture(api: ApiFixture) -> None:
-    """An ETag stands for one body, whoever sends it; and a batch is seen as a whole or not."""
+    """An ETag stands for one body in all processes; and a batch is seen as a whole or not."""
     apps = [api.app, api.worker()]
     bodies: dict[str, bytes] = {}
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Who waits in a process: few threads, few queries, bounded room, nobody forgotten."""
+"""Who waits in a process: few threads, few queries, bounded room, no listener forgotten."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_which_revision_is_newer() -> None:
     assert is_newer(Revision(2, 5.0), Revision(1, 6.0))
     assert not is_newer(Revision(1, 5.0), Revision(1, 5.0))
     assert not is_newer(Revision(1, 5.0), Revision(2, 6.0))
-    # A database that was made anew.
+    # A database that was created again.
     assert is_newer(Revision(1, 7.0), Revision(500, 6.0))
 
 

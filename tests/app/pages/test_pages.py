@@ -166,7 +166,7 @@ def site(
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as running:
-        # As if somebody had typed the address.
+        # As if the address had been typed.
         running.call("Network.setExtraHTTPHeaders", headers=HTML)
         yield running
 

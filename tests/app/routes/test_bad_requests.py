@@ -36,7 +36,7 @@ IDENTS = ("volume-by-user-1h", "wiki-edits-by-title-1d", "release-engineering-ev
 """Of an aggregate, of a classic plugin, and of latest values, which have a layout."""
 
 THREADS = {"wsgi.multithread": True}
-"""Events are for servers that can let somebody wait."""
+"""Events are for servers whose clients can wait."""
 
 NONSENSE = (
     *("", "+", "0", "-1", "1e400", "NaN", "inf", "-inf", "1000000000", "1000000001", "9" * 19),

@@ -227,7 +227,7 @@ def test_a_page_downloads_several_files_at_once(api: ApiFixture) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_server_sends_several_downloads_at_once(migrated_uri: str, tmp_path: Path) -> None:
-    # More than the buffers between would take before somebody reads.
+    # More than the buffers between hold while the client does not read.
     rows = """
         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 599999)
         INSERT INTO volume_by_user_1h (timestamp, "user", volume)

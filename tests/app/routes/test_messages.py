@@ -344,7 +344,7 @@ def test_what_the_archive_can_be_asked(
 @pytest.mark.parametrize(
     ("dataset", "filters", "pairs", "narrow"),
     [
-        # Whom it is about, where there may be several, or nobody.
+        # Whom it is about: several people, or none.
         (counter(keys=BY_USER), [], [], [{"column": "who", "leave_out": [*KNOWN_BOTS]}]),
         (
             counter(keys=BY_USER),

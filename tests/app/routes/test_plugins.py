@@ -289,7 +289,7 @@ def test_many_rows_are_estimated(migrated_uri: str) -> None:
     rows = [{"timestamp": n // 3 * DAY, "user": f"u{n}", "volume": 1} for n in range(3000)]
     fill(migrated_uri, "volume-by-user-1d", rows)
     if migrated_uri.startswith("postgresql"):
-        # Nobody has told the planner yet.
+        # The planner has no statistics yet.
         execute(migrated_uri, text("ANALYZE volume_by_user_1d"))
     found = size(migrated_uri, "volume-by-user-1d")
     assert found.accuracy == "estimate"

@@ -99,7 +99,7 @@ Serve = Callable[..., FlaskClient]
 
 @pytest.fixture
 def serve(migrated_uri: str) -> Iterator[Serve]:
-    """Counts messages with our classes, and gives a client of the API that serves them."""
+    """Counts messages with our classes, and returns a client of the API that serves them."""
     engines = []
 
     def serve_(*messages: Message, **config: Any) -> FlaskClient:

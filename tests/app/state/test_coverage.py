@@ -1,4 +1,4 @@
-"""Coverage: what is not there happened not, or nobody knows; the two are told apart."""
+"""Coverage: whether a missing row means zero, or unknown."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_without_an_archive_a_pause_of_the_hub_is_a_gap(covered: CoverageFixture
     assert not found.covers(1000, 1001)
     assert not found.covers(1999, 2001)
     assert found.covers(2000, 3000)
-    # Nobody asked it to listen then.
+    # It was not asked to listen then.
     other = covered.read("others-1d")
     assert (other.since, other.until, other.gaps) == (2000.0, 3000.0, ())
 

@@ -135,7 +135,7 @@ def addresses(who: str, count: str) -> list[str]:
 
 def test_the_table_is_served_as_it_is_by_either_release(hub_fixture: HubFixture) -> None:
     count(hub_fixture, FORMER)
-    # The hub has begun to count anew: as long as it does, what was counted before is served.
+    # The hub has begun to count again: until it has finished, the former rows are served.
     hub_fixture.open(*LATTER)
     apps = [api(hub_fixture, FORMER), api(hub_fixture, LATTER)]
     for address in addresses("user", "votes"):

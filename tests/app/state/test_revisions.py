@@ -79,7 +79,7 @@ def test_each_commit_is_seen(revisions: Revisions, engine: Engine) -> None:
         began = time.time()
         engine.count([message()])
         if engine.database.backend == "sqlite":
-            # At once: whoever knows of the commit finds it.
+            # At once: a client that knows of the commit finds it.
             assert number(revisions) == expected
         wait_until(lambda expected=expected: number(revisions) == expected, "it is seen")
         revision = revisions.current(IDENT)
@@ -431,7 +431,7 @@ def test_a_listener_that_hears_nothing_is_noticed(
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 0.1)
     assert number(revisions) == 0
     deaf: Any = revisions._copy._feed
-    # As behind a pooler, which gives each transaction another connection.
+    # As behind a pooler, where each transaction has another connection.
     deaf._connection.cursor().execute("UNLISTEN *")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen all the same")
