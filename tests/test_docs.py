@@ -21,7 +21,7 @@ from statscache import plugins, testing
 from statscache.app import create_app
 from statscache.app.charts import ranges
 from statscache.app.dispatch.route import Route
-from statscache.app.http import problems, reply
+from statscache.app.http import problems, response
 from statscache.app.http.parameters import LONGEST_QUERY
 from statscache.app.live import long_poll
 from statscache.app.routes import badge, batch, openapi, series, top, values
@@ -148,7 +148,7 @@ def test_every_status_is_documented() -> None:
 
 
 def test_every_header_is_documented(client: FlaskClient) -> None:
-    sent = set(reply.EXPOSED.split(", "))
+    sent = set(response.EXPOSED.split(", "))
     for path, headers in (
         ("/api/volume-1h?rows_per_page=1", {}),
         ("/api/volume-1h?rows_per_page=1", {"Accept": "text/html", "Accept-Encoding": "gzip"}),

@@ -5,10 +5,10 @@ import those above it in this list, and never one below.
 
 - ``state``: what the hub has committed: the change feed, revisions, coverage, the datasets as their
   tables are, and what reads their rows. It knows no HTTP.
-- ``http``: the parts of requests and replies: parameters, times, formats, problems, cursors. It
+- ``http``: the parts of requests and responses: parameters, times, formats, problems, cursors. It
   knows no routes.
-- ``dispatch``: from a request to its reply, alike for all routes: what a route is, the table that
-  matches addresses, the plan of a request, the cache, the dispatcher.
+- ``dispatch``: from a request to its response, alike for all routes: what a route is, the table
+  that matches addresses, the plan of a request, the cache, the dispatcher.
 - ``charts``: numbers over time: buckets, the tables that they are made of, ranges, comparisons.
 - ``live``: clients that wait for a change: listeners, events, long polls, ASGI.
 - ``routes``: the routes, one in a module.

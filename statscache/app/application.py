@@ -11,7 +11,7 @@ import flask
 
 from statscache import config as configuration
 from statscache.app.all_routes import all_routes
-from statscache.app.dispatch.cache import AnswerCache
+from statscache.app.dispatch.answer_cache import AnswerCache
 from statscache.app.dispatch.cache_middleware import CacheMiddleware
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.dispatch.request_metrics import MetricsMiddleware, RequestMetrics
@@ -20,8 +20,8 @@ from statscache.app.dispatch.service import Service
 from statscache.app.http import problems
 from statscache.app.http.client import client_of
 from statscache.app.http.problems import too_much
-from statscache.app.http.reply import COMMON_HEADERS, Reply, StreamReply
 from statscache.app.http.request import Request
+from statscache.app.http.response import COMMON_HEADERS, Response, StreamResponse
 from statscache.app.live.event_rows import EventRows
 from statscache.app.live.listeners import Listeners
 from statscache.app.live.long_poll import wait_for_change
@@ -146,20 +146,20 @@ def _view(
         request, if_none_match = Request.from_environ(environ), environ.get("HTTP_IF_NONE_MATCH")
         client = client_of(environ)
         began = time.monotonic()
-        reply = dispatcher.respond(request, if_none_match, client=client)
-        awaited = reply.awaited if isinstance(reply, Reply) else None
+        response = dispatcher.respond(request, if_none_match, client=client)
+        awaited = response.awaited if isinstance(response, Response) else None
         if awaited is not None and wait_for_change(listeners, awaited, client):
             began = time.monotonic()
-            reply = dispatcher.respond(request, if_none_match, client=client)
-        if isinstance(reply, Reply):
+            response = dispatcher.respond(request, if_none_match, client=client)
+        if isinstance(response, Response):
             if time.monotonic() >= began + seconds:
                 raise too_much(seconds)
             client.send_until(began + seconds)
-        if flask.request.method == "HEAD" and isinstance(reply, StreamReply):
+        if flask.request.method == "HEAD" and isinstance(response, StreamResponse):
             # Flask would not close a body that is never sent.
-            reply.body.close()
-            return flask.Response(iter(()), reply.status, reply.headers)
-        return flask.Response(reply.body, reply.status, reply.headers)
+            response.body.close()
+            return flask.Response(iter(()), response.status, response.headers)
+        return flask.Response(response.body, response.status, response.headers)
 
     return view
 

@@ -96,7 +96,7 @@ FLOORS: Mapping[str, Floor] = {
         "errors plugins app.state",
     ),
     "app.dispatch": Floor(
-        "from a request to its reply, alike for all routes, and what is kept of answers",
+        "from a request to its response, alike for all routes, and what is kept of answers",
         "statscache errors logs people plugins config app.state app.http",
     ),
     "app.charts": Floor(

@@ -1,1 +1,1 @@
-"""From a request to its reply, alike for all routes."""
+"""From a request to its response, alike for all routes."""

@@ -42,13 +42,13 @@ class CacheMiddleware:
         if "HTTP_CACHE_CONTROL" in environ and _wants_newest(environ["HTTP_CACHE_CONTROL"]):
             self._dispatcher.confirm()
         if method in ("GET", "HEAD"):
-            reply = self._dispatcher.kept(
+            response = self._dispatcher.kept(
                 Request.from_environ(environ), environ.get("HTTP_IF_NONE_MATCH")
             )
-            if reply is not None:
+            if response is not None:
                 send_until_of(environ)(time.monotonic() + self._seconds)
-                start_response(_STATUS_LINES[reply.status], reply.headers)
-                return (reply.body,) if method == "GET" else ()
+                start_response(_STATUS_LINES[response.status], response.headers)
+                return (response.body,) if method == "GET" else ()
         return self._app(environ, start_response)
 
 

@@ -1,4 +1,4 @@
-"""From a request to a reply, alike for all routes.
+"""From a request to a response, alike for all routes.
 
 :mod:`statscache.app.dispatch.route` tells the steps.
 """
@@ -16,18 +16,24 @@ from functools import partial
 from sqlalchemy import Table
 from sqlalchemy.exc import ProgrammingError
 
-from statscache.app.dispatch.cache import AnswerCache, Entry
+from statscache.app.dispatch.answer_cache import AnswerCache, Entry
 from statscache.app.dispatch.plan import Plan, Planner
 from statscache.app.dispatch.route import Call, Route, Scope
 from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.dispatch.service import Service
 from statscache.app.dispatch.single_flight import SingleFlight
-from statscache.app.http import formats, reply
+from statscache.app.http import formats, response
 from statscache.app.http.answer import Answer, Links
 from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.problems import too_much
-from statscache.app.http.reply import COMMON_HEADERS, AwaitedChange, BodyStream, Reply, StreamReply
 from statscache.app.http.request import Request
+from statscache.app.http.response import (
+    COMMON_HEADERS,
+    AwaitedChange,
+    BodyStream,
+    Response,
+    StreamResponse,
+)
 from statscache.app.state.datasets import ServedDatasets
 from statscache.app.state.digest import digest
 from statscache.app.state.memo import Memo
@@ -88,7 +94,7 @@ class Dispatcher:
         self._planner = Planner(service, table, self)
         self._planned: Memo[Request, _PlannedRequest] = Memo(MOST_PLANS)
         # A stream can be read once.
-        self._single_flight: SingleFlight[Hashable, Entry | StreamReply] = SingleFlight(
+        self._single_flight: SingleFlight[Hashable, Entry | StreamResponse] = SingleFlight(
             patience=_longest(service.settings).total_seconds(),
             may_share=lambda result: isinstance(result, Entry),
         )
@@ -104,8 +110,8 @@ class Dispatcher:
         if_none_match: str | None = None,
         transaction: ReadTransaction | None = None,
         client: Client = NO_CLIENT,
-    ) -> Reply | StreamReply:
-        """The reply to ``request``.
+    ) -> Response | StreamResponse:
+        """The response to ``request``.
 
         Args:
             if_none_match: the header.
@@ -132,7 +138,7 @@ class Dispatcher:
         transaction: ReadTransaction | None,
         client: Client,
         began: float,
-    ) -> Reply | StreamReply:
+    ) -> Response | StreamResponse:
         served: Callable[[], ServedDatasets] = self._service.served
         if transaction is not None:
             served = partial(self._served_in, transaction)
@@ -142,14 +148,18 @@ class Dispatcher:
         if kept is not None:
             return kept
 
-        def compute() -> Entry | StreamReply:
+        def compute() -> Entry | StreamResponse:
             return self._compute(planned, client, transaction, began)
 
         # A caller's transaction may be older than the answers that other threads ask for.
         is_alone = validator is None or transaction is not None
         key = (planned.plan.key, validator)
         result = compute() if is_alone else self._single_flight.share(key, compute)
-        return result if isinstance(result, StreamReply) else self._reply(planned, request, result)
+        return (
+            result
+            if isinstance(result, StreamResponse)
+            else self._response(planned, request, result)
+        )
 
     def validator_of(self, request: Request, snapshot: Snapshot) -> Hashable:
         """What the answer to ``request`` depends on: equal validators, equal answers.
@@ -189,8 +199,8 @@ class Dispatcher:
         """Ensure that later answers include all that was committed before this call."""
         self._service.revisions.confirm()
 
-    def kept(self, request: Request, if_none_match: str | None = None) -> Reply | None:
-        """The reply to ``request``, if that needs no more than what is kept; never raises."""
+    def kept(self, request: Request, if_none_match: str | None = None) -> Response | None:
+        """The response to ``request``, if that needs no more than what is kept; never raises."""
         planned = self._planned.get(request)
         if planned is None or self._clock() >= planned.plan.valid_until:
             return None
@@ -209,18 +219,18 @@ class Dispatcher:
         if_none_match: str | None,
         validator: Hashable,
         etag: str,
-    ) -> Reply | None:
+    ) -> Response | None:
         if validator is None:
             return None
-        if if_none_match is not None and reply.matches(if_none_match, etag):
+        if if_none_match is not None and response.matches(if_none_match, etag):
             headers = [("ETag", etag), *COMMON_HEADERS]
             if planned.cache_control is not None:
                 headers.append(("Cache-Control", planned.cache_control))
-            return Reply(304, headers, b"", _awaited(planned.plan, validator))
+            return Response(304, headers, b"", _awaited(planned.plan, validator))
         entry = self._answers.get(planned.plan.key)
         if entry is None or entry.validator != validator:
             return None
-        return self._reply(planned, request, entry)
+        return self._response(planned, request, entry)
 
     def _validate(
         self, planned: _PlannedRequest, transaction: ReadTransaction | None
@@ -279,7 +289,7 @@ class Dispatcher:
         client: Client,
         shared: ReadTransaction | None,
         began: float,
-    ) -> Entry | StreamReply:
+    ) -> Entry | StreamResponse:
         if shared is not None:
             return self._answer(planned, client, shared, began)
         settings = self._service.settings
@@ -304,7 +314,7 @@ class Dispatcher:
         client: Client,
         transaction: ReadTransaction,
         began: float,
-    ) -> Entry | StreamReply:
+    ) -> Entry | StreamResponse:
         plan = planned.plan
         if plan.dataset is not None:
             self._check(plan, transaction.snapshot)
@@ -319,7 +329,7 @@ class Dispatcher:
         if validator is not None and plan.dataset is not None:
             ident = plan.dataset.ident
             self._service.revisions.observe(ident, transaction.snapshot.revisions.get(ident))
-        planned.cache_control = reply.cache_control(
+        planned.cache_control = response.cache_control(
             answer.lifetime, plan.width, is_relative=plan.is_relative
         )
         headers = _headers(plan, answer, planned.cache_control, validator)
@@ -329,8 +339,8 @@ class Dispatcher:
             if plan.compressed:
                 headers.append(GZIPPED)
             if links:
-                headers.append(("Link", reply.link_header(call.request, links)))
-            return StreamReply(answer.status, headers, stream)
+                headers.append(("Link", response.link_header(call.request, links)))
+            return StreamResponse(answer.status, headers, stream)
         entry = _entry(plan, answer, call, validator, headers, links)
         if validator is not None and entry.status == 200:
             self._answers.put(plan.key, entry)
@@ -374,7 +384,7 @@ class Dispatcher:
             return UNCHANGING
         return self._validator_in(plan, transaction.snapshot)
 
-    def _reply(self, planned: _PlannedRequest, request: Request, entry: Entry) -> Reply:
+    def _response(self, planned: _PlannedRequest, request: Request, entry: Entry) -> Response:
         headers, body = list(entry.headers), entry.body
         callback = planned.plan.callback
         if callback is not None:
@@ -384,10 +394,10 @@ class Dispatcher:
         if entry.links:
             links, header = planned.linked
             if links is not entry.links:
-                header = reply.link_header(request, entry.links)
+                header = response.link_header(request, entry.links)
                 planned.linked = (entry.links, header)
             headers.append(("Link", header))
-        return Reply(entry.status, headers, body)
+        return Response(entry.status, headers, body)
 
 
 GZIPPED = ("Content-Encoding", "gzip")
@@ -398,7 +408,9 @@ def _longest(settings: Settings) -> timedelta:
     return min(settings.statement_timeout, settings.request_timeout)
 
 
-def _headers(plan: Plan, answer: Answer, cache_control: str, validator: Hashable) -> reply.Headers:
+def _headers(
+    plan: Plan, answer: Answer, cache_control: str, validator: Hashable
+) -> response.Headers:
     headers = [
         ("Content-Type", answer.content_type or formats.FORMATS[plan.format].content_type),
         ("Cache-Control", cache_control),
@@ -415,7 +427,7 @@ def _entry(
     answer: Answer,
     call: Call,
     validator: Hashable,
-    headers: reply.Headers,
+    headers: response.Headers,
     links: Links,
 ) -> Entry:
     body = formats.body(answer, call.format, call.values.get("csv"))

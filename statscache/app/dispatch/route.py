@@ -55,8 +55,8 @@ from statscache.app.http.answer import Answer
 from statscache.app.http.client import NO_CLIENT, Client
 from statscache.app.http.formats import CSV
 from statscache.app.http.parameters import PLAIN, Parameter, choice
-from statscache.app.http.reply import Reply, StreamReply
 from statscache.app.http.request import Request
+from statscache.app.http.response import Response, StreamResponse
 from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.datasets import ServedDatasets
@@ -94,8 +94,8 @@ class Subrequests(Protocol):
 
     def respond(
         self, request: Request, *, transaction: ReadTransaction | None = None
-    ) -> Reply | StreamReply:
-        """The reply to ``request``, read in ``transaction``.
+    ) -> Response | StreamResponse:
+        """The response to ``request``, read in ``transaction``.
 
         Raises:
             Problem: the request cannot be answered as it is.

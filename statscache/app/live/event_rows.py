@@ -109,12 +109,12 @@ class EventRows:
         query = f"format=json&rows_per_page={self._most_rows}"
         request = Request("http", "localhost", "", path, query, "", "")
         try:
-            reply = self._dispatcher.respond(request, transaction=transaction)
+            response = self._dispatcher.respond(request, transaction=transaction)
         except Problem:
             # Without filters the route refuses them: of people that are not listed, say.
             return None
-        assert isinstance(reply.body, bytes)
-        return _newest(orjson.loads(reply.body), self._most_rows)
+        assert isinstance(response.body, bytes)
+        return _newest(orjson.loads(response.body), self._most_rows)
 
 
 def _newest(rows: Any, most_rows: int) -> bytes | None:

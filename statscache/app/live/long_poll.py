@@ -7,7 +7,7 @@ import time
 from statscache.app.http import parameters
 from statscache.app.http.client import Client
 from statscache.app.http.parameters import Parameter
-from statscache.app.http.reply import AwaitedChange
+from statscache.app.http.response import AwaitedChange
 from statscache.app.live.listeners import Listener, Listeners, is_newer
 
 LONGEST = 55

@@ -17,7 +17,7 @@ from statscache.app.dispatch.route import Call, Route, Scope, no_people
 from statscache.app.http.answer import Answer
 from statscache.app.http.parameters import split
 from statscache.app.http.problems import Problem
-from statscache.app.http.reply import Reply
+from statscache.app.http.response import Response
 from statscache.app.pages import rendering
 from statscache.app.pages.examples import answer, example_of, key_columns
 from statscache.app.pages.parameters import described
@@ -92,7 +92,7 @@ class _Turn:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _turn(found: Reply, rows: int) -> _Turn:
+def _turn(found: Response, rows: int) -> _Turn:
     names = ("Link", "X-Link-Number", "X-Link-Count")
     headers = {name: text for name, text in found.headers if name in names}
     links = {relation: query_ for query_, relation in _LINK.findall(headers.get("Link", ""))}

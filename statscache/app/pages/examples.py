@@ -14,8 +14,8 @@ import orjson
 from statscache import people
 from statscache.app.dispatch.route import Call
 from statscache.app.http.problems import Problem
-from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
+from statscache.app.http.response import Response
 from statscache.app.state import filters
 from statscache.plugins.discovery import Dataset
 
@@ -100,7 +100,7 @@ def address_for_browsers(call: Call, address: str) -> str:
     return f"{path}?{rest}&format=json" if rest else f"{path}?format=json"
 
 
-def try_answer(call: Call, address: str) -> Reply | None:
+def try_answer(call: Call, address: str) -> Response | None:
     """What this server answers, in the transaction of the page; None where it cannot."""
     try:
         return answer(call, address)
@@ -108,7 +108,7 @@ def try_answer(call: Call, address: str) -> Reply | None:
         return None
 
 
-def answer(call: Call, address: str) -> Reply:
+def answer(call: Call, address: str) -> Response:
     """What this server answers, in the transaction of the page.
 
     Raises:
@@ -122,9 +122,9 @@ def answer(call: Call, address: str) -> Reply:
         accept="",
         accept_encoding="",
     )
-    reply = call.subrequests.respond(request, transaction=call.transaction)
-    assert isinstance(reply, Reply), f"{address} is a stream"
-    return reply
+    response = call.subrequests.respond(request, transaction=call.transaction)
+    assert isinstance(response, Response), f"{address} is a stream"
+    return response
 
 
 def _indented(value: Any, indent: str = "", key: str = "") -> str:

@@ -13,8 +13,8 @@ from statscache.app.http import formats, parameters
 from statscache.app.http.answer import Answer
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
-from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
+from statscache.app.http.response import Response
 from statscache.app.state.revisions import Snapshot
 
 MOST_QUERIES = 20
@@ -33,11 +33,11 @@ def _one(call: Call, text: str) -> dict[str, Any]:
     call.transaction.check_time()
     try:
         request = _request(call, text)
-        reply = call.subrequests.respond(request, transaction=call.transaction)
-        if not isinstance(reply, Reply):
-            reply.body.close()
+        response = call.subrequests.respond(request, transaction=call.transaction)
+        if not isinstance(response, Response):
+            response.body.close()
             raise _not_json(text)
-        headers = dict(reply.headers)
+        headers = dict(response.headers)
         if not headers["Content-Type"].startswith(_JSON):
             raise _not_json(text)
     except Problem as problem:
@@ -45,10 +45,10 @@ def _one(call: Call, text: str) -> dict[str, Any]:
         return {"q": text, "status": problem.status, "etag": None, "body": body}
     return {
         "q": text,
-        "status": reply.status,
+        "status": response.status,
         "etag": headers.get("ETag"),
         "link": headers.get("Link"),
-        "body": orjson.Fragment(reply.body),
+        "body": orjson.Fragment(response.body),
     }
 
 

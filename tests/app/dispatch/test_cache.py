@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statscache.app.dispatch.cache import ENTRY_OVERHEAD, AnswerCache, Entry
+from statscache.app.dispatch.answer_cache import ENTRY_OVERHEAD, AnswerCache, Entry
 from statscache.app.dispatch.single_flight import SingleFlight
 from statscache.app.state.memo import Memo
 

@@ -16,14 +16,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
 from statscache.app.application import Application
-from statscache.app.dispatch.cache import AnswerCache
+from statscache.app.dispatch.answer_cache import AnswerCache
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.dispatch.route import Call, Route, Scope
 from statscache.app.dispatch.route_table import RouteTable
 from statscache.app.http.answer import Answer, Lifetime
 from statscache.app.http.problems import Problem
-from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
+from statscache.app.http.response import Response
 from statscache.app.state import row_reader
 from statscache.app.state.transaction import ReadTransaction
 from statscache.database import tables
@@ -273,8 +273,8 @@ def test_what_is_wanted_at_once_is_computed_once(api: ApiFixture) -> None:
 
     def ask(_number: int) -> object:
         barrier.wait()
-        reply = dispatcher.respond(request("/x/sizes-1h"))
-        return reply.body
+        response = dispatcher.respond(request("/x/sizes-1h"))
+        return response.body
 
     with ThreadPoolExecutor(6) as pool:
         assert set(pool.map(ask, range(6))) == {b'{"rows":2}'}
@@ -325,9 +325,9 @@ def test_a_clock_ends_what_is_kept(api: ApiFixture) -> None:
     dispatcher = custom(api, route(lambda call: Answer(call.now), clock=True))
 
     def body() -> bytes:
-        reply = dispatcher.respond(request("/x/sizes-1h"))
-        assert isinstance(reply, Reply)
-        return reply.body
+        response = dispatcher.respond(request("/x/sizes-1h"))
+        assert isinstance(response, Response)
+        return response.body
 
     assert body() == b"%d" % NOON
     api.now += 3599
@@ -354,8 +354,8 @@ def test_a_page_for_people_stands_at_the_same_address(api: ApiFixture) -> None:
         ("*/*", "", b"[1]"),
         ("", "", b"[1]"),
     ):
-        reply = dispatcher.respond(request("/x/sizes-1h", query, accept=accept))
-        assert reply.body == body, (accept, query)
+        response = dispatcher.respond(request("/x/sizes-1h", query, accept=accept))
+        assert response.body == body, (accept, query)
     with pytest.raises(Problem, match="is not a parameter"):
         dispatcher.respond(request("/x/sizes-1h", "start=1", accept=BROWSER))
 
@@ -367,9 +367,9 @@ def test_nothing_is_kept_of_what_depends_on_everything(api: ApiFixture) -> None:
         route(lambda call: Answer(next(numbers), lifetime=Lifetime.NONE), scope=Scope.EVERYTHING),
     )
     for number in range(3):
-        reply = dispatcher.respond(request("/x/sizes-1h"))
-        assert reply.body == b"%d" % number
-        headers = dict(reply.headers)
+        response = dispatcher.respond(request("/x/sizes-1h"))
+        assert response.body == b"%d" % number
+        headers = dict(response.headers)
         assert headers["Cache-Control"] == "no-store"
         assert "ETag" not in headers
 

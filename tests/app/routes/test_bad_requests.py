@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from statscache.app.dispatch.route import Route
 from statscache.app.http import cursors
 from statscache.app.http.parameters import LONGEST_QUERY, MOST_PAIRS, Kind, Parameter, filters_of
-from statscache.app.http.reply import COMMON_HEADERS
+from statscache.app.http.response import COMMON_HEADERS
 from statscache.app.routes.batch import MOST_QUERIES
 from statscache.app.routes.health import READYZ
 from statscache.database.connection import Database

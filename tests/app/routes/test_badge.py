@@ -12,8 +12,8 @@ import pytest
 
 from statscache.app.application import build_app
 from statscache.app.dispatch.dispatcher import Dispatcher
-from statscache.app.http.reply import Reply
 from statscache.app.http.request import Request
+from statscache.app.http.response import Response
 from statscache.app.routes import badge
 from statscache.app.routes.badge import short
 from statscache.config import Settings
@@ -135,10 +135,10 @@ def test_by_default_it_is_the_last_bucket_that_has_ended(app: flask.Flask) -> No
 
     def message_of(address: str) -> Any:
         path, _, query = address.partition("?")
-        reply = dispatcher.respond(Request("http", "localhost", "", path, query, "", ""))
-        assert isinstance(reply, Reply)
-        assert isinstance(reply.body, bytes)
-        return orjson.loads(reply.body)["message"]
+        response = dispatcher.respond(Request("http", "localhost", "", path, query, "", ""))
+        assert isinstance(response, Response)
+        assert isinstance(response.body, bytes)
+        return orjson.loads(response.body)["message"]
 
     assert message_of("/api/hits-1d/badge") == "1.3k"
     assert message_of("/api/hits-1h/badge") == "50"

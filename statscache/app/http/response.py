@@ -50,7 +50,7 @@ class AwaitedChange:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """What is sent at once, unless the client waits for a change instead."""
 
     status: int
@@ -116,7 +116,7 @@ class BodyStream:
 
 
 @dataclass(frozen=True)
-class StreamReply:
+class StreamResponse:
     """What is sent piece by piece."""
 
     status: int
