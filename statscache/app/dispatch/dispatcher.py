@@ -155,11 +155,9 @@ class Dispatcher:
         is_alone = validator is None or transaction is not None
         key = (planned.plan.key, validator)
         result = compute() if is_alone else self._single_flight.share(key, compute)
-        return (
-            result
-            if isinstance(result, StreamResponse)
-            else self._response(planned, request, result)
-        )
+        if isinstance(result, StreamResponse):
+            return result
+        return self._response(planned, request, result)
 
     def validator_of(self, request: Request, snapshot: Snapshot) -> Hashable:
         """What the answer to ``request`` depends on: equal validators, equal answers.
