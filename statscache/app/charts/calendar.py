@@ -53,11 +53,6 @@ class Resolution:
     offset: int = 0
     months: int = 0
 
-    @property
-    def divides_days(self) -> bool:
-        """Whether clocks show the start of a bucket at each midnight, or at some of them."""
-        return self.months > 0 or self.width == WEEK or DAY % self.width == 0
-
 
 WEEKS = Resolution("week", WEEK, _MONDAY)
 MONTHS = Resolution("month", 30 * DAY, months=1)
