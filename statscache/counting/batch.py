@@ -1,4 +1,4 @@
-"""A batch: what is counted in one transaction, where it comes from, and what became of it."""
+"""A batch: what is counted in one transaction, its origin, and its outcome."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class Origin(Enum):
     """Where a batch comes from."""
 
     BUS = "bus"
-    """A transport has just brought it."""
+    """Messages that a transport has just received."""
 
     FILE = "file"
-    """Somebody replays it."""
+    """A file that is replayed."""
 
     ARCHIVE = "archive"
-    """All that the archive has of a time."""
+    """A window of the archive."""
 
     GAP = "gap"
-    """The same, of a time of which it did not give all before."""
+    """A window that the archive returned incompletely before."""
 
     LATE = "late"
-    """It waited until the archive told whether it had been counted."""
+    """Late messages that the archive has decided."""
 
     RETRY = "retry"
-    """It was rejected before."""
+    """Messages that were rejected before."""
 
     REPAIR = "repair"
-    """It was counted once more, to take the place of rows that differ from the archive."""
+    """Rows that were recounted, because they differ from the archive."""
 
     @property
     def excludes(self) -> bool:
         """Whether no other process may count meanwhile.
 
         It may be counting a message without id, which the archive has under one: until that is
-        committed, the two cannot be told for one.
+        committed, the two cannot be recognised as the same message.
         """
         return self not in (Origin.BUS, Origin.FILE)
 
@@ -58,17 +58,16 @@ class Batch:
     """What is counted in one transaction.
 
     Attributes:
-        live: messages that came by the bus, or from a file that somebody replays.
-        archived: messages that the archive gave.
-        folded: what workers made of messages that the archive gave, instead of these.
-        replace: puts rows that were counted once more in the place of those that are wrong, and
-            returns the idents whose rows that were.
-        rejections: what came with them and is no message.
+        live: messages of the bus, or of a file that is replayed.
+        archived: messages of the archive.
+        folded: what workers folded of messages of the archive, instead of these.
+        replace: replaces wrong rows by recounted ones; returns the idents changed.
+        rejections: input that is not a message.
         lanes: the numbers of those that count it; None: all.
-        window: of which the archive has given all that it has, but for ``missing`` messages.
+        window: that the archive has returned, except ``missing`` messages.
         is_last: nothing older than now is missing after it: classic plugins that waited for their
             history get the live messages that were kept for them, and all that follow.
-        idents: if not empty, only these count it: the others already have.
+        idents: if set, only these idents count it (the others already have).
     """
 
     origin: Origin
@@ -85,25 +84,25 @@ class Batch:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether its messages are claimed already: some plugins could not take them then."""
+        """Whether its messages are claimed already, since only some plugins rejected them."""
         return bool(self.idents)
 
     @property
     def is_decided(self) -> bool:
-        """Whether it was decided before that its lanes count all of it, and now."""
+        """Whether its lanes count all of it now, whatever their state."""
         return self.is_claimed or self.origin in (Origin.LATE, Origin.REPAIR)
 
     @property
     def advances(self) -> bool:
-        """Whether a lane that counts it has come further; else it has counted it before."""
+        """Whether it moves the checkpoint; False: the lane has counted it before."""
         return not self.is_claimed and self.origin is not Origin.REPAIR
 
     @property
     def backs_off(self) -> bool:
         """Whether a lane pauses where none of its plugins could write the batch.
 
-        What workers folded is counted by the engine next, and fails again if it must. What is
-        retried was rejected before, and says nothing of the lane.
+        What workers folded is then counted by the engine itself, and may fail there. A retry was
+        rejected before, and says nothing about the lane.
         """
         return self.folded is None and not self.is_claimed
 
@@ -127,7 +126,7 @@ class Batch:
 
     @classmethod
     def of_slice(cls, lanes: Iterable[int], piece: Slice, *, is_last: bool = False) -> Batch:
-        """What the archive has of a time, under all topics that the plugins of ``lanes`` want."""
+        """A window of the archive, of all topics to which the plugins of ``lanes`` subscribe."""
         return cls(
             Origin.ARCHIVE,
             archived=piece.messages,
@@ -140,7 +139,7 @@ class Batch:
 
     @classmethod
     def of_gap(cls, lane: int, piece: Slice) -> Batch:
-        """What the archive gives now of the time of a gap, or of its beginning."""
+        """A gap, or its beginning, as the archive returns it now."""
         return cls(
             Origin.GAP,
             archived=piece.messages,
@@ -154,9 +153,8 @@ class Batch:
     def of_folded(cls, lane: int, folded: Folded) -> Batch:
         """What workers folded for a lane.
 
-        It is not counted, and the window must be fetched and counted here, when the lane has
-        counted some of its messages before: a partial aggregate does not tell which part of it is
-        whose.
+        If the lane has counted some of its messages before, it is not counted, and the window must
+        be fetched and counted here: a partial does not tell which part comes from which message.
         """
         return cls(
             Origin.ARCHIVE,
@@ -168,12 +166,12 @@ class Batch:
 
     @classmethod
     def of_rejections(cls, origin: Origin, rejections: Sequence[Rejection]) -> Batch:
-        """What no lane counts: it is only kept."""
+        """Rejections alone: no lane counts them."""
         return cls(origin, rejections=rejections, lanes=frozenset())
 
     @classmethod
     def of_repair(cls, lane: int, replace: Callable[[Connection], list[str]]) -> Batch:
-        """Rows of a lane that differ from the archive, counted once more."""
+        """Rows of a lane that differ from the archive, recounted."""
         return cls(Origin.REPAIR, replace=replace, lanes=frozenset([lane]))
 
 
@@ -182,14 +180,13 @@ class Outcome:
     """What became of a batch.
 
     Attributes:
-        late: messages so old that the archive must tell whether they were counted; they wait.
+        late: messages that wait until the archive decides whether they were counted.
         failing: ident to error of the plugins whose rows of this batch could not be written.
         changed: the idents whose rows changed.
         span: the first and the last time of the messages, UNIX seconds; None where there are none.
-        lanes: name of a lane to the messages that it counted, of those that came live or from a
-            file.
+        lanes: name of a lane to the number of live or replayed messages that it counted.
         committed: the numbers of the lanes that have counted it.
-        refusal: why the plugins whose alone it is cannot count it.
+        refusal: why the plugins of ``Batch.idents`` cannot count it.
     """
 
     counted: int = 0
@@ -204,7 +201,7 @@ class Outcome:
     refusal: str | None = None
 
     def __add__(self, other: Outcome) -> Outcome:
-        """What became of two batches that different messages are in."""
+        """The outcome of two batches of different messages."""
         spans = [span for span in (self.span, other.span) if span is not None]
         return Outcome(
             counted=self.counted + other.counted,
@@ -224,20 +221,20 @@ class Outcome:
     def note(self, lane: Lane, batch: Batch, claimed: Claimed) -> None:
         """Note what a lane has counted.
 
-        Several lanes count the same messages: what is told is of the one that counted most.
+        Several lanes count the same messages: the numbers are of the one that counted most.
         """
         self.committed.add(lane.id)
-        given, new = len(batch.archived), claimed.archived
+        brought, new = len(batch.archived), claimed.archived
         if batch.window is None:
-            given, new = len(batch.live), len(claimed.messages)
+            brought, new = len(batch.live), len(claimed.messages)
             self.lanes[lane.name] = new
             if lane.name not in PERMANENT and lane.watermark is not None:
                 return
         if new > self.counted or not self.duplicates:
-            self.counted, self.duplicates = new, given - new
+            self.counted, self.duplicates = new, brought - new
 
     def note_retry(self, idents: Iterable[str], result: WriteResult) -> bool:
-        """Note whether plugins could take what they had rejected; False: one of them could not."""
+        """Note whether plugins could count what they had rejected; False: one could not."""
         reasons = [rejection.reason for rejection in result.rejections]
         reasons += [described(error) for _, error in result.failed]
         if reasons:

@@ -2,16 +2,16 @@
 
 For each lane, in the transaction of the caller::
 
-    take      what of the batch the lane counts now; the rest waits, or comes once more
-    claim     what of that it has not counted before
-    write     what its plugins make of it: folded, and upserted
+    take      what of the batch the lane counts now; the rest waits, or comes again
+    claim     the messages that it has not counted before
+    write     the rows that its plugins fold of that
     isolate   plugins that could not write
     advance   the checkpoint
 
-What differs by origin a batch says itself (:class:`~statscache.counting.batch.Batch`): whether it
-is claimed already, and who counts it. A window of an archive is taken by the lanes that lack it;
-live messages by those that do not wait, and late ones are deferred. From the claim on, a lane works
-inside a savepoint: where none of its plugins could write, nothing of the batch is claimed for it.
+A batch (:class:`~statscache.counting.batch.Batch`) tells what depends on its origin: whether it is
+claimed already, and which plugins count it. A window of an archive is taken by the lanes that lack
+it, live messages by those that do not wait; late ones are deferred. From the claim on, a lane works
+inside a savepoint: if none of its plugins could write, nothing of the batch is claimed for it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Committer:
         plugin_rows: of all plugins, in the database.
         quarantine: of plugins that could not write.
         buffer: what waits for the history of classic plugins.
-        rejections: where what cannot be counted is written.
-        has_history: whether there is an archive that gives what was missed.
+        rejections: the log of what cannot be counted.
+        has_history: whether there is an archive.
         clock: the present.
     """
 
@@ -108,6 +108,7 @@ class Committer:
         outcome: Outcome,
     ) -> None:
         """Count what a lane takes of a batch."""
+        # Undone as a whole if no plugin of the lane could write: nothing is claimed then.
         with connection.begin_nested() as savepoint:
             claimed = _claim(connection, lane, batch)
             is_written = claimed is not None
@@ -134,7 +135,7 @@ class Committer:
         batch: Batch,
         outcome: Outcome,
     ) -> Batch | None:
-        """What of a batch a lane counts now; None: nothing."""
+        """The part of a batch that a lane counts now; None: nothing."""
         if batch.is_decided:
             return batch
         if batch.window is None:
@@ -142,6 +143,7 @@ class Committer:
         if not self._takes_window(lane, batch):
             return None
         if batch.folded is not None:
+            # Partials are by position: with other plugins than the worker had, they do not fit.
             is_same = plugins.idents == batch.folded.idents and not plugins.runners
             return batch if is_same else None
         if batch.is_last and self._waits_for_history(lane):
@@ -157,7 +159,7 @@ class Committer:
         outcome: Outcome,
     ) -> Batch | None:
         if self.is_paused(lane):
-            # The archive has the others, but it will not be asked for these again.
+            # The others come again from the archive, which is not asked for this time again.
             self._defer(connection, lane, [m for m in batch.live if lane.is_late(m)])
             if not self._has_history:
                 self._plugin_rows.add_missed(connection, plugins.idents, len(batch.live))
@@ -174,23 +176,23 @@ class Committer:
         return replace(batch, live=[m for m in batch.live if not lane.is_late(m)])
 
     def _takes_window(self, lane: Lane, batch: Batch) -> bool:
-        """Whether a lane lacks what follows from the start of a window, and can tell it apart."""
+        """Whether a lane may lack messages of a window, and can recognise the others."""
         assert batch.window is not None
         start, pruned_until = batch.window.start, lane.claims_pruned_until
         if lane.watermark is None or lane.watermark < start:
             return False
         if batch.origin is Origin.GAP:
-            # Claims in a gap are not pruned, so that they tell what was counted.
+            # Claims in a gap are not pruned, so they still tell what was counted.
             return not self.is_paused(lane)
         if pruned_until is not None and start < pruned_until + TIMESTAMP_TOLERANCE:
             return False
         if lane.is_backing_off(self._clock.time()):
             return False
-        # Classic plugins remember things, in the process that runs them.
+        # Classic plugins have state in the memory of the process that runs them.
         return not lane.ordered or batch.folded is not None or leases.is_ours(lane)
 
     def _take_kept(self, connection: Connection, lane: Lane, batch: Batch) -> Batch:
-        """The end of its history, and the live messages that waited for it."""
+        """The last window of its history, and the live messages that waited for it."""
         kept = self._buffer.kept(lane.id)
         self._defer(connection, lane, [m for m in kept if lane.is_late(m)])
         return replace(batch, live=[m for m in kept if not lane.is_late(m)])
@@ -219,7 +221,7 @@ class Committer:
     ) -> bool:
         """Deal with the plugins that could not write; False if none in the lane could.
 
-        A plugin that gets the batch again, from the archive, rejects its messages again then.
+        A plugin that gets the batch again from the archive rejects its messages then, not now.
         """
         if batch.is_claimed:
             return outcome.note_retry(plugins.idents, result)
@@ -247,7 +249,7 @@ class Committer:
 
     def _be_alone(self) -> None:
         if not self._transactions.is_alone:
-            # Two that shared the lanes, and waited for each other to leave, would dead-lock.
+            # No upgrade of the lock: two that share it, and both upgrade, would dead-lock.
             raise MustBeAlone
 
     # Advance.

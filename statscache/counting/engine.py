@@ -22,9 +22,7 @@ from statscache.counting.commit import Committer, MustBeAlone
 from statscache.counting.folding.lane_plugins import LanePlugins
 from statscache.counting.heartbeat import Heartbeat
 from statscache.counting.joining import Joining
-from statscache.counting.lanes.checksums import (
-    prune_claims,
-)
+from statscache.counting.lanes.checksums import prune_claims
 from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.counting.lanes.lanes import Lanes
 from statscache.counting.membership import replayed
@@ -56,7 +54,7 @@ _PRUNING_SLACK = 60.0
 class Engine:
     """Counts messages for all the installed plugins.
 
-    Any thread may use it; they take turns.
+    Any thread may use it, one at a time.
 
     Args:
         database: to write to.
@@ -64,7 +62,7 @@ class Engine:
         retention: schedule to the age at which rows of that resolution are deleted; it overrides
             what the plugins declare; an age of None: never.
         epoch: how far back history goes; None: as far as the archive does.
-        has_history: whether there is an archive that gives what was missed.
+        has_history: whether there is an archive.
         rejected_bytes: how much is kept of what cannot be counted.
         time_limit: how long a plugin may take for a batch, while a thread runs
             :meth:`enforce_time_limit`.
@@ -170,7 +168,7 @@ class Engine:
         )
 
     def open(self) -> None:
-        """Check the schema, create what third-party plugins lack, and give each its lane.
+        """Check the schema, create missing tables of third-party plugins, and assign lanes.
 
         Raises:
             SchemaError: the schema is not the one of this version.
@@ -203,11 +201,11 @@ class Engine:
         self.database.dispose()
 
     def abandon(self) -> None:
-        """Give up the transaction of a thread that never comes back; from any other one."""
+        """Abandon the transaction of a thread that never returns; called by another thread."""
         self._transactions.abandon()
 
     def quarantine(self, fault: PluginFault) -> None:
-        """Let a plugin that spoilt a transaction rest in a lane of its own.
+        """Quarantine a plugin that spoilt a transaction, and let its lane back off.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
@@ -261,7 +259,8 @@ class Engine:
                 continue
 
     def _commit(self, batch: Batch) -> Outcome:
-        # Held until live messages are released: those of another thread would be kept in between.
+        # Held until live messages are released: those that another thread counts in between would
+        # be kept, and then dropped.
         with self._transactions.lock:
             try:
                 with self.transaction(alone=batch.origin.excludes) as connection:
@@ -277,14 +276,14 @@ class Engine:
     def retry(self, digest: str, refusal: Refusal | None = None) -> str | None:
         """Try again to count what was rejected; returns why that cannot be, or None.
 
-        What is no message for anybody is decoded and counted as if it came now. A message that a
-        plugin could not take is counted for that plugin alone: it is claimed already. Either way
-        the rejection is deleted in the same transaction, so that nothing is counted twice however
-        often it is tried. None as well when the rejection is not there (any more).
+        Input that no plugin got is decoded and counted like a new message. A message that a plugin
+        rejected is counted for that plugin alone, since it is claimed already. The rejection is
+        deleted in the same transaction, so that repeated retries count nothing twice. Returns None
+        also if there is no such rejection.
 
         Args:
             digest: of the row of :data:`statscache.database.tables.rejected`.
-            refusal: without it nothing is counted that was refused for its signature.
+            refusal: checks signatures again; default: messages with a bad signature stay rejected.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
@@ -310,7 +309,7 @@ class Engine:
     def enforce_time_limit(
         self, give_up: Callable[[tuple[str, ...], str, int], None] = lambda *_: None
     ) -> None:
-        """Look after the time that plugins take, until :meth:`close`; for a thread of its own.
+        """Limit the time that plugins take, until :meth:`close`; for a thread of its own.
 
         ``give_up`` is that of :meth:`statscache.isolation.time_limit.TimeLimit.enforce`.
         """
@@ -327,7 +326,7 @@ class Engine:
     # Lanes.
 
     def read_lanes(self) -> list[Lane]:
-        """All lanes, oldest first; :meth:`plugins_of` knows them then.
+        """All lanes, oldest first; :meth:`plugins_of` is up to date afterwards.
 
         Raises:
             DatabaseUnavailable: try again later.
@@ -340,9 +339,9 @@ class Engine:
         return self._transactions.lane_plugins.get(lane.id)
 
     def renew_classics(self, lane: Lane) -> None:
-        """Let the classic plugins of a lane forget what they remember.
+        """Replace the classic plugins of a lane by new instances.
 
-        Another process may have written since they looked at their tables.
+        Another process may have written since they read their tables.
         """
         plugins = self.plugins_of(lane)
         for runner in plugins.runners if plugins is not None else ():
@@ -364,7 +363,7 @@ class Engine:
                         is_more |= prune_claims(connection, lane, until)
 
     def join(self, number: int) -> list[str]:
-        """Let a lane join the one that it is meant for, if both have counted the same.
+        """Let a lane join its home, if both have counted the same messages.
 
         Rejections that block shadows of the lane are tried again before.
 
@@ -374,9 +373,9 @@ class Engine:
         return self._joining.join(number)
 
     def join_complete(self) -> list[str]:
-        """Let plugins that no archive fills in join the others, where files have given them all.
+        """Let lanes join that no archive fills in, if replayed files have completed them.
 
-        Where there is an archive, :class:`statscache.catchup.loop.CatchUp` sees to it.
+        With an archive, :class:`statscache.catchup.loop.CatchUp` does it.
 
         Returns:
             The idents that joined.
@@ -391,13 +390,13 @@ class Engine:
         return self._shadows.blocked
 
     def force(self, idents: Iterable[str]) -> None:
-        """Let the new rows of these take their place, whatever speaks against it."""
+        """Let the shadows of these replace their tables, even if they lack rows."""
         self._shadows.forced = frozenset(idents)
 
     def rebuild(self, idents: Iterable[str]) -> list[str]:
         """Rebuild plugins, beside the rows that are served; returns those whose rebuild begins.
 
-        The rebuilds of the others are under way, and go on.
+        The others are being rebuilt already, and continue.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
@@ -436,14 +435,14 @@ class Engine:
     def release_live(self) -> None:
         """Let live messages through to classic plugins, though their history is not there.
 
-        For when the archive cannot be asked; :meth:`rewind` puts it right later.
+        For times when the archive cannot be asked; :meth:`rewind` corrects it later.
         """
         for number in self._classic_lanes.waiting():
             with self._buffer.releasing(number) as kept:
                 self.count(kept)
 
     def rewind(self, number: int) -> None:
-        """Take back what classic plugins of a lane wrote without their history."""
+        """Revert what classic plugins of a lane wrote without their history."""
         self._classic_lanes.rewind(number)
 
     # What is due now and then.
@@ -455,9 +454,9 @@ class Engine:
     def note_ages(self, shown: float = 0.0) -> dict[str, float]:
         """Ident to the time before which its rows have outlived their retention.
 
-        From then on no process writes such rows: a late message must not bring back a part of
-        one. They can be deleted at leisure. A clock that is ahead must not age them: they are as
-        old as the newest message says.
+        From then on no process writes such rows: a late message must not create a partial one. So
+        they can be deleted in small parts later. Their age is measured by the newest message,
+        since a clock that is ahead must not age them.
 
         Args:
             shown: the time of the newest message that an archive has, UNIX seconds: while history
@@ -468,7 +467,7 @@ class Engine:
     def beat(self, now: float) -> None:
         """Note that all live messages until ``now`` have been counted, even if there were none.
 
-        Only so can readers tell a time without messages from one without a hub.
+        So readers can distinguish a time without messages from one without a hub.
 
         Raises:
             DatabaseUnavailable: the same call may be made again.
@@ -476,9 +475,9 @@ class Engine:
         self._heartbeat.beat(now)
 
     def note_end(self, reason: str) -> None:
-        """Let whoever asks the API know why this process ends, until one of them listens again.
+        """Store why this process ends; the API reports it until a hub listens again.
 
-        Whatever its other threads are at: it does not wait for its turn.
+        It does not wait for the transactions of other threads.
 
         Raises:
             DatabaseUnavailable: it is not noted.

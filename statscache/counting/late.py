@@ -1,10 +1,10 @@
 """Messages that come so late that claims no longer tell whether the lane has counted them.
 
-What the archive does not have, and what lies in a gap of it, is remembered by claims, however old.
-Of the rest a checksum of each quarter of an hour is kept: the exclusive or of the digests of all
-that was counted. If it is that of what the archive has, all of it was counted; else it is found
-which of a few doubtful messages explain the difference. The guide ``docs/correctness.rst`` has an
-example in numbers.
+Claims of messages that the archive does not have, or that lie in a gap, are never pruned. Of the
+others a checksum of each quarter of an hour is kept: the exclusive or of the digests of all that
+was counted. If it equals the checksum of what the archive has, all of that was counted. Otherwise
+a few doubtful messages must explain the difference. ``docs/correctness.rst`` has an example in
+numbers.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from statscache.rejection import Rejection
 log = logging.getLogger(__name__)
 
 _MARGIN = 2 * TIMESTAMP_TOLERANCE
-"""Seconds around messages: each of two copies may be stamped so far from when it was sent."""
+"""Seconds around messages: two copies may each be one tolerance away from the time of sending."""
 
 _AT_ONCE = 5_000
 _MOST_DOUBTFUL = 100
-"""Unknowns that a checksum of 128 bits decides beyond doubt."""
+"""Messages that may be in doubt: well below 128 bits, so that a wrong answer is improbable."""
 
 _UNDECIDED = (
     "late: it is older than what is remembered, the archive does not have it, and what was counted "
@@ -46,12 +46,12 @@ _UNDECIDED = (
 
 
 def resolve(engine: Engine, archive: Archive) -> int:
-    """Count those that wait and were not counted; returns how many were looked at.
+    """Decide late messages and count the new ones; returns how many were looked at.
 
-    At most 5,000, the oldest ones. What cannot be told yet goes on waiting.
+    At most 5,000, the oldest ones. Those that cannot be decided yet keep waiting.
 
     Raises:
-        ArchiveUnavailable: the rest wait on.
+        ArchiveUnavailable: the remaining messages are decided later.
         DatabaseUnavailable: the same.
     """
     with engine.transaction() as connection:
@@ -72,7 +72,7 @@ def resolve(engine: Engine, archive: Archive) -> int:
                 end_waiting(connection, row.lane, [row.identity])
         else:
             waiting.append((checksum_window(message.timestamp), row.lane, message))
-    # The archive is asked once for each window of a checksum, whichever lanes they wait in.
+    # The archive is asked once for each window of a checksum, for all lanes together.
     waiting.sort(key=lambda item: item[:2])
     for start, items in itertools.groupby(waiting, key=lambda item: item[0]):
         group = list(items)
@@ -110,16 +110,16 @@ def _resolve(
 ) -> None:
     """Decide for one lane, in a transaction of its own.
 
-    Alone: what another process counts meanwhile would be in the claims, or in a checksum, of one
-    half of the decision and not of the other.
+    Alone: otherwise another process could count a message, or prune a claim, between the reads of
+    claims and of checksums, which must be of one moment.
     """
     with engine.transaction(alone=True) as connection:
         current = read_lane(connection, lane.id)
         if current is None:
-            return  # it has joined another one meanwhile
+            return  # it has joined its home meanwhile
         waiting = still_waiting(connection, current, [claim_digest(m.identity) for m in found])
         messages = [m for m in found if claim_digest(m.identity) in waiting]
-        # Claimed under the archive's id, as which such a message comes from now on.
+        # Claimed under the archive's id, under which later copies come.
         copies = _copies(messages, archived)
         new, lost = _judge(connection, current, span, archived, messages, copies)
         batch = Batch(
@@ -142,9 +142,9 @@ def _judge(
     messages: Sequence[Message],
     copies: Mapping[Message, Message],
 ) -> tuple[list[Message], list[Message]]:
-    """Which of the messages are new to the lane, and of which that can never be told."""
+    """The messages that are new to the lane, and those that can never be decided."""
     digests = {m: claim_digest(copies.get(m, m).identity) for m in messages}
-    # Under both names: the bus may have brought it without id, or the archive have given it one.
+    # Under both digests: it may be claimed by its content, or by an id of the archive.
     names = {*digests.values(), *(claim_digest(m.identity) for m in messages)}
     claimed = read_claimed(connection, lane, sorted(names))
     unknown = [
@@ -153,9 +153,9 @@ def _judge(
     pruned_until = lane.claims_pruned_until
     until = 0.0 if pruned_until is None else pruned_until + TIMESTAMP_TOLERANCE
     pruned = [m for m in unknown if m.timestamp < until]
-    # What the archive has of a time whose claims are pruned was counted, unless a checksum says
-    # otherwise. The checksums of a lane that fills in its history are of the topics that it wants,
-    # and the archive has given it all of those.
+    # If claims are pruned, what the archive has was counted, unless a checksum says otherwise. A
+    # lane that fills in its history has checksums of some topics only: it has counted all that the
+    # archive has of these.
     counted = [m for m in pruned if m in copies]
     lost: list[Message] = []
     if lane.name in PERMANENT:
@@ -198,31 +198,31 @@ def _decide(
     pruned: Sequence[Message],
     digests: dict[Message, bytes],
 ) -> dict[bytes, bool] | None:
-    """Which of the digests of ``pruned`` are in the checksums; None if that cannot be told."""
+    """Whether each digest of ``pruned`` is in the checksums; None if that cannot be decided."""
     if not pruned:
         return {}
     checksums = read_checksums(connection, lane, span.start, span.stop).values()
     number, total = sum(n for n, _ in checksums), _xor(digest for _, digest in checksums)
     inside, doubtful = _candidates(connection, lane, span, archived)
     asked = {digests[message] for message in pruned}
-    # First that all that the archive has was counted, which is nearly always so: then it does not
-    # matter how many messages are asked about. Else that the difference is made by these.
+    # First assume that all that the archive has was counted, as it nearly always was: then any
+    # number of messages can be decided. Otherwise the messages asked about are in doubt too.
     for sure, unsure in ((inside, doubtful), (inside - asked, doubtful | asked)):
         if len(sure) <= number and len(unsure) <= _MOST_DOUBTFUL:
             chosen = _subset(sorted(unsure), total ^ _xor(map(int.from_bytes, sure)))
-            # The number as well: it tells an empty selection from one that was never counted.
+            # The number must match too: the checksum of no message is 0.
             if chosen is not None and len(sure) + len(chosen) == number:
                 return {digest: digest in sure or digest in chosen for digest in asked}
-    # The archive has lost some of what was counted, or has got what never came by the bus.
+    # The archive has lost counted messages, or has some that were never counted.
     return None
 
 
 def _candidates(
     connection: Connection, lane: Lane, span: _Span, archived: Sequence[Message]
 ) -> tuple[set[bytes], set[bytes]]:
-    """What the archive has that should be in the checksums, and what may be, by digest."""
+    """The digests of the archive that should be in the checksums, and those that may be."""
     times = {claim_digest(message.identity): message.timestamp for message in archived}
-    # What is claimed has been counted, and is not in the checksums; under either of its names.
+    # A claimed message, under either of its digests, is not in the checksums.
     claimed = read_claimed(connection, lane, list(times))
     anonymous = read_anonymous(connection, lane, span.start, span.stop)
     unclaimed = [m for m in archived if m.has_own_id and claim_digest(m.identity) not in claimed]
@@ -230,7 +230,7 @@ def _candidates(
     first, pruned_until = lane.history_start or 0.0, lane.claims_pruned_until or 0.0
     edges = {float(span.start), float(span.stop), first, pruned_until}
     for start, stop in read_gaps(connection, lane):
-        # Claims in a gap are not pruned: what is not claimed there was not counted.
+        # Claims in a gap are never pruned, so nothing of it is in the checksums.
         claimed.update(digest for digest, time in times.items() if start <= time < stop)
         edges |= {start, stop}
     inside: set[bytes] = set()
@@ -239,7 +239,7 @@ def _candidates(
         if digest in claimed:
             continue
         if min(abs(time - edge) for edge in edges) <= TIMESTAMP_TOLERANCE:
-            # A copy of it may have been counted with a time on the other side.
+            # Its counted copy may have a time on the other side of the edge.
             doubtful.add(digest)
         elif max(span.start, first) <= time < min(span.stop, pruned_until):
             inside.add(digest)
@@ -255,8 +255,8 @@ def _xor(numbers: Iterable[int]) -> int:
 
 def _subset(digests: Sequence[bytes], total: int) -> set[bytes] | None:
     """Those of ``digests`` whose exclusive or is ``total``; None if there are none, or several."""
-    # Gaussian elimination over bits: each row of the basis has a highest bit of its own, and knows
-    # which digests it was made of. Where a digest is made of others, there are several answers.
+    # Gaussian elimination over bits: each row of the basis has another highest bit, and the digests
+    # of which it is the exclusive or. If a digest depends on others, the answer is not unique.
     basis: dict[int, tuple[int, int]] = {}
     for place, digest in enumerate(digests):
         value, members = int.from_bytes(digest), 1 << place

@@ -1,4 +1,4 @@
-"""Retry: count what was rejected, once its cause is mended."""
+"""Retry: count what was rejected, once its cause is fixed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from statscache.message import Message, decode
 from statscache.rejection import LONGEST_CONTENT, SIGNATURE
 
 Refusal = Callable[[dict[str, Any]], str | None]
-"""Says of a fedmsg dict why its signature is refused, or None."""
+"""Returns why the signature of a fedmsg dict is refused, or None."""
 
 _ABSENT = "it is not installed, or does not fit its table"
 
 
 class Retry:
-    """Tries again to count what was rejected.
+    """Counts rejected messages again.
 
     Args:
         transactions: of the engine.
@@ -77,12 +77,12 @@ class Retry:
                 if self.retry(digest) is not None:
                     return
         except PluginFault:
-            return  # the plugin rests by now, in a lane of its own
+            return  # the plugin is quarantined now
 
     def _retry(
         self, connection: Connection, row: Any, refusal: Refusal | None
     ) -> tuple[str, str | None]:
-        """Count what a rejection is about; returns by whom it still is rejected, and why."""
+        """Count a rejected message; returns the plugins that still reject it, and why."""
         try:
             message = decode(row.content)
         except InvalidMessage as error:
@@ -112,7 +112,7 @@ class Retry:
             if reason is not None:
                 savepoint.rollback()
         if reason is not None:
-            # What they remember of it is not in their tables.
+            # The savepoint was rolled back, so discard their memory too.
             for ident in self._membership.runners.keys() & idents:
                 self._membership.runners[ident].roll_back()
             return plugin, reason

@@ -1,7 +1,7 @@
 """The transactions of an engine: one at a time, and a plugin that spoils one is quarantined.
 
 A thread takes :attr:`Transactions.lock`, then the lock under which lanes change, shared or alone,
-then locks on rows in the order of their keys. No thread goes the other way round.
+then locks on rows in the order of their keys. No thread takes them in another order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from statscache.isolation.time_limit import TimeLimit
 log = logging.getLogger(__name__)
 
 _PAUSES = 20
-"""A plugin that was too slow rests for so many times as long as it took."""
+"""The pause, as a multiple of the time that it took."""
 
 
 class Transactions:
@@ -108,7 +108,7 @@ class Transactions:
                     raise
                 self.quarantine(fault)
                 raise fault from error
-            # Only now does the memory of classic plugins say the same as their tables.
+            # The memory of classic plugins matches their tables only after the commit.
             for runner in self._membership.runners.values():
                 runner.commit()
 
@@ -126,7 +126,7 @@ class Transactions:
                     self._lanes.exclude(connection)
                 else:
                     self._lanes.share(connection)
-                # A writer of SQLite always is.
+                # SQLite has one writer at a time.
                 self.is_alone = alone or self._database.backend == "sqlite"
                 self._learn_membership(connection)
                 yield connection
@@ -143,7 +143,7 @@ class Transactions:
             backend = self._database.backend
             self.lane_plugins = self._membership.lane_plugins(connection, backend)
             main = self._lanes.open(connection, MAIN)
-            # Somebody must count the messages, even if no plugin wants them.
+            # The main lane claims messages even without plugins.
             none = LanePlugins(
                 [],
                 [],
@@ -164,13 +164,13 @@ class Transactions:
     def back_off(self, connection: Connection, lane: Lane, at_least: float = 0.0) -> None:
         """Let a lane whose plugins could not write count nothing for a while."""
         self._lanes.back_off(connection, lane, at_least)
-        # Classic plugins get what they miss before they get live messages again.
+        # Classic plugins get their history before live messages.
         self._buffer.hold_back(lane.id)
 
     # When a transaction fails.
 
     def give_up(self, error: BaseException) -> PluginFault | None:
-        """Forget what a failed transaction did; returns whose fault it is, if a plugin's."""
+        """Discard the state of a failed transaction; returns the fault, if a plugin caused it."""
         fault = self._fault(error)
         for runner in self._membership.runners.values():
             runner.roll_back()
@@ -179,7 +179,7 @@ class Transactions:
     def _fault(self, error: BaseException) -> PluginFault | None:
         if isinstance(error, PluginFault):
             return error
-        # What follows on a connection that was given up hides the cause.
+        # Later errors on an invalidated connection hide the cause.
         faults = (runner.fault for runner in self._membership.runners.values())
         fault = next((fault for fault in faults if fault is not None), None)
         if fault is None and isinstance(error, DatabaseUnavailable):
@@ -187,13 +187,13 @@ class Transactions:
         return fault
 
     def quarantine(self, fault: PluginFault) -> None:
-        """Let a plugin that spoilt a transaction rest in a lane of its own.
+        """Quarantine a plugin that spoilt a transaction, and let its lane back off.
 
         Raises:
             DatabaseUnavailable: nothing has happened.
         """
         log.error("%s: %s", ", ".join(fault.idents), fault)
-        # So that it cannot take much of the time of all, whatever it does.
+        # Limits the share of time that a slow plugin takes from all others.
         rest = fault.seconds * _PAUSES
         with self.lock, self._begin(alone=True) as connection:
             for lane in read_lanes(connection):
@@ -209,9 +209,9 @@ class Transactions:
                     self.back_off(connection, lane, rest)
 
     def abandon(self) -> None:
-        """Give up the transaction of a thread that never comes back; from any other one.
+        """Abandon the transaction of a thread that never returns; called by another thread.
 
-        The database rolls it back, and whoever waits for its locks goes on.
+        The database rolls it back, which releases its locks.
         """
         connection = self._connection
         if connection is not None:
