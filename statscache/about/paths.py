@@ -199,11 +199,11 @@ def _each_value(find: Finder) -> Finder:
     return step
 
 
-def _where(key: str, values: tuple[str | None, ...], mark: str, find: Finder) -> Finder:
+def _where(key: str, values: tuple[str | None, ...], operator: str, find: Finder) -> Finder:
     """Those whose ``key`` is one of ``values``; all but those (``!``); or has none (``?``)."""
-    if mark == "?":
+    if operator == "?":
         values = (*values, None)
-    wanted = mark != "!"
+    wanted = operator != "!"
 
     def step(value: Any, add: Add) -> None:
         for item in value if isinstance(value, list) else (value,):

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from statscache.archive import FileArchive, Window
-from statscache.catchup import executors
-from statscache.catchup import workers as backfill
+from statscache.catchup import executors, workers
 from statscache.catchup.loop import CatchUp
 from statscache.catchup.pace import Pace
 from statscache.catchup.workers import FoldTask
@@ -159,13 +158,15 @@ def test_a_worker_without_the_same_plugins_says_which(archive: FileArchive) -> N
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_a_worker_keeps_few_crews(archive: FileArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill, "_REMEMBERED", {})
+def test_a_worker_keeps_few_lane_plugins(
+    archive: FileArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_REMEMBERED", {})
     _, task = plugins_and_task()
     window = Window(EPOCH.timestamp(), EPOCH.timestamp() + 60)
-    for number in range(backfill._MOST_REMEMBERED + 2):
+    for number in range(workers._MOST_REMEMBERED + 2):
         changed(task, since=float(number))(archive, window, ("#",))
-    assert 0 < len(backfill._REMEMBERED) <= backfill._MOST_REMEMBERED
+    assert 0 < len(workers._REMEMBERED) <= workers._MOST_REMEMBERED
 
 
 # Processes.

@@ -91,19 +91,19 @@ def exported(folder: Path, uri: str) -> str:
 @pytest.fixture(scope="session")
 def month(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What must come out of all the messages."""
-    return truth(MONTH, migrated_file, tmp_path_factory.mktemp("month"))
+    return exported_by_oracle(MONTH, migrated_file, tmp_path_factory.mktemp("month"))
 
 
 @pytest.fixture(scope="session")
 def some(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What must come out of some of them."""
-    return truth(MONTH[:SOME], migrated_file, tmp_path_factory.mktemp("some"))
+    return exported_by_oracle(MONTH[:SOME], migrated_file, tmp_path_factory.mktemp("some"))
 
 
-def truth(messages: list[dict[str, Any]], empty: Path, folder: Path) -> str:
+def exported_by_oracle(messages: list[dict[str, Any]], empty: Path, folder: Path) -> str:
     """The manifest after one pass over the messages, without any archive."""
-    shutil.copy(empty, folder / "truth.db")
-    uri = f"sqlite:///{folder / 'truth.db'}"
+    shutil.copy(empty, folder / "oracle.db")
+    uri = f"sqlite:///{folder / 'oracle.db'}"
     installed = discovery.discover({})
     engine = Engine(Database(uri), installed)
     engine.open()

@@ -49,10 +49,15 @@ def test_in_the_quarter_of_an_hour_in_which_claims_begin(hub_fixture: HubFixture
     archive = hub_fixture.archive(found)
     engine = hub_fixture.open(Hits)
     settle(engine, archive, NOON + 1_800)
-    horizon = lane(engine).claims_pruned_until
-    assert horizon == NOON + 1_140
+    pruned_until = lane(engine).claims_pruned_until
+    assert pruned_until == NOON + 1_140
     engine.count(found)
-    new = [hit(horizon - 20), hit(horizon - 5), hit(horizon + 1), hit(horizon + 5)]
+    new = [
+        hit(pruned_until - 20),
+        hit(pruned_until - 5),
+        hit(pruned_until + 1),
+        hit(pruned_until + 5),
+    ]
     engine.count(new)
     settle(engine, archive, NOON + 1_800)
     engine.count([*new, *found])
@@ -75,18 +80,18 @@ def test_restamped_over_the_edge_of_a_sum(
 
 
 @pytest.mark.parametrize("shift", [0.5, -0.5])
-def test_restamped_over_the_horizon(hub_fixture: HubFixture, shift: float) -> None:
-    horizon = NOON + 1_140
-    item = hit(horizon - shift)
+def test_restamped_over_the_pruned_claims(hub_fixture: HubFixture, shift: float) -> None:
+    pruned_until = NOON + 1_140
+    item = hit(pruned_until - shift)
     found = [*messages(30, NOON, 60), item]
     archive = hub_fixture.archive(found)
     engine = hub_fixture.open(Hits)
     settle(engine, archive, NOON + 1_800)
-    assert lane(engine).claims_pruned_until == horizon
-    engine.count([copy_of(item, timestamp=horizon + shift)])
+    assert lane(engine).claims_pruned_until == pruned_until
+    engine.count([copy_of(item, timestamp=pruned_until + shift)])
     settle(engine, archive, NOON + 1_800)
     # And the archive has it twice from now on, and is asked for more than it was before.
-    archive = hub_fixture.archive([*found, copy_of(item, timestamp=horizon + shift)])
+    archive = hub_fixture.archive([*found, copy_of(item, timestamp=pruned_until + shift)])
     reconcile(engine, archive, NOON + 1_800, overlap=10 * OVERLAP)
     assert hub_fixture.total() == 31
 

@@ -155,7 +155,7 @@ ACTIONS = st.lists(
 
 
 class Laboratory:
-    """A database to count into, and one for the truth, both emptied for each example."""
+    """A database to count into, and one for a single pass, both emptied for each example."""
 
     def __init__(self, uri: str, template: Path, folder: Path, corpus: list[Message]) -> None:
         self.uri = uri
@@ -165,9 +165,9 @@ class Laboratory:
             dataset.model.__table__.name for dataset in self.installed.datasets.values()
         )
         self._path = folder / "archive.jsonl"
-        shutil.copy(template, folder / "truth.db")
-        self._truth = Database(f"sqlite:///{folder / 'truth.db'}")
-        self._one_pass = Engine(self._truth, self.installed)
+        shutil.copy(template, folder / "oracle.db")
+        self._oracle = Database(f"sqlite:///{folder / 'oracle.db'}")
+        self._one_pass = Engine(self._oracle, self.installed)
         self._one_pass.open()
         latest = [d.plugin for d in self.installed.datasets.values() if d.schedule is None]
         self._is_latest: Callable[[str], bool] = lambda topic: any(
@@ -222,12 +222,12 @@ class Laboratory:
         database.dispose()
         return found
 
-    def truth(self, messages: list[Message]) -> dict[str, list[Any]]:
-        with self._truth.begin() as connection:
+    def of_one_pass(self, messages: list[Message]) -> dict[str, list[Any]]:
+        with self._oracle.begin() as connection:
             for name in (*self.names, "statscache_claim"):
                 connection.execute(text(f"DELETE FROM {name}"))
         self._one_pass.count(messages)
-        return self.rows(self._truth.uri)
+        return self.rows(self._oracle.uri)
 
 
 def _start(lane: Lane) -> float:
@@ -339,10 +339,10 @@ class Run:
         """What of the archive a lane is given: a new one at first only what it wants."""
         home = next((each for each in self._lanes() if each.name == lane.joins), lane)
         plugins = self.engine.plugins_of(lane)
-        start, horizon = _start(lane), home.claims_pruned_until or 0.0
-        if lane.joins and plugins is not None and start < horizon:
-            yield start, min(horizon, self._now), plugins.topics
-            start = horizon
+        start, pruned_until = _start(lane), home.claims_pruned_until or 0.0
+        if lane.joins and plugins is not None and start < pruned_until:
+            yield start, min(pruned_until, self._now), plugins.topics
+            start = pruned_until
         if start < self._now:
             yield start, self._now, EVERYTHING
 
@@ -405,7 +405,7 @@ class Run:
                 {"time": lane.claims_pruned_until},
             )
         found = self._laboratory.rows(self._laboratory.uri)
-        expected = self._laboratory.truth(distinct)
+        expected = self._laboratory.of_one_pass(distinct)
         for name, rows in expected.items():
             assert found[name] == rows, name
         assert total == len(distinct)

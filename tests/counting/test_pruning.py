@@ -199,7 +199,7 @@ def test_claims_are_bounded_by_the_overlap(steady: Steady) -> None:
         settle(engine, archive, until)
         most = max(most, steady.number_of("claim"))
     assert sum(row[-1] for row in steady.rows("hits_1d")) == len(found)
-    # What is newer than the horizon, at one message in two minutes.
+    # What is newer than the pruned ones, at one message in two minutes.
     assert most <= (OVERLAP + 60) / 120 + 2
     assert steady.number_of("claim_checksum") <= 2 * DAY / CHECKSUM_WIDTH
     assert steady.number_of("late") == 0

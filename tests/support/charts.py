@@ -77,7 +77,7 @@ EDGES = (
     "2015-08-14T15:00:00Z",  # Asia/Pyongyang, half an hour
     "2023-12-31T18:15:00Z",  # midnight in Kathmandu
 )
-ZONES = (
+ZONE_NAMES = (
     *("Africa/Casablanca", "America/Havana", "America/New_York", "America/Sao_Paulo"),
     *("Asia/Kathmandu", "Asia/Kolkata", "Asia/Pyongyang", "Australia/Eucla"),
     *("Australia/Lord_Howe", "Europe/Berlin", "Pacific/Apia", "Pacific/Chatham", "UTC"),

@@ -50,10 +50,10 @@ STATE_SCHEMA = {
 }
 
 _UTC = "UTC"
-_ZONES = (("Asia/Kolkata", 30 * 60), ("Europe/Berlin", 60 * 60))
+_ZONE_EXAMPLES = (("Asia/Kolkata", 30 * 60), ("Europe/Berlin", 60 * 60))
 """Zones for examples, and the width of the rows that their days can be made of, in seconds."""
 
-_LATEST_IN_ZONES = datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()
+_LATEST_WITH_ZONE = datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
 def _resolution_kind(dataset: Dataset) -> Kind:
@@ -80,11 +80,11 @@ def _zone(name: str, text: str) -> ZoneInfo | None:
 def _zone_example(dataset: Dataset) -> str:
     """A zone whose days can be made of the rows: UTC where windows cannot be merged."""
     if not has_buckets(dataset):
-        return _ZONES[0][0]
+        return _ZONE_EXAMPLES[0][0]
     if dataset.is_classic:
         return _UTC
     finest = min(table.width for table in dataset.declared_tables if table.width)
-    return next((name for name, width in _ZONES if width % finest == 0), _UTC)
+    return next((name for name, width in _ZONE_EXAMPLES if width % finest == 0), _UTC)
 
 
 def _measures_kind(dataset: Dataset) -> Kind:
@@ -124,7 +124,7 @@ TZ = Parameter(
     "tz",
     Kind(_zone, {"type": "string", "minLength": 1, "maxLength": 64}, lambda zone: str(zone.key)),
     "The time zone of hours, days, weeks, months and years, and of dates without one; else UTC.",
-    example=_ZONES[0][0],
+    example=_ZONE_EXAMPLES[0][0],
     example_of=_zone_example,
 )
 # Of the finest resolutions there would be too many buckets in a week.
@@ -351,7 +351,7 @@ def check_merging(call: Call, found: Range) -> None:
 def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]:
     """Start and stop, as the query has them."""
     start, stop = values["start"], values["stop"]
-    if values["tz"] is not None and stop > _LATEST_IN_ZONES:
+    if values["tz"] is not None and stop > _LATEST_WITH_ZONE:
         parameters.refuse("stop", f"is later than {LAST_YEAR}: no time zone is known so far ahead")
     if start is None:
         if stop <= 0:

@@ -37,7 +37,7 @@ ODD = (
     "Pacific/Kwajalein",  # there was no 1993-08-21
     "UTC",
 )
-ZONES = st.sampled_from(ODD) | st.sampled_from(sorted(calendar.names()))
+ZONE_NAMES = st.sampled_from(ODD) | st.sampled_from(sorted(calendar.names()))
 MOMENTS = st.integers(0, int(datetime(2045, 1, 1, tzinfo=UTC).timestamp()))
 NAMED = calendar.resolutions([1])
 RESOLUTIONS = ("15m", "1h", "6h", "1d", "week", "month", "year")
@@ -52,7 +52,7 @@ def calendar_of(resolution: str, zone: str = "UTC") -> Calendar:
 @example(zone="Pacific/Apia", moment=1_325_239_200, resolution="1d", span=3 * DAY)
 @example(zone="Australia/Lord_Howe", moment=1_459_609_200, resolution="1h", span=DAY)
 @given(
-    zone=ZONES,
+    zone=ZONE_NAMES,
     moment=MOMENTS,
     resolution=st.sampled_from(RESOLUTIONS),
     span=st.sampled_from([1, 900, HOUR, DAY, 3 * DAY, 40 * DAY, 400 * DAY]),
@@ -84,7 +84,7 @@ def test_buckets_are_what_clocks_show(zone: str, moment: int, resolution: str, s
     assert buckets.starts == sorted(buckets.starts)
 
 
-@given(zone=ZONES, moment=MOMENTS, resolution=st.sampled_from(RESOLUTIONS))
+@given(zone=ZONE_NAMES, moment=MOMENTS, resolution=st.sampled_from(RESOLUTIONS))
 def test_floor_and_after_are_the_ends_of_one_bucket(
     zone: str, moment: int, resolution: str
 ) -> None:
@@ -140,7 +140,10 @@ def test_an_hour_that_comes_twice_is_two_buckets() -> None:
 
 
 @given(
-    zone=ZONES, moment=MOMENTS, resolution=st.sampled_from(RESOLUTIONS), count=st.integers(1, 20)
+    zone=ZONE_NAMES,
+    moment=MOMENTS,
+    resolution=st.sampled_from(RESOLUTIONS),
+    count=st.integers(1, 20),
 )
 def test_the_buckets_before(zone: str, moment: int, resolution: str, count: int) -> None:
     found = calendar_of(resolution, zone)

@@ -33,7 +33,7 @@ from tests.support.charts import (
     HOUR,
     MERGES,
     UNTIL,
-    ZONES,
+    ZONE_NAMES,
     ChartsFixture,
     Days,
     Latest,
@@ -94,7 +94,7 @@ def visit(moment: float, **body: Any) -> Message:
 @given(
     edge=st.sampled_from(EDGES),
     span=st.sampled_from([900, DAY, 30 * DAY, 500 * DAY]),
-    zone=st.sampled_from(ZONES),
+    zone=st.sampled_from(ZONE_NAMES),
     resolution=st.sampled_from(["15m", "1d", "month", "year"]),
     column=st.sampled_from(sorted(MERGES)),
     by=st.sampled_from(["site", "gate", "user"]),
@@ -499,7 +499,7 @@ def sources_of(*widths: int) -> list[SourceTable]:
 
 @given(
     edge=st.sampled_from(EDGES),
-    zone=st.sampled_from(ZONES),
+    zone=st.sampled_from(ZONE_NAMES),
     resolution=st.sampled_from(["15m", "1h", "6h", "1d", "week", "month"]),
     count=st.integers(1, 40),
     widths=st.sets(st.sampled_from([3600, 7200, 86_400, 604_800])),

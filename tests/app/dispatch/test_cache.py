@@ -16,8 +16,8 @@ from statscache.app.dispatch.single_flight import SingleFlight
 from statscache.app.state.memo import Memo
 
 
-def entry(size: int, mark: object = 1) -> Entry:
-    return Entry(mark, 200, (("Content-Type", "text/plain"),), (), b"x" * size)  # type: ignore[arg-type]
+def entry(size: int, validator: object = 1) -> Entry:
+    return Entry(validator, 200, (("Content-Type", "text/plain"),), (), b"x" * size)  # type: ignore[arg-type]
 
 
 def test_what_is_kept_is_found_until_something_else_takes_its_place() -> None:
@@ -89,7 +89,9 @@ def test_a_memo_forgets_what_was_not_used_for_longest() -> None:
     assert len(memo) == 2
 
 
-def flights(patience: float = 60, *, may_share: Callable[[object], bool] = bool) -> SingleFlight:
+def single_flight(
+    patience: float = 60, *, may_share: Callable[[object], bool] = bool
+) -> SingleFlight:
     return SingleFlight(patience, may_share)
 
 
@@ -111,7 +113,7 @@ def together(count: int, run: Callable[[int], object]) -> list[object]:
 def test_what_several_want_at_once_is_computed_once() -> None:
     computed: list[int] = []
     all_there = threading.Event()
-    shared = flights()
+    shared = single_flight()
     asked = threading.Semaphore(0)
 
     def compute() -> str:
@@ -136,12 +138,12 @@ def test_what_several_want_at_once_is_computed_once() -> None:
 
 
 def test_other_keys_do_not_wait() -> None:
-    shared = flights()
+    shared = single_flight()
     assert shared.share("a", lambda: shared.share("b", lambda: "inner")) == "inner"
 
 
 def test_each_gets_an_exception_of_its_own() -> None:
-    shared = flights()
+    shared = single_flight()
 
     def fail() -> str:
         time.sleep(0.01)
@@ -154,7 +156,7 @@ def test_each_gets_an_exception_of_its_own() -> None:
 
 
 def test_what_may_not_be_shared_is_computed_by_each() -> None:
-    shared = flights(may_share=lambda value: False)
+    shared = single_flight(may_share=lambda value: False)
     made: list[object] = []
 
     def compute() -> object:
@@ -166,7 +168,7 @@ def test_what_may_not_be_shared_is_computed_by_each() -> None:
 
 
 def test_nobody_waits_for_ever() -> None:
-    shared = flights(patience=0.05)
+    shared = single_flight(patience=0.05)
     stuck = threading.Event()
     first = threading.Thread(target=lambda: shared.share("key", lambda: stuck.wait(10)))
     first.start()
