@@ -42,7 +42,7 @@ class ReadyLanes:
         if self._idents is None:
             return ready
         wanted = [x for x in ready if self._idents.intersection(members_of(self._engine, x))]
-        # A lane can join only one that is as far as it is.
+        # Homes are moved too: a lane can join only when both have the same watermark.
         homes = {lane.joins for lane in wanted}
         return wanted + [lane for lane in ready if lane.name in homes and lane not in wanted]
 
@@ -54,5 +54,5 @@ def members_of(engine: Engine, lane: Lane) -> tuple[str, ...]:
 
 
 def home_of(lane: Lane, lanes: list[Lane]) -> Lane | None:
-    """Returns the lane that ``lane`` is to join; None where that is not among ``lanes``."""
+    """Returns the home of ``lane``; None if that is not among ``lanes``."""
     return next((other for other in lanes if other.name == lane.joins), None)

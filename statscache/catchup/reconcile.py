@@ -1,7 +1,7 @@
 """Near the present: compare what was counted live with the archive, for all lanes at once.
 
-What the bus lost is counted then. What the archive has not shown when it was asked for the first
-time is found in the overlap, and what comes later still is looked up by itself: see
+This counts what the bus lost. Messages that reach the archive late are found in the overlap of the
+next rounds. Messages that arrive later still are decided one by one: see
 :mod:`statscache.counting.late`.
 """
 
@@ -25,7 +25,7 @@ from statscache.errors import DatabaseUnavailable
 log = logging.getLogger(__name__)
 
 _LONGEST_LOOK_UP = 2.0
-"""Seconds for which late messages are looked up at a time."""
+"""Seconds for which late messages are decided at a time."""
 
 
 class Reconciler:
@@ -89,7 +89,7 @@ class Reconciler:
         """Prune claims that are older than the overlap, and look up messages that came late.
 
         Raises:
-            ArchiveUnavailable: the late messages wait on.
+            ArchiveUnavailable: the late messages are decided later.
             DatabaseUnavailable: the same.
         """
         self._engine.prune_claims(self._pace.overlap)
@@ -99,7 +99,7 @@ class Reconciler:
             pass
 
     def join_homes(self, lanes: Sequence[Lane]) -> None:
-        """Let each of ``lanes`` join the lane that it is to join, if both have counted the same.
+        """Let each of ``lanes`` join its home, if both have counted the same messages.
 
         Raises:
             ArchiveUnavailable: it is not known whether it has lost something.
@@ -114,7 +114,7 @@ class Reconciler:
                 log.warning("%s cannot join %s now: %s", lane.name, lane.joins, error)
 
     def _weigh(self, lane: Lane, home: str) -> None:
-        """See, once, whether a rebuilt lane came from an archive that has lost something."""
+        """Check once whether a lane was rebuilt from an archive that has lost messages."""
         if lane.id in self._weighed:
             return
         objection = self._engine.is_rebuilding(lane) and shortfall.objection(

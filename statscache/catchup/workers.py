@@ -32,7 +32,7 @@ _REMEMBERED: dict[str, LanePlugins] = {}
 """The plugins of lanes that this process has made for tasks from elsewhere."""
 
 _FOR_THE_PARENT = frozenset({"statscache.sqlalchemy.uri"})
-"""Keys of the configuration that no worker needs and not everybody should know."""
+"""Secret keys of the configuration, which no worker needs."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class _Ticket:
 class FoldTask:
     """Fetches a window and folds it for ``plugins``; can be sent to other processes.
 
-    There it finds the plugins by their entry points, so that the same versions must be installed
-    there, which is checked.
+    There it finds the plugins by their entry points. It checks that the same versions are installed
+    there.
 
     Args:
         plugins: for whose aggregates; it has no classic plugins.

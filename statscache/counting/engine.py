@@ -189,7 +189,9 @@ class Engine:
                 self.join_complete()
                 break
             except PluginFault:
-                continue  # it is quarantined, and nothing was committed
+                # Nothing was committed. This ends: the plugin is quarantined, or not asked for its
+                # rows again.
+                continue
         self.is_open = True
         log.info("the schema of the database is %s", migrations.HEAD)
 
