@@ -25,7 +25,7 @@ from benchmarks.messages import PER_SECOND, texts
 from benchmarks.table import Result, show
 from statscache.archive import Archive, DatagrepperArchive, FileArchive, read
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
@@ -100,7 +100,7 @@ def _steady_state() -> list[Result]:
         server.add(json.loads(text) for text in messages)
         archive = DatagrepperArchive(server.url)
         engine = _engine(uri, _time(messages[0]))
-        catch_up = CatchUp(engine, archive, Pace(lag=1.0, overlap=OVERLAP))
+        catch_up = CatchUp(engine, archive, Polling(lag=1.0, overlap=OVERLAP))
         _until_near(catch_up, engine)
         asked, waited = archive.requests, archive.waited
         wall, cpu = time.perf_counter(), time.process_time()
@@ -133,7 +133,7 @@ def _catch_up(
     catch_up = CatchUp(
         engine,
         archive,
-        Pace(lag=1.0, overlap=OVERLAP, concurrency=2 if executor else concurrency),
+        Polling(lag=1.0, overlap=OVERLAP, concurrency=2 if executor else concurrency),
         executor=executor,
         report=progress.append,
     )
@@ -228,7 +228,7 @@ def million(count: int) -> None:
                     )
                     shown += count // 10
 
-            catch_up = CatchUp(engine, archive, Pace(lag=1.0, overlap=OVERLAP), report=report)
+            catch_up = CatchUp(engine, archive, Polling(lag=1.0, overlap=OVERLAP), report=report)
             _until_near(catch_up, engine)
             engine.close()
         archive.close()

@@ -14,9 +14,9 @@ from typing import Any
 
 from statscache.archive import Archive, Window, read
 from statscache.archive.reading import fetch
-from statscache.catchup.pace import Pace, watermark_of
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
-from statscache.catchup.ready_lanes import home_of, members_of
+from statscache.catchup.ready_lanes import home_of, members_of, start_of, watermark_of
 from statscache.catchup.workers import FoldTask
 from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
@@ -50,7 +50,7 @@ class HistoryFiller:
     Args:
         engine: that counts.
         archive: that is asked.
-        pace: how.
+        polling: how.
         progress: where it is noted what was done.
         executor: where windows are fetched and folded; absent, in threads of our own.
         config: fedmsg's configuration, with which plugins are made in other processes.
@@ -60,7 +60,7 @@ class HistoryFiller:
         self,
         engine: Engine,
         archive: Archive,
-        pace: Pace,
+        polling: Polling,
         progress: Progress,
         executor: Executor | None,
         config: Mapping[str, Any],
@@ -68,7 +68,7 @@ class HistoryFiller:
         self._engine = engine
         self._clock = engine.clock
         self._archive = archive
-        self._pace = pace
+        self._polling = polling
         self._progress = progress
         self._executor = executor
         self._config = config
@@ -123,12 +123,12 @@ class HistoryFiller:
         results: Any = read(
             self._archive,
             # What the archive had late before this process was away for a while is in the overlap.
-            self._pace.start_of(lane),
+            start_of(lane, self._polling.overlap),
             stop,
             topics,
             task=task,
             executor=self._executor,
-            concurrency=self._pace.concurrency,
+            concurrency=self._polling.concurrency,
         )
         prefetch = self._prefetched[lane.id] = _Prefetch(watermark_of(lane), results)
         return prefetch
@@ -168,5 +168,5 @@ class HistoryFiller:
         They poll for it, and where windows are folded elsewhere there is no pause between two
         transactions of ours.
         """
-        if self._executor is not None and self._engine.uri.startswith("sqlite"):
+        if self._executor is not None and self._engine.database.backend == "sqlite":
             self._clock.sleep(min(seconds / 4, _LONGEST_GAP))

@@ -14,14 +14,14 @@ from typing import Any
 
 from statscache.archive import Archive
 from statscache.audit.background import Audit
+from statscache.catchup.archive_end import ArchiveEnd
 from statscache.catchup.fill_in import HistoryFiller
 from statscache.catchup.lane_leases import LaneLeases
 from statscache.catchup.lane_log import LaneLog
 from statscache.catchup.outage import ArchiveOutage
-from statscache.catchup.pace import Pace, watermark_of
-from statscache.catchup.present import Present
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
-from statscache.catchup.ready_lanes import ReadyLanes, members_of
+from statscache.catchup.ready_lanes import ReadyLanes, members_of, watermark_of
 from statscache.catchup.reconcile import Reconciler
 from statscache.counting.engine import Engine
 from statscache.counting.lanes import leases
@@ -51,7 +51,7 @@ class CatchUp:
     Args:
         engine: that counts, with whose clock it works; other threads may use it meanwhile.
         archive: that is asked.
-        pace: how.
+        polling: how.
         executor: where windows are fetched and folded; absent, in threads of our own.
         config: fedmsg's configuration, with which plugins are made in other processes.
         idents: the plugins whose lanes are moved; absent, all.
@@ -65,7 +65,7 @@ class CatchUp:
         self,
         engine: Engine,
         archive: Archive,
-        pace: Pace,
+        polling: Polling,
         *,
         executor: Executor | None = None,
         config: Mapping[str, Any] | None = None,
@@ -76,16 +76,18 @@ class CatchUp:
     ) -> None:
         self._engine = engine
         self._clock = engine.clock
-        self._pace = pace
+        self._polling = polling
         self._audit = audit
         self.progress = Progress(report)
         self._lane_log = LaneLog()
         self._ready = ReadyLanes(engine, self._lane_log, idents)
         self._leases = LaneLeases(engine, takes_over=takes_over)
         self._outage = ArchiveOutage(engine, archive, self._ready)
-        self._present = Present(engine, archive, pace)
-        self._reconciler = Reconciler(engine, archive, pace, self.progress, self._lane_log)
-        self._filler = HistoryFiller(engine, archive, pace, self.progress, executor, config or {})
+        self._archive_end = ArchiveEnd(engine, archive, polling)
+        self._reconciler = Reconciler(engine, archive, polling, self.progress, self._lane_log)
+        self._filler = HistoryFiller(
+            engine, archive, polling, self.progress, executor, config or {}
+        )
         self._stop = threading.Event()
         self._reconcile_at = 0.0
         self._wait = 0.0
@@ -147,7 +149,7 @@ class CatchUp:
         """
         self._stop = stop or threading.Event()
         if patience is None:
-            patience = self._pace.lag + _PATIENCE
+            patience = self._polling.lag + _PATIENCE
         deadline = None
         pause = _SHORTEST_PAUSE
         try:
@@ -166,7 +168,7 @@ class CatchUp:
                 self._clock.wait(self._stop, pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self._reconcile_at = 0.0
-                self._present.forget()
+                self._archive_end.forget()
             return []
         finally:
             self._end()
@@ -181,15 +183,15 @@ class CatchUp:
         lanes = self._ready.read()
         self.progress.note_lanes(lanes)
         until = self.progress.until = self._find_end(lanes)
-        far = [lane for lane in lanes if self._pace.is_far(lane, until)]
+        far = [lane for lane in lanes if self._polling.is_far(lane, until)]
         near = [lane for lane in lanes if lane not in far]
         if near and self._clock.monotonic() >= self._reconcile_at:
             self._reconcile(self._leases.acquire_near(near, lanes), until)
-            self._reconcile_at = self._clock.monotonic() + self._pace.interval
+            self._reconcile_at = self._clock.monotonic() + self._polling.interval
             self._reconciler.prune_and_resolve_late()
         moved = [lane for lane in far if self._fill_in(lane, lanes, until)]
         if moved:
-            self._engine.prune_claims(self._pace.overlap)
+            self._engine.prune_claims(self._polling.overlap)
             return 0.0
         if far:
             return _SHORTEST_WAIT
@@ -198,11 +200,11 @@ class CatchUp:
 
     def _find_end(self, lanes: list[Lane]) -> float:
         """Up to when lanes are moved; the archive is asked before each time of reconciling."""
-        until = self._present.until
+        until = self._archive_end.until
         is_due = self._clock.monotonic() >= self._reconcile_at and any(
-            not self._pace.is_far(lane, until) for lane in lanes
+            not self._polling.is_far(lane, until) for lane in lanes
         )
-        return self._present.look(lanes) if is_due or self._present.is_due else until
+        return self._archive_end.look(lanes) if is_due or self._archive_end.is_due else until
 
     def _reconcile(self, lanes: list[Lane], until: float) -> None:
         if lanes:
@@ -233,8 +235,8 @@ class CatchUp:
             is_ours = leases.is_ours(lane)
             waits = is_ours and self._engine.waits_for_history(lane.id)
             # Others look at the archive at other times.
-            slack = 0.0 if is_ours else 2 * max(self._pace.interval, 60.0)
-            if waits or watermark_of(lane) < self._present.until - slack:
+            slack = 0.0 if is_ours else 2 * max(self._polling.interval, 60.0)
+            if waits or watermark_of(lane) < self._archive_end.until - slack:
                 behind += members_of(self._engine, lane)
             elif lane.joins is not None:
                 apart += set(members_of(self._engine, lane)) - self._engine.blocked

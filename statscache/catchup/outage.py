@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 
 from statscache.archive import Archive, Window
-from statscache.catchup.pace import watermark_of
-from statscache.catchup.ready_lanes import ReadyLanes
+from statscache.catchup.ready_lanes import ReadyLanes, watermark_of
 from statscache.counting.engine import Engine
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.lane import Lane

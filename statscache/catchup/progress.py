@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from statscache.catchup.pace import watermark_of
+from statscache.catchup.ready_lanes import watermark_of
 from statscache.counting.lanes.lane import Lane
 
 

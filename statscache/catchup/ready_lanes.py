@@ -1,10 +1,11 @@
-"""Which lanes are moved now: those that have plugins, and do not rest after a failure."""
+"""Which lanes are moved now, and from where: those that have plugins, and do not rest."""
 
 from __future__ import annotations
 
 from statscache.catchup.lane_log import LaneLog
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import Lane
+from statscache.message import TIMESTAMP_TOLERANCE
 
 
 class ReadyLanes:
@@ -56,3 +57,22 @@ def members_of(engine: Engine, lane: Lane) -> tuple[str, ...]:
 def home_of(lane: Lane, lanes: list[Lane]) -> Lane | None:
     """Returns the home of ``lane``; None if that is not among ``lanes``."""
     return next((other for other in lanes if other.name == lane.joins), None)
+
+
+def watermark_of(lane: Lane) -> float:
+    """Returns the watermark of a lane that has one: see :class:`ReadyLanes`."""
+    assert lane.watermark is not None
+    return lane.watermark
+
+
+def start_of(lane: Lane, overlap: float) -> float:
+    """Returns from when on the archive is asked for a lane: ``overlap`` before its watermark.
+
+    Not from before the lane's history, nor from where it no longer has claims: what the archive
+    returned from there could not be told from what was counted.
+    """
+    start = max(watermark_of(lane) - overlap, lane.history_start or 0.0)
+    if lane.claims_pruned_until is None:
+        return start
+    # A copy of what lies before may be stamped a little later.
+    return max(start, lane.claims_pruned_until + TIMESTAMP_TOLERANCE)

@@ -14,8 +14,9 @@ from itertools import pairwise
 from statscache.archive import Archive, Slice, Window, read
 from statscache.audit import shortfall
 from statscache.catchup.lane_log import LaneLog
-from statscache.catchup.pace import Pace, watermark_of
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
+from statscache.catchup.ready_lanes import start_of, watermark_of
 from statscache.counting import late
 from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
@@ -34,7 +35,7 @@ class Reconciler:
     Args:
         engine: that counts.
         archive: that is asked.
-        pace: how.
+        polling: how.
         progress: where it is noted what was done.
         lane_log: where it is said.
     """
@@ -43,13 +44,13 @@ class Reconciler:
         self,
         engine: Engine,
         archive: Archive,
-        pace: Pace,
+        polling: Polling,
         progress: Progress,
         lane_log: LaneLog,
     ) -> None:
         self._engine = engine
         self._archive = archive
-        self._pace = pace
+        self._polling = polling
         self._progress = progress
         self._lane_log = lane_log
         self._weighed: set[int] = set()
@@ -63,18 +64,21 @@ class Reconciler:
             ArchiveUnavailable: what was done is committed.
             DatabaseUnavailable: the same.
         """
-        starts = {min(self._pace.start_of(lane), until) for lane in lanes}
+        starts = {min(start_of(lane, self._polling.overlap), until) for lane in lanes}
         numbers = frozenset(lane.id for lane in lanes)
         counted = 0
         # A lane takes no slice that begins before its start, so that one must begin there.
         for start, stop in pairwise([*sorted(starts), until]):
-            for piece in read(self._archive, start, stop, concurrency=self._pace.concurrency):
+            for piece in read(self._archive, start, stop, concurrency=self._polling.concurrency):
                 is_last = piece.window.stop >= until
                 outcome = self._engine.commit(Batch.of_slice(numbers, piece, is_last=is_last))
                 counted += outcome.counted
                 self._progress.messages += piece.size
         for lane in lanes:
-            if self._engine.waits_for_history(lane.id) and self._pace.start_of(lane) >= until:
+            if (
+                self._engine.waits_for_history(lane.id)
+                and start_of(lane, self._polling.overlap) >= until
+            ):
                 # There was nothing to read.
                 here = Window(watermark_of(lane), watermark_of(lane))
                 self._engine.commit(Batch.of_slice({lane.id}, Slice(here), is_last=True))
@@ -92,7 +96,7 @@ class Reconciler:
             ArchiveUnavailable: the late messages are decided later.
             DatabaseUnavailable: the same.
         """
-        self._engine.prune_claims(self._pace.overlap)
+        self._engine.prune_claims(self._polling.overlap)
         clock = self._engine.clock
         deadline = clock.monotonic() + _LONGEST_LOOK_UP
         while late.resolve(self._engine, self._archive) and clock.monotonic() < deadline:

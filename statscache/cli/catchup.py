@@ -20,7 +20,7 @@ import click
 from statscache.archive import Archive, open_archive
 from statscache.catchup import executors
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
 from statscache.cli.context import Context
 from statscache.cli.terminal import ProgressLine, echo
@@ -63,12 +63,12 @@ class CatchUpOptions:
     concurrency: int | None = None
     patience: float = PATIENCE
 
-    def pace(self, settings: Settings) -> Pace:
+    def polling(self, settings: Settings) -> Polling:
         """How fast the archive is queried."""
-        pace = Pace.from_settings(settings)
+        polling = Polling.from_settings(settings)
         # Windows that wait for a worker cost the archive nothing, and with them no worker is idle.
-        suggested = 2 * self.workers if self.workers > 1 else pace.concurrency
-        return replace(pace, concurrency=self.concurrency or max(suggested, pace.concurrency))
+        suggested = 2 * self.workers if self.workers > 1 else polling.concurrency
+        return replace(polling, concurrency=self.concurrency or max(suggested, polling.concurrency))
 
     @contextmanager
     def executor(self) -> Iterator[Executor | None]:
@@ -171,7 +171,7 @@ def fill_in(
         click.exceptions.Exit: interrupted.
         StatscacheError: the archive or the database stayed away for longer than the options allow.
     """
-    pace = options.pace(context.settings)
+    polling = options.polling(context.settings)
     began = time.monotonic()
     with _stopped_by_signals() as stop, ProgressLine() as line, options.executor() as executor:
 
@@ -181,7 +181,7 @@ def fill_in(
         catch_up = CatchUp(
             engine,
             archive,
-            pace,
+            polling,
             executor=executor,
             config=context.config,
             idents=idents,
@@ -214,9 +214,9 @@ def finish_rebuild(
         click.exceptions.Exit: interrupted.
         StatscacheError: the old rows are still in place; the text says why.
     """
-    pace = options.pace(context.settings)
+    polling = options.polling(context.settings)
     # Other plugins may have counted messages that the archive does not show yet.
-    longest = pace.lag + pace.overlap + _SLACK
+    longest = polling.lag + polling.overlap + _SLACK
     messages, _ = fill_in(context, engine, archive, idents, options, longest)
     engine.prune()
     failing = failures(engine, idents)

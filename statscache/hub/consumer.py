@@ -22,7 +22,7 @@ from statscache import about
 from statscache.archive import Archive, open_archive
 from statscache.audit.background import Audit
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.clock import SYSTEM
 from statscache.config import Settings
 from statscache.counting.engine import Engine
@@ -217,7 +217,7 @@ def _start_catching_up(
 ) -> threading.Thread:
     """Start a thread that catches up: the reactor's must not wait for an archive."""
     audit = Audit(engine, archive, settings.audit_budget, repairs=settings.audit_repairs)
-    catch_up = CatchUp(engine, archive, Pace.from_settings(settings), config=config, audit=audit)
+    catch_up = CatchUp(engine, archive, Polling.from_settings(settings), config=config, audit=audit)
 
     def run() -> None:
         # Connect first, then fetch: what is sent in between comes by both ways.

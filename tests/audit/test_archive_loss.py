@@ -25,7 +25,7 @@ from tests.support.configuration import configure
 from tests.support.databases import execute, table
 from tests.support.hub_fixture import (
     NOW,
-    PACE,
+    POLLING,
     TODAY,
     Hits,
     HubFixture,
@@ -131,7 +131,7 @@ def test_the_audit_deletes_nothing_on_the_word_of_an_archive_that_lost_it(
     hub_fixture: HubFixture, left: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = hub_fixture.open(Hits, Newest, days=4)
-    CatchUp(engine, hub_fixture.archive(HISTORY), PACE).run_until_complete()
+    CatchUp(engine, hub_fixture.archive(HISTORY), POLLING).run_until_complete()
     names = ("hits_1h", "hits_1d", "newest")
     before = {name: hub_fixture.rows(name) for name in names}
     # One that is wrong where the archive is whole, and one where it is not.
@@ -156,7 +156,7 @@ def test_the_audit_deletes_nothing_on_the_word_of_an_archive_that_lost_it(
     # The archive is whole again. What it lacked is remembered, and not counted twice.
     archive = hub_fixture.archive(HISTORY)
     engine.count(HISTORY[:50])
-    CatchUp(engine, archive, PACE).run_until_complete()
+    CatchUp(engine, archive, POLLING).run_until_complete()
     audited(hub_fixture, engine, archive, 2)
     assert {name: hub_fixture.rows(name) for name in names} == before
 
@@ -166,7 +166,7 @@ def test_an_emptied_archive_is_one_line_a_day_and_no_alarm_about_rows(
     hub_fixture: HubFixture, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, repairs: bool
 ) -> None:
     engine = hub_fixture.open(Hits, Newest, Log, days=4)
-    CatchUp(engine, hub_fixture.archive(HISTORY), PACE).run_until_complete()
+    CatchUp(engine, hub_fixture.archive(HISTORY), POLLING).run_until_complete()
     names = ("hits_1h", "hits_1d", "newest", "catchup_log")
     before = {name: hub_fixture.rows(name) for name in names}
     configure(tmp_path, **{"statscache.archive.files": []})
@@ -191,14 +191,14 @@ def test_what_a_plugin_changed_is_not_rebuilt_from_what_is_left(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CatchUp(
-        hub_fixture.open(Hits, Newest, days=4), hub_fixture.archive(HISTORY), PACE
+        hub_fixture.open(Hits, Newest, days=4), hub_fixture.archive(HISTORY), POLLING
     ).run_until_complete()
     before = hub_fixture.rows("newest")
     monkeypatch.setattr(Newest, "version", 2)
     engine = hub_fixture.open(Hits, Newest, days=4)
     # All but the newest, so that nothing that is still claimed tells.
     archive = hub_fixture.archive([*HISTORY[:300], HISTORY[-1]])
-    CatchUp(engine, archive, PACE).run_until_complete()
+    CatchUp(engine, archive, POLLING).run_until_complete()
     assert hub_fixture.rows("newest") == before
     assert hub_fixture.state("newest") == "failing"
     assert "the old rows stay: the archive lacks 300 of the 601 messages" in str(

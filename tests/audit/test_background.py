@@ -12,7 +12,7 @@ from statscache.audit.background import Audit
 from statscache.audit.gaps import refetch_gaps
 from statscache.audit.repair import repair
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.counting import late
 from statscache.counting.engine import Engine
 from statscache.message import Message
@@ -35,7 +35,7 @@ class Weekly(Hits):
 def filled(hub_fixture: HubFixture, *classes: type) -> tuple[Engine, Archive]:
     engine = hub_fixture.open(*classes, days=4)
     archive = hub_fixture.archive([*messages(600, TODAY - 4 * DAY + 100, 570), *AFTERWARDS])
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     return engine, archive
 
 
@@ -90,7 +90,7 @@ def test_what_was_changed_by_hand_is_found_and_repaired(
         assert not is_as_before or ident == "log"
         return
     assert state(hub_fixture)["repaired"] == state(hub_fixture)["mismatches"]
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     assert {name: hub_fixture.rows(name) for name in names} == before
     assert [row[1:] for row in hub_fixture.rows("catchup_log")] == log
 
@@ -144,7 +144,7 @@ def test_what_the_archive_did_not_give_is_asked_for_again(hub_fixture: HubFixtur
     found = messages(200, TODAY - 4 * DAY + 100, 570)
     archive = Forgetful(hub_fixture.archive(found), found[77].id)
     engine = hub_fixture.open(Hits, days=4)
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     assert hub_fixture.total() == 199
     assert [row[3] for row in hub_fixture.rows("statscache_gap")] == [1]
     assert refetch_gaps(engine, archive) == 0
@@ -176,7 +176,7 @@ def test_what_is_still_claimed_is_not_in_the_sums_after_a_repair(hub_fixture: Hu
     found = messages(600, TODAY - 4 * DAY + 100, 570)
     engine = hub_fixture.open(Hits, days=4)
     archive = hub_fixture.archive([*found[:300], *found[301:]])
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     # The bus brought it when the archive had lost it; the archive finds it again.
     engine.count([found[300]])
     late.resolve(engine, archive)

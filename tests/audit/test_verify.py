@@ -12,7 +12,7 @@ from statscache.archive import Archive, Window
 from statscache.audit.verdict import Verdict
 from statscache.audit.verify import Verification
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.counting.batch import Batch
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
@@ -66,7 +66,7 @@ def filled(hub_fixture: HubFixture, now: float) -> tuple[Engine, Archive, list[M
     found = messages(400, now - 100_000, 240)
     engine = hub_fixture.open(*CLASSES)
     archive = hub_fixture.archive(found)
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     return engine, archive, found
 
 
@@ -155,7 +155,7 @@ def test_copies_with_other_times_are_no_difference(hub_fixture: HubFixture, now:
     engine = hub_fixture.open(Hits, Quarter)
     engine.count(live)
     archive = hub_fixture.archive([*restamped, *messages(30, edge - 40_000, 600)])
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     verdicts = verify(hub_fixture, engine, archive)
     assert differences(verdicts) == []
     assert verdicts["hits-1h"].restamped == verdicts["quarter-15s"].restamped == 6
@@ -175,7 +175,7 @@ def test_a_plugin_whose_history_is_being_filled_in(hub_fixture: HubFixture, now:
 
     engine = hub_fixture.open(*CLASSES, Late)
     engine.count(found[-3:])
-    catch_up = CatchUp(engine, archive, Pace(lag=60))
+    catch_up = CatchUp(engine, archive, Polling(lag=60))
     with engine.transaction() as connection:
         lane = next(lane for lane in read_lanes(connection) if lane.name.startswith("new"))
     piece = archive.fetch(Window(lane.watermark or 0, now - 50_000))
@@ -190,7 +190,7 @@ def test_pruned_rows_are_not_missed(hub_fixture: HubFixture, now: float) -> None
     found = messages(400, now - 96_000, 240)
     archive = hub_fixture.archive(found)
     engine = hub_fixture.open(Hits)
-    CatchUp(engine, archive, Pace(lag=60)).run_until_complete()
+    CatchUp(engine, archive, Polling(lag=60)).run_until_complete()
     engine.close()
     pruning = Engine(
         Database(hub_fixture.uri),

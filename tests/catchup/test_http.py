@@ -16,7 +16,7 @@ import pytest
 
 from statscache.archive import DatagrepperArchive
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.counting import late
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
@@ -29,7 +29,7 @@ from tests.support.oracle import Oracle
 from tests.support.stream import Stream
 
 HOURS = 3
-PACE = Pace(lag=2, overlap=900, interval=60)
+POLLING = Polling(lag=2, overlap=900, interval=60)
 
 FAULTS = {
     "lag": 1.0,
@@ -74,7 +74,7 @@ def catch_up(engine: Engine, archive: DatagrepperArchive, **more: Any) -> None:
     """As often as it needs to."""
     for _ in range(30):
         try:
-            CatchUp(engine, archive, more.pop("pace", PACE), **more).run_until_complete()
+            CatchUp(engine, archive, more.pop("polling", POLLING), **more).run_until_complete()
             return
         except ArchiveUnavailable:
             time.sleep(0.1)
@@ -115,9 +115,9 @@ def test_every_fault_at_once(
     with ExitStack() as stack:
         stack.callback(engine.close)
         stack.callback(archive.close)
-        more: dict[str, Any] = {"pace": PACE}
+        more: dict[str, Any] = {"polling": POLLING}
         if way == "folded in threads":
-            more["pace"] = Pace(lag=2, overlap=900, interval=60, concurrency=4)
+            more["polling"] = Polling(lag=2, overlap=900, interval=60, concurrency=4)
             more["executor"] = stack.enter_context(ThreadPoolExecutor(2))
         engine.count(live[1::2])
         troubling = threading.Thread(target=trouble)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from statscache.archive import FileArchive, Slice, Window
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.counting import late
 from statscache.counting.batch import Batch
 from statscache.errors import ArchiveUnavailable
@@ -21,7 +21,7 @@ from statscache.topics import EVERYTHING
 from tests.support.databases import execute
 from tests.support.hub_fixture import (
     NOW,
-    PACE,
+    POLLING,
     TODAY,
     Counted,
     Hits,
@@ -88,11 +88,11 @@ def test_what_the_archive_had_late_is_found_after_a_while_away(hub_fixture: HubF
     found = messages(60, now - 4000, 60)
     (late_row,) = messages(1, now - 305)
     engine = hub_fixture.open(Hits)
-    CatchUp(engine, hub_fixture.archive(found), Pace(300, 10, 1)).run_until_complete()
+    CatchUp(engine, hub_fixture.archive(found), Polling(300, 10, 1)).run_until_complete()
     # Now the watermark is farther behind than the overlap is long.
     again = hub_fixture.open(Hits)
     archive = hub_fixture.archive([*found, late_row])
-    CatchUp(again, archive, Pace(30, 10, 1)).run_until_complete()
+    CatchUp(again, archive, Polling(30, 10, 1)).run_until_complete()
     assert hub_fixture.total() == 61
 
 
@@ -264,7 +264,7 @@ def test_a_plugin_whose_writes_fail_goes_on_alone_and_comes_back(hub_fixture: Hu
     hub_fixture.let_lanes_rest()
     archive = hub_fixture.archive([*found, *live])
     engine = hub_fixture.open(Hits, Fragile)
-    CatchUp(engine, archive, Pace(lag=1, overlap=900, interval=60)).advance()
+    CatchUp(engine, archive, Polling(lag=1, overlap=900, interval=60)).advance()
     assert hub_fixture.total("fragile_1d") == 70
     # Five were seen by the others and are not in the archive: it stays apart until they are.
     assert hub_fixture.lane_of("fragile-1d") == "quarantine fragile-1h"
@@ -358,7 +358,7 @@ def test_when_the_archive_is_away_classic_plugins_do_not_wait_for_ever(
     engine.count(live)
     hub_fixture.archive([*found, *live])
     archive = Fickle([str(hub_fixture.path)])
-    catch_up = CatchUp(engine, archive, PACE)
+    catch_up = CatchUp(engine, archive, POLLING)
     archive.is_away = True
     # Less and less often.
     assert [catch_up.step() for _ in range(11)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]

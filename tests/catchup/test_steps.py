@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from statscache.audit.background import Audit
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from tests.support.clocks import ManualClock
 from tests.support.hub_fixture import TODAY, Hits, HubFixture, Log, messages
 from tests.support.hub_steps import lane, lanes_of
 
 DAY = 86_400
-HOURLY = Pace(lag=60, overlap=900, interval=3600)
+HOURLY = Polling(lag=60, overlap=900, interval=3600)
 
 
 def test_days_on_a_lossy_bus_are_counted_once(hub_fixture: HubFixture) -> None:

@@ -21,7 +21,7 @@ import pytest
 from statscache.archive import FileArchive, Window
 from statscache.catchup import executors, workers
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.catchup.workers import FoldTask
 from statscache.clock import SYSTEM
 from statscache.counting.engine import Engine
@@ -41,13 +41,13 @@ SOME = 600
 
 
 def rebuilt(
-    uri: str, archive: FileArchive, folder: Path, executor: Executor | None = None, **pace: Any
+    uri: str, archive: FileArchive, folder: Path, executor: Executor | None = None, **polling: Any
 ) -> str:
     """Count the month on an empty database; returns the manifest of an export."""
     installed = discovery.discover({})
     engine = Engine(Database(uri), installed, epoch=EPOCH, has_history=True)
     engine.open()
-    CatchUp(engine, archive, Pace(**pace), executor=executor, config={}).run_until_complete()
+    CatchUp(engine, archive, Polling(**polling), executor=executor, config={}).run_until_complete()
     engine.close()
     database = Database(uri, read_only=True)
     made = export(database, list(installed.datasets.values()), folder)

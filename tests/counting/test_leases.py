@@ -15,7 +15,7 @@ from statscache.counting.batch import Batch
 from statscache.counting.lanes import leases
 from statscache.counting.lanes.lane import Lane, read_lanes
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, PACE, Hits, HubFixture, Log, complete, messages
+from tests.support.hub_fixture import NOW, POLLING, Hits, HubFixture, Log, complete, messages
 
 ELSEWHERE = "elsewhere 1"
 
@@ -56,7 +56,7 @@ def test_lanes_of_others_are_left_to_them_until_their_leases_run_out(
     hub_fixture: HubFixture,
 ) -> None:
     archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
-    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE)
+    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, POLLING)
     lease(hub_fixture, ELSEWHERE)
     # It does not spin.
     assert catch_up.advance() > 0
@@ -86,7 +86,7 @@ def test_lanes_of_aggregates_are_taken_over_on_demand(
     archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
     archive.target = 10
     monkeypatch.setattr(fill_in, "_TURN_OF_A_LANE", 0.0)
-    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, PACE, takes_over=True)
+    catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, POLLING, takes_over=True)
     lease(hub_fixture, ELSEWHERE)
     while not hub_fixture.total():
         catch_up.advance()

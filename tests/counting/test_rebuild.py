@@ -13,7 +13,16 @@ from statscache.catchup.progress import Progress
 from statscache.counting.engine import Engine
 from statscache.plugins import Key
 from tests.support.databases import execute
-from tests.support.hub_fixture import NOW, PACE, Counted, Hits, HubFixture, Log, complete, messages
+from tests.support.hub_fixture import (
+    NOW,
+    POLLING,
+    Counted,
+    Hits,
+    HubFixture,
+    Log,
+    complete,
+    messages,
+)
 
 FOUND = messages(400, NOW - 80_000, 190)
 
@@ -36,7 +45,7 @@ def advance(engine: Engine, archive: FileArchive, name: str) -> None:
         if progress.until.get(name, 0.0) > NOW - 60_000:
             stop.set()
 
-    assert CatchUp(engine, archive, PACE, report=report).run_until_complete(stop) == []
+    assert CatchUp(engine, archive, POLLING, report=report).run_until_complete(stop) == []
 
 
 def test_what_was_wrong_is_right_and_readers_never_see_a_part(hub_fixture: HubFixture) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text
 
 from statscache.archive import Archive, FileArchive
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.database.tables import lane as lane_table
@@ -26,11 +26,11 @@ from tests.support.clocks import AheadClock
 from tests.support.databases import table
 from tests.support.messages import message
 
-PACE = Pace(lag=60, overlap=900, interval=60)
+POLLING = Polling(lag=60, overlap=900, interval=60)
 
 NOW = int(time.time())
 TODAY = (NOW - 1_200) // 86_400 * 86_400
-"""The last midnight of which no claims are left: see :data:`PACE`."""
+"""The last midnight of which no claims are left: see :data:`POLLING`."""
 
 
 class Hits(Aggregate):
@@ -171,4 +171,4 @@ class HubFixture:
 
 def complete(engine: Engine, archive: Archive, **more: Any) -> None:
     """Catch up with all that the archive has."""
-    CatchUp(engine, archive, PACE, **more).run_until_complete()
+    CatchUp(engine, archive, POLLING, **more).run_until_complete()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from statscache.archive import Archive
 from statscache.catchup.lane_log import LaneLog
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.catchup.progress import Progress
 from statscache.catchup.ready_lanes import ReadyLanes
 from statscache.catchup.reconcile import Reconciler
@@ -48,4 +48,4 @@ def settle(engine: Engine, archive: Archive, until: float, overlap: float = OVER
 
 
 def _reconciler(engine: Engine, archive: Archive, overlap: float) -> Reconciler:
-    return Reconciler(engine, archive, Pace(overlap=overlap), Progress(), LaneLog())
+    return Reconciler(engine, archive, Polling(overlap=overlap), Progress(), LaneLog())

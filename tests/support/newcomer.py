@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 
 from statscache.archive import FileArchive
 from statscache.catchup.loop import CatchUp
-from statscache.catchup.pace import Pace
+from statscache.catchup.polling import Polling
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables
@@ -212,7 +212,7 @@ def _count_history(config: dict[str, Any], folder: Path, raws: list[dict[str, An
     engine = Engine.from_settings(settings, discovery.discover({}))
     engine.open()
     archive = FileArchive([str(path)])
-    CatchUp(engine, archive, Pace.from_settings(settings)).run_until_complete()
+    CatchUp(engine, archive, Polling.from_settings(settings)).run_until_complete()
     archive.close()
     engine.close()
 

@@ -23,7 +23,7 @@ from statscache.hub.intake import Intake
 from statscache.plugins import Aggregate, BaseModel, BasePlugin, Value
 from tests.support.databases import execute, table
 from tests.support.hub import Hub, wait_until
-from tests.support.hub_fixture import PACE, TODAY, HubFixture
+from tests.support.hub_fixture import POLLING, TODAY, HubFixture
 from tests.support.messages import message
 
 DAY = 86_400
@@ -75,7 +75,7 @@ class CoverageFixture(HubFixture):
         return super().open(*classes, **more)
 
     def catch_up(self, engine: Engine) -> None:
-        CatchUp(engine, self.archive(self.history), PACE).run_until_complete()
+        CatchUp(engine, self.archive(self.history), POLLING).run_until_complete()
 
     def read(self, ident: str) -> Coverage:
         with Database(self.uri, read_only=True).begin() as connection:

@@ -18,7 +18,7 @@ from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, definition_of, swap
 from statscache.plugins import Aggregate, BasePlugin, CategorizedModel, Key, Value, discovery
 from statscache.plugins.discovery import Installed, Source
-from tests.support.hub_fixture import PACE, TODAY, HubFixture
+from tests.support.hub_fixture import POLLING, TODAY, HubFixture
 from tests.support.messages import message
 
 DAY = 86_400
@@ -106,7 +106,7 @@ def api(hub_fixture: HubFixture, classes: tuple[type, ...]) -> flask.Flask:
 
 def count(hub_fixture: HubFixture, classes: tuple[type, ...]) -> None:
     engine = hub_fixture.open(*classes)
-    CatchUp(engine, hub_fixture.archive(MESSAGES), PACE).run_until_complete()
+    CatchUp(engine, hub_fixture.archive(MESSAGES), POLLING).run_until_complete()
     engine.close()
     hub_fixture.engines.remove(engine)
 

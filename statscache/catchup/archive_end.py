@@ -1,11 +1,12 @@
-"""The present: up to when lanes can be moved, as far as the archive has shown it."""
+"""Where the archive ends: up to when lanes can be moved, as far as it has shown."""
 
 from __future__ import annotations
 
 import logging
 
 from statscache.archive import Archive
-from statscache.catchup.pace import Pace, watermark_of
+from statscache.catchup.polling import Polling
+from statscache.catchup.ready_lanes import watermark_of
 from statscache.clock import SMALLEST_JUMP
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import Lane
@@ -17,8 +18,8 @@ _AGING = 3600.0
 """Seconds after which it is looked what need not be filled in, because it is too old to be kept."""
 
 
-class Present:
-    """Follows the present.
+class ArchiveEnd:
+    """Follows the end of the archive.
 
     That is the second of the archive's newest message, and never later than the clock less the lag.
     The clock alone is not enough: after a jump ahead, new messages would be before the
@@ -28,10 +29,10 @@ class Present:
         until: up to when lanes can be moved, UNIX seconds; 0 before the first look.
     """
 
-    def __init__(self, engine: Engine, archive: Archive, pace: Pace) -> None:
+    def __init__(self, engine: Engine, archive: Archive, polling: Polling) -> None:
         self._engine = engine
         self._archive = archive
-        self._pace = pace
+        self._polling = polling
         self._clock = engine.clock
         self._look_at = 0.0
         self._remark = ""
@@ -51,11 +52,11 @@ class Present:
         """Ask the archive for its newest message; returns :attr:`until`.
 
         Raises:
-            ArchiveUnavailable: the until stays.
+            ArchiveUnavailable: :attr:`until` stays.
             DatabaseUnavailable: the same.
         """
         began = self._clock.monotonic()
-        clock = float(int(self._clock.time() - self._pace.lag))
+        clock = float(int(self._clock.time() - self._polling.lag))
         shown = max((watermark_of(lane) for lane in lanes), default=0.0)
         newest = self._archive.newest(shown, clock)
         if newest is not None:
@@ -66,7 +67,7 @@ class Present:
         if self.until - self._aged > _AGING:
             self._engine.note_ages(self.until)
             self._aged = self.until
-        self._look_at = began + self._pace.interval
+        self._look_at = began + self._polling.interval
         return self.until
 
     def _compare(self, clock: float, shown: float) -> None:
@@ -74,7 +75,7 @@ class Present:
         remark = ""
         if shown - clock > SMALLEST_JUMP:
             remark = "is behind what the archive has given: later messages are not asked for"
-        elif clock - shown > self._pace.near:
+        elif clock - shown > self._polling.near:
             remark = "is ahead of the newest message of the archive: that one is waited for"
         if remark and remark != self._remark:
             seconds = abs(clock - shown)
