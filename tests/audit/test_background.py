@@ -158,7 +158,7 @@ def test_the_budget_bounds_what_is_read(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, archive = filled(hub_fixture, Hits)
-    monkeypatch.setattr(background, "_TURN", 0.0)
+    monkeypatch.setattr(background, "_LONGEST_STEP", 0.0)
     audit = Audit(engine, archive, 3600, repairs=False)
     wait = 0.0
     while not wait:

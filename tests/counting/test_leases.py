@@ -84,8 +84,8 @@ def test_lanes_of_aggregates_are_taken_over_on_demand(
     hub_fixture: HubFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = hub_fixture.archive(messages(300, NOW - 40_000, 79))
-    archive.target = 10
-    monkeypatch.setattr(fill_in, "_TURN_OF_A_LANE", 0.0)
+    archive.slice_size = 10
+    monkeypatch.setattr(fill_in, "_LONGEST_STEP", 0.0)
     catch_up = CatchUp(hub_fixture.open(Hits, Log), archive, POLLING, takes_over=True)
     lease(hub_fixture, ELSEWHERE)
     while not hub_fixture.total():

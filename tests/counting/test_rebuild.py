@@ -39,10 +39,10 @@ def shadows(hub_fixture: HubFixture) -> list[str]:
 def advance(engine: Engine, archive: FileArchive, name: str) -> None:
     """Go on until the lane of this name has come a part of its way."""
     stop = threading.Event()
-    archive.target = 10
+    archive.slice_size = 10
 
     def report(progress: Progress) -> None:
-        if progress.until.get(name, 0.0) > NOW - 60_000:
+        if progress.watermarks.get(name, 0.0) > NOW - 60_000:
             stop.set()
 
     assert CatchUp(engine, archive, POLLING, report=report).run_until_complete(stop) == []
