@@ -2,14 +2,12 @@
 
 Begin with :mod:`~statscache.counting.batch`, what is counted; then
 :mod:`~statscache.counting.commit`, the steps that it goes through in each lane, and
-:mod:`~statscache.counting.engine`, which opens the transactions and is all that others call.
+:mod:`~statscache.counting.engine`, which opens the transactions and is what others call.
 
-============== ====================================================================
-Folder         What is in it
-============== ====================================================================
-``lanes``      what a lane remembers: claims, checksums, its checkpoint, gaps, lease
-``folding``    what messages add to tables, and how that is written
-``membership`` which plugin is in which lane: new, failing, being rebuilt
-``classic``    what exists for classic plugins alone
-============== ====================================================================
+Its folders:
+
+- ``lanes``: what a lane remembers: claims, checksums, its checkpoint, gaps, its lease.
+- ``folding``: what messages add to tables, and how that is written.
+- ``membership``: which plugin is in which lane: new, failing, being rebuilt.
+- ``classic``: what exists for classic plugins alone.
 """

@@ -54,7 +54,7 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "counting.lanes": Floor(
         "what a lane remembers: claims, checksums, checkpoints, gaps, leases",
-        "spans clock message database counting.classic",
+        "spans clock message database",
     ),
     "counting.folding": Floor(
         "what messages add to tables: folded into partial aggregates, and written",

@@ -22,6 +22,11 @@ PERMANENT = (MAIN, ORDERED)
 LONGEST_BACKOFF = 600.0
 """Seconds between two tries of a lane that fails."""
 
+_LEASE_LENGTH = 60.0
+_ORDERED_LEASE_LENGTH = 600.0
+"""Seconds: longer than the archive may be away between two tries, so that no other process begins
+to run classic plugins without what they remember."""
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -48,6 +53,11 @@ class Lane:
     retry_at: float | None = None
     failures: int = 0
     leased_by: str | None = None
+
+    @property
+    def lease_length(self) -> float:
+        """Seconds for which one process keeps it, to fill in its history."""
+        return _ORDERED_LEASE_LENGTH if self.ordered else _LEASE_LENGTH
 
     @property
     def has_failed(self) -> bool:

@@ -184,6 +184,8 @@ class Lanes:
         pruned_until = max(lane.claims_pruned_until or 0.0, other.claims_pruned_until or 0.0)
         # Below this edge one lane may have pruned a copy that the other still claims. The second
         # query below starts two tolerances earlier, and still stays above the edge.
+        # The other lane is searched from two tolerances earlier on, which is still one behind the
+        # edge: before that, the copy of a message may have been pruned.
         start = pruned_until + 3 * TIMESTAMP_TOLERANCE
 
         def remembered(number: int, start: float) -> Any:

@@ -8,12 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, update
 
-from statscache.counting.classic import lease
 from statscache.counting.lanes.lane import Lane
 from statscache.database import tables
-
-_LENGTH = 60.0
-"""Seconds."""
 
 _LONGEST = 2 * 60 * 60.0
 """Seconds, far above any lease: an end that is later was noted before the clock was put back."""
@@ -43,7 +39,7 @@ def take_lease(connection: Connection, lane: Lane, now: float) -> bool:
     taken = connection.execute(
         update(tables.lane)
         .where(row.id == lane.id, is_free)
-        .values(leased_by=owner(), leased_until=now + _length(lane))
+        .values(leased_by=owner(), leased_until=now + lane.lease_length)
     )
     return taken.rowcount == 1
 
@@ -53,7 +49,7 @@ def take_lease_over(connection: Connection, lane: Lane, now: float) -> None:
     connection.execute(
         update(tables.lane)
         .where(tables.lane.c.id == lane.id)
-        .values(leased_by=owner(), leased_until=now + _length(lane))
+        .values(leased_by=owner(), leased_until=now + lane.lease_length)
     )
 
 
@@ -74,10 +70,6 @@ def end_leases(connection: Connection) -> None:
         .where(tables.lane.c.leased_by == owner())
         .values(leased_by=None, leased_until=None)
     )
-
-
-def _length(lane: Lane) -> float:
-    return lease.LENGTH if lane.ordered else _LENGTH
 
 
 def has_ended(name: str) -> bool:
