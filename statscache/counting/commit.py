@@ -111,18 +111,14 @@ class Committer:
         # Undone as a whole if no plugin of the lane could write: nothing is claimed then.
         with connection.begin_nested() as savepoint:
             claimed = _claim(connection, lane, batch)
-            is_written = claimed is not None
             if claimed is not None:
                 result = _write(connection, plugins, batch, claimed)
-                is_written = self._isolate(
-                    connection, lane, plugins, batch, claimed, result, outcome
-                )
-            if claimed is not None and is_written:
-                self._advance(connection, lane, batch, claimed)
-                outcome.note(lane, batch, claimed)
-            else:
-                savepoint.rollback()
-        if not is_written and batch.backs_off:
+                if self._isolate(connection, lane, plugins, batch, claimed, result, outcome):
+                    self._advance(connection, lane, batch, claimed)
+                    outcome.note(lane, batch, claimed)
+                    return
+            savepoint.rollback()
+        if batch.backs_off:
             self._transactions.back_off(connection, lane)
 
     # Take.
@@ -160,20 +156,17 @@ class Committer:
     ) -> Batch | None:
         if self.is_paused(lane):
             # The others come again from the archive, which is not asked for this time again.
-            self._defer(connection, lane, [m for m in batch.live if lane.is_late(m)])
+            self._defer_late(connection, lane, batch.live)
             if not self._has_history:
                 self._plugin_rows.add_missed(connection, plugins.idents, len(batch.live))
             return None
         if self._waits_for_history(lane):
             self._buffer.keep(lane.id, batch.live)
             return None
-        late = [] if lane.watermark is None else [m for m in batch.live if lane.is_late(m)]
-        if not late:
-            return batch
-        self._defer(connection, lane, late)
+        timely = self._defer_late(connection, lane, batch.live)
         if lane.name in PERMANENT:
-            outcome.late = max(outcome.late, len(late))
-        return replace(batch, live=[m for m in batch.live if not lane.is_late(m)])
+            outcome.late = max(outcome.late, len(batch.live) - len(timely))
+        return replace(batch, live=timely)
 
     def _takes_window(self, lane: Lane, batch: Batch) -> bool:
         """Whether a lane may lack messages of a window, and can recognise the others."""
@@ -194,11 +187,17 @@ class Committer:
     def _take_kept(self, connection: Connection, lane: Lane, batch: Batch) -> Batch:
         """The last window of its history, and the live messages that waited for it."""
         kept = self._buffer.kept(lane.id)
-        self._defer(connection, lane, [m for m in kept if lane.is_late(m)])
-        return replace(batch, live=[m for m in kept if not lane.is_late(m)])
+        return replace(batch, live=self._defer_late(connection, lane, kept))
 
-    def _defer(self, connection: Connection, lane: Lane, late: Sequence[Message]) -> None:
+    def _defer_late(
+        self, connection: Connection, lane: Lane, messages: Sequence[Message]
+    ) -> Sequence[Message]:
+        """Let those that are late for a lane wait; returns the others."""
+        late = [] if lane.watermark is None else [m for m in messages if lane.is_late(m)]
+        if not late:
+            return messages
         defer(connection, lane, late, self._clock.time())
+        return [m for m in messages if not lane.is_late(m)]
 
     def is_paused(self, lane: Lane) -> bool:
         """Whether a lane that failed counts nothing now; the archive makes up for it."""
