@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from statscache.app.state.change_feed import CHECK_EVERY, ChangeFeed, open_feed, sleep
 from statscache.database import tables
 from statscache.database.connection import Database
+from statscache.database.forks import PerProcess
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +137,7 @@ class Revisions:
     def __init__(
         self, begin: Callable[[], AbstractContextManager[Connection]], database: Database
     ) -> None:
-        self._begin = begin
-        self._database = database
-        self._copy = _Copy(begin, database)
+        self._copy = PerProcess(lambda: _Copy(begin, database))
 
     def current(self, ident: str) -> Revision | None:
         """Of the rows of ``ident``; None where nothing was ever written."""
@@ -156,51 +154,35 @@ class Revisions:
             DatabaseUnavailable: the database does not answer.
             SchemaError: it has not been upgraded.
         """
-        return self._own_copy().get()
+        return self._copy.value.get()
 
     def confirm(self) -> None:
         """Let the next :meth:`all` return all that was committed before this call."""
-        self._own_copy().confirm()
+        self._copy.value.confirm()
 
     def observe(self, ident: str, revision: Revision | None) -> None:
         """Note what a transaction has read: from now on no older revision is returned."""
         if revision is not None:
-            self._own_copy().observe(ident, revision)
+            self._copy.value.observe(ident, revision)
 
     def next_after(self, known: Snapshot, seconds: float) -> Snapshot:
         """Like :meth:`all`, as soon as it differs from ``known``, or the time is over; sleeps."""
         deadline = time.monotonic() + seconds
         while True:
-            copy = self._own_copy()
+            copy = self._copy.value
             snapshot = copy.get()
             remaining = deadline - time.monotonic()
             if snapshot is not known or remaining <= 0:
                 return snapshot
             copy.pause(remaining)
 
-    def _own_copy(self) -> _Copy:
-        copy = self._copy
-        if copy.process != os.getpid():
-            copy = self._copy = _Copy(self._begin, self._database, inherited=copy)
-        return copy
-
 
 class _Copy:
-    """The copy of one process.
-
-    Args:
-        inherited: from the process that forked this one; kept, because closing its connection would
-            close that of the other process too.
-    """
+    """The copy of one process."""
 
     def __init__(
-        self,
-        begin: Callable[[], AbstractContextManager[Connection]],
-        database: Database,
-        inherited: _Copy | None = None,
+        self, begin: Callable[[], AbstractContextManager[Connection]], database: Database
     ) -> None:
-        self.process = os.getpid()
-        self._inherited = inherited
         self._begin = begin
         self._database = database
         self._lock = threading.Lock()

@@ -264,8 +264,8 @@ while number() < 2 and time.monotonic() < deadline:
     time.sleep(0.001)
 assert number() == 2
 # The end of the children has not ended the connection of the parent.
-assert revisions._copy._feed is not None
-assert not revisions._copy._feed.has_changed()
+assert revisions._copy.value._feed is not None
+assert not revisions._copy.value._feed.has_changed()
 """
 
 
@@ -287,11 +287,11 @@ def test_what_limits_statements_does_not_end_the_watch(migrated_uri: str, engine
     database = Database(migrated_uri, read_only=True, statement_timeout=limit)
     revisions = Revisions(database.begin, database)
     assert number(revisions) == 0
-    watch = revisions._copy._feed
+    watch = revisions._copy.value._feed
     time.sleep(2 * limit.total_seconds())
     for _ in range(20_000):
         revisions.all()
-    assert revisions._copy._feed is watch
+    assert revisions._copy.value._feed is watch
     database.dispose()
 
 
@@ -430,13 +430,13 @@ def test_a_listener_that_hears_nothing_is_noticed(
 ) -> None:
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 0.1)
     assert number(revisions) == 0
-    deaf: Any = revisions._copy._feed
+    deaf: Any = revisions._copy.value._feed
     # As behind a pooler, where each transaction has another connection.
     deaf._connection.cursor().execute("UNLISTEN *")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen all the same")
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
-    wait_until(lambda: number(revisions) and revisions._copy._feed is not deaf, "it is replaced")
+    wait_until(lambda: number(revisions) and revisions._copy.value._feed is not deaf, "it is replaced")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 2, "it is announced again")
 
