@@ -436,7 +436,8 @@ def test_a_listener_that_hears_nothing_is_noticed(
     engine.count([message()])
     wait_until(lambda: number(revisions) == 1, "it is seen all the same")
     monkeypatch.setattr(change_feed, "CHECK_EVERY", 3600.0)
-    wait_until(lambda: number(revisions) and revisions._copy.value._feed is not deaf, "it is replaced")
+    copy = revisions._copy.value
+    wait_until(lambda: number(revisions) and copy._feed is not deaf, "it is replaced")
     engine.count([message()])
     wait_until(lambda: number(revisions) == 2, "it is announced again")
 
