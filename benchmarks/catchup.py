@@ -31,7 +31,7 @@ from statscache.clock import SYSTEM, Clock
 from statscache.counting.engine import Engine
 from statscache.counting.lanes.lane import read_lanes
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.clocks import AheadClock
 from tests.support.datagrepper import Datagrepper
 

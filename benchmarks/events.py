@@ -27,7 +27,7 @@ from statscache.config import URI_VARIABLE
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message, decode
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 
 LISTENERS = 300
 SECONDS = 6.0

@@ -15,7 +15,7 @@ from benchmarks.table import Result, median_seconds, show
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.hub.intake import count_texts
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 
 BATCH = 10_000
 GOAL = {"SQLite": 50_000, "PostgreSQL": 25_000}

@@ -27,7 +27,7 @@ from sqlalchemy import Column, ColumnElement, Connection, String, and_, delete, 
 
 from statscache.errors import ConfigurationError
 from statscache.plugins.aggregate import Aggregate
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 HIDDEN = "statscache.people.hidden"
 BOTS = "statscache.people.bots"

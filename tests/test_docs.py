@@ -29,7 +29,8 @@ from statscache.app.state import coverage, filters, row_reader
 from statscache.cli import statscache as command_line
 from statscache.config import Settings
 from statscache.message import Message
-from statscache.plugins import Aggregate, BasePlugin, discovery
+from statscache.plugins import Aggregate, BasePlugin
+from statscache.plugins.installed import discovery
 from tests.support import bundled
 from tests.support.databases import migrated
 from tests.support.documents import (

@@ -16,8 +16,9 @@ from statscache.database.connection import Database
 from statscache.errors import ConfigurationError
 from statscache.message import Message
 from statscache.people import People
-from statscache.plugins import Aggregate, Key, Value, discovery
+from statscache.plugins import Aggregate, Key, Value
 from statscache.plugins.aggregate import Aggregate as AnyAggregate
+from statscache.plugins.installed import discovery
 from tests.support.databases import table
 from tests.support.messages import NOON, message
 from tests.support.routes import ROUTES

@@ -30,8 +30,8 @@ from statscache.app.routes import rows
 from statscache.app.routes.downloads import Downloads
 from statscache.app.state.revisions import Revisions
 from statscache.config import Settings
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed
 
 
 def create_app(config: dict[str, Any] | None = None) -> flask.Flask:

@@ -20,7 +20,7 @@ from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import TIMESTAMP_TOLERANCE, Message
 from statscache.plugins.base import BasePlugin
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 SAME_MESSAGE = 2 * TIMESTAMP_TOLERANCE
 """Seconds within which two copies of one id in consecutive slices are one message."""

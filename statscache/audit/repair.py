@@ -24,7 +24,7 @@ from statscache.counting.lanes.lane import Lane, read_lanes
 from statscache.counting.membership.plugin_rows import read_plugins
 from statscache.message import Message
 from statscache.plugins.aggregate import AggregateTable
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.spans import difference
 from statscache.times import DAY
 

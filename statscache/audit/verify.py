@@ -31,7 +31,7 @@ from statscache.database.plugin_state import GONE, progress_of_rebuild
 from statscache.errors import PluginFault, StatscacheError
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import TIMESTAMP_TOLERANCE, Message
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 
 
 class Verification:

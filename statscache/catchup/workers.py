@@ -24,8 +24,8 @@ from statscache.database.definitions import definition_of
 from statscache.errors import WorkerUnsuitable
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Dataset, Installed
 
 _MOST_REMEMBERED = 8
 _REMEMBERED: dict[str, LanePlugins] = {}

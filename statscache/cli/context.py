@@ -10,8 +10,8 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.hub.supervision import daemon
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed
 
 
 class Context:

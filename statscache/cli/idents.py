@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from statscache.errors import StatscacheError
 from statscache.plugins.base import make_ident
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 
 
 def resolve(installed: Installed, words: Iterable[str]) -> frozenset[str]:

@@ -42,7 +42,7 @@ from statscache.errors import PluginFault
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
 from statscache.message import Message
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 from statscache.rejection import Rejection
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from statscache.database.connection import Database
 from statscache.database.failures import is_unavailable
 from statscache.isolation.lost_connections import LostConnections
 from statscache.people import people_of
-from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.bundled import BUNDLED_DISTRIBUTION
+from statscache.plugins.installed.discovery import Installed
 
 log = logging.getLogger(__name__)
 

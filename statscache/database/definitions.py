@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from statscache.database import privileges
 from statscache.plugins.aggregate import table_name
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 _LONGEST_WAIT = 500
 """Milliseconds that a swap waits for those who read the served table."""

@@ -32,7 +32,7 @@ from statscache.database.definitions import definition_of
 from statscache.errors import StatscacheError
 from statscache.people import People, people_of
 from statscache.plugins.collation import ordered_alike
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.times import aware
 
 CSV = "csv"

@@ -17,8 +17,8 @@ import statscache_migrations
 from sqlalchemy import Connection, MetaData, Table, inspect, text
 
 from statscache.database import tables
-from statscache.plugins import discovery
-from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.bundled import BUNDLED_DISTRIBUTION
 
 if TYPE_CHECKING:
     from alembic.config import Config

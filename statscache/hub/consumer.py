@@ -32,7 +32,7 @@ from statscache.hub.intake import Intake
 from statscache.hub.startup_report import report_startup
 from statscache.hub.supervision import Supervisor
 from statscache.logs.records import Rarely, make_printable
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from statscache.rejection import SIGNATURE
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from statscache import __version__
 from statscache.archive import Archive
 from statscache.config import Settings
 from statscache.database.connection import Database
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 from statscache.times import iso
 
 log = logging.getLogger(__name__)

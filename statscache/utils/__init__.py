@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from statscache import config
 from statscache.archive import DatagrepperArchive, read
 from statscache.config import Settings
-from statscache.plugins import BaseModel, BasePlugin, discovery
+from statscache.plugins import BaseModel, BasePlugin
+from statscache.plugins.installed import discovery
 from statscache.times import unix_seconds
 
 __all__ = ["create_tables", "datagrep", "find_stats_consumer", "init_model", "init_plugins"]

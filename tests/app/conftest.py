@@ -9,7 +9,7 @@ import pytest
 from statscache.app.state.revisions import Revisions
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from statscache.audit.repair import repair
 from statscache.catchup.loop import CatchUp
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from statscache.times import to_the_second
 from tests.support.audits import audited as compared
 from tests.support.audits import state, sweep

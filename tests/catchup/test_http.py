@@ -22,7 +22,7 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.errors import ArchiveUnavailable
 from statscache.message import Message
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.clocks import Impatient
 from tests.support.datagrepper import Datagrepper
 from tests.support.oracle import Oracle

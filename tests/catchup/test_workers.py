@@ -31,8 +31,8 @@ from statscache.database.export import export
 from statscache.errors import StatscacheError, WorkerUnsuitable
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
-from statscache.plugins import discovery
 from statscache.plugins.aggregate import Aggregate
+from statscache.plugins.installed import discovery
 from tests.support.cluster import dask_address
 from tests.support.month import EPOCH, MONTH, write_month
 

@@ -28,7 +28,7 @@ from statscache.database.connection import Database
 from statscache.database.export import export
 from statscache.errors import StatscacheError
 from statscache.message import Message
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.cluster import dask_address
 from tests.support.commands import call
 from tests.support.configuration import configure

@@ -12,7 +12,7 @@ import pytest
 
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.commands import call, run
 from tests.support.configuration import configure
 from tests.support.databases import table

@@ -17,8 +17,9 @@ from statscache.counting.transactions import Transactions
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
-from statscache.plugins import AsyncPlugin, BaseModel, BasePlugin, ScalarModel, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import AsyncPlugin, BaseModel, BasePlugin, ScalarModel
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.classics import CountsDays
 from tests.support.databases import table
 from tests.support.messages import NOON, message

@@ -17,8 +17,9 @@ from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake, count_messages, count_texts
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.databases import table
 from tests.support.messages import NOON, message
 

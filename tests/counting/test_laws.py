@@ -32,8 +32,9 @@ from statscache.database.connection import Database
 from statscache.database.schema import create_missing
 from statscache.errors import DatabaseUnavailable
 from statscache.message import TIMESTAMP_TOLERANCE, Message
-from statscache.plugins import BaseModel, BasePlugin, discovery
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins import BaseModel, BasePlugin
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed, Source
 from statscache.topics import EVERYTHING
 from tests.support import hub_steps as steps
 from tests.support.examples import tried

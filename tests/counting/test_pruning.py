@@ -18,8 +18,8 @@ from statscache.counting.lanes.checksums import CHECKSUM_WIDTH
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.databases import table
 from tests.support.hub_fixture import Hits, Newest, write
 from tests.support.hub_steps import OVERLAP, lane, reconcile, settle

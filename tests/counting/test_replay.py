@@ -13,7 +13,7 @@ import pytest
 
 from statscache.app.application import build_app
 from statscache.config import Settings
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.commands import Done, call
 from tests.support.paths import SUPPORT
 

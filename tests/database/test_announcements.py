@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from statscache.counting.engine import Engine
 from statscache.database.announcements import CHANNEL, announce
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.databases import table
 from tests.support.messages import NOON, message
 

@@ -26,8 +26,9 @@ from statscache.database.definitions import create_shadow, shadow_name, swap
 from statscache.database.export import Export, export
 from statscache.errors import DatabaseUnavailable, StatscacheError
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, Key, Value, discovery
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins import Aggregate, BaseModel, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed, Source
 from tests.support.classics import KeepsMessages, moment_of
 from tests.support.databases import BACKENDS, execute
 from tests.support.messages import NOON, message

@@ -15,8 +15,8 @@ from sqlalchemy import LargeBinary, bindparam, inspect, text
 from statscache.database import migrations, schema
 from statscache.database.connection import Database
 from statscache.errors import SchemaError
-from statscache.plugins import discovery
-from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.bundled import BUNDLED_DISTRIBUTION
 
 
 def test_the_migrations_arrive_at_the_models(migrated_uri: str) -> None:

@@ -25,8 +25,9 @@ from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
 from statscache.hub.intake import Intake
 from statscache.message import Message
-from statscache.plugins import BaseModel, BasePlugin, discovery
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins import BaseModel, BasePlugin
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed, Source
 from tests.support.classics import KeepsMessages, moment_of
 from tests.support.clocks import ManualClock
 from tests.support.databases import table, upgrade

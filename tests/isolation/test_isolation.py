@@ -19,8 +19,9 @@ from statscache.database.connection import Database
 from statscache.database.fence import is_end, written
 from statscache.errors import DatabaseUnavailable
 from statscache.message import Message
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.commands import call
 from tests.support.databases import execute, table
 from tests.support.distributions import distribute

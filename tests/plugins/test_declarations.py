@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from statscache.errors import InvalidPlugin
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed, Source
 from statscache.topics import matcher
 
 

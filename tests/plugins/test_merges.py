@@ -18,7 +18,7 @@ from statscache.database.schema import create_missing
 from statscache.database.upsert import aggregate_upsert
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Row, Value
-from statscache.plugins.discovery import Dataset, Source
+from statscache.plugins.installed.discovery import Dataset, Source
 from statscache.plugins.merges import RULES, Largest, Merge, merged_in_order
 from statscache.testing import check_laws, make_message
 

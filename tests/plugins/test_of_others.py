@@ -8,8 +8,8 @@ import pytest
 
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed
 from tests.support.databases import table
 from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import NOON, message

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from statscache.counting.folding.fold import Folder
 from statscache.message import Message
-from statscache.plugins import Aggregate, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import Aggregate
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from statscache_plugins.pagure import plugins
 from statscache_plugins.pagure.by_project import ContributionsByProject
 from statscache_plugins.pagure.by_user import ContributionsByUser

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from statscache.counting.folding.fold import Folder
 from statscache.message import Message
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from statscache_plugins.releng import ReleaseEngineeringEventLogs, plugins
 from statscache_plugins.releng.kinds import kind_of
 from tests.support.api_fixture import api_fixture, links

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from statscache.message import Message
-from statscache.plugins import Aggregate, Key, Value, discovery
+from statscache.plugins import Aggregate, Key, Value
+from statscache.plugins.installed import discovery
 from statscache.testing import check_laws, make_message, rows_of
 
 BUNDLED = discovery.discover({}).aggregates

@@ -16,8 +16,9 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, CategorizedLogModel, Key, Value, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import Aggregate, CategorizedLogModel, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.classics import KeepsMessages, moment_of
 from tests.support.messages import NOON, message
 

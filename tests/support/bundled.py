@@ -20,7 +20,7 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 
 NOW = datetime(2015, 10, 20, 12, tzinfo=UTC).timestamp()
 STEP = 600.0

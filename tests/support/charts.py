@@ -28,7 +28,7 @@ from statscache.plugins import (
     Value,
     discovery,
 )
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins.installed.discovery import Installed, Source
 from tests.support.messages import message
 
 HOUR, DAY = 3600, 86_400

@@ -41,7 +41,7 @@ from statscache.archive.datagrepper import DatagrepperArchive
 from statscache.database import schema, tables
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.datagrepper import Datagrepper
 from tests.support.distributions import (
     CHANGING,

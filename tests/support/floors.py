@@ -30,15 +30,22 @@ FLOORS: Mapping[str, Floor] = {
     "message": Floor("what flows: made once at the edge, never changed", "about clock errors"),
     "rejection": Floor("why something is not counted", "errors message"),
     "plugins": Floor(
-        "the contract: all that the author of a plugin imports, and how plugins are found; neither "
-        "sessions nor dialects, nor what runs them",
-        "times about errors message topics",
+        "the contract: all that the author of a plugin imports; neither sessions nor dialects, nor "
+        "what runs plugins",
+        "times errors message topics",
     ),
-    "people": Floor("who is hidden, who is a bot, who is listed", "errors plugins"),
+    "plugins.installed": Floor(
+        "which plugins are installed: found, checked, and what is wrong with the others",
+        "about errors topics plugins",
+    ),
+    "people": Floor(
+        "who is hidden, who is a bot, who is listed",
+        "errors plugins plugins.installed",
+    ),
     "config": Floor("the keys of the configuration, read and checked", "errors times people"),
     "database": Floor(
         "connections, tables, migrations and upserts; knows columns of plugins, not messages",
-        "errors times people plugins",
+        "errors times people plugins plugins.installed",
     ),
     "archive": Floor(
         "what happened: messages read from datagrepper or files; knows messages, not who counts",
@@ -63,45 +70,46 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "counting.membership": Floor(
         "what is known of each plugin: its lane, how far back it goes, what it rejected",
-        "errors times spans clock logs message rejection plugins database isolation "
-        "counting.classic counting.lanes counting.folding",
+        "errors times spans clock logs message rejection plugins plugins.installed "
+        "database isolation counting.classic counting.lanes counting.folding",
     ),
     "counting": Floor(
-        "each message exactly once: a batch is claimed, folded, written, and the lane advances; "
-        "knows slices of an archive, not where they are read from nor when",
-        "errors clock message rejection plugins people config database archive isolation "
-        "counting.classic counting.lanes counting.folding counting.membership",
+        "each message exactly once: a batch is claimed, folded, written, and the lane "
+        "advances; knows slices of an archive, not where they are read from nor when",
+        "errors clock message rejection plugins.installed people config database archive "
+        "isolation counting.classic counting.lanes counting.folding counting.membership",
     ),
     "audit": Floor(
         "compares what was counted with the archive, and repairs it",
-        "spans errors times clock message isolation plugins database archive counting "
-        "counting.classic counting.lanes counting.folding counting.membership",
+        "spans errors times clock message isolation plugins plugins.installed database "
+        "archive counting counting.classic counting.lanes counting.folding "
+        "counting.membership",
     ),
     "catchup": Floor(
         "when the archive is asked, by which workers: windows, gaps, backfills",
-        "times statscache errors clock logs topics about message plugins config database "
-        "archive isolation counting counting.lanes audit counting.folding",
+        "times statscache errors clock logs topics about message plugins.installed config "
+        "database archive isolation counting counting.lanes audit counting.folding",
     ),
     "hub": Floor(
         "the process that counts: fedmsg's consumer, and what it hands on",
-        "times statscache errors clock logs about message rejection plugins config database "
-        "archive counting audit catchup",
+        "times statscache errors clock logs about message rejection plugins.installed "
+        "config database archive counting audit catchup",
     ),
     "app.state": Floor(
         "what the hub has committed: revisions, coverage, rows",
-        "errors times spans people plugins database",
+        "errors times spans people plugins plugins.installed database",
     ),
     "app.http": Floor(
         "what is asked and answered: requests, parameters, times, formats",
-        "errors plugins app.state",
+        "errors plugins plugins.installed app.state",
     ),
     "app.dispatch": Floor(
         "from a request to its response, alike for all routes, and what is kept of answers",
-        "statscache errors logs people plugins config app.state app.http",
+        "statscache errors logs people plugins.installed config app.state app.http",
     ),
     "app.charts": Floor(
         "buckets: calendars, ranges, aggregation, comparison",
-        "times plugins app.state app.http app.dispatch",
+        "times plugins plugins.installed app.state app.http app.dispatch",
     ),
     "app.live": Floor(
         "clients that wait for a change: events and long polls",
@@ -109,22 +117,22 @@ FLOORS: Mapping[str, Floor] = {
     ),
     "app.routes": Floor(
         "one module a route",
-        "times statscache errors people plugins config database app.state app.http "
-        "app.dispatch app.charts app.live",
+        "times statscache errors people plugins plugins.installed config database "
+        "app.state app.http app.dispatch app.charts app.live",
     ),
     "app.pages": Floor(
         "the pages for people",
-        "times statscache people plugins app.state app.http app.dispatch app.routes",
+        "times statscache people plugins.installed app.state app.http app.dispatch app.routes",
     ),
     "app": Floor(
-        "assembles the API, which reads what the hub has committed, and never knows the engine, "
-        "the archive or the bus",
-        "plugins config app.state app.http app.dispatch app.live app.routes app.pages",
+        "assembles the API, which reads what the hub has committed, and never knows the "
+        "engine, the archive or the bus",
+        "plugins.installed config app.state app.http app.dispatch app.live app.routes app.pages",
     ),
     "cli": Floor(
         "what the commands share: configuration, terminal, progress",
-        "times statscache errors logs about plugins config database archive counting "
-        "counting.membership catchup hub",
+        "times statscache errors logs about plugins plugins.installed config database "
+        "archive counting counting.membership catchup hub",
     ),
     "demo": Floor("a bus, a hub and the API on one machine", "errors config database"),
     "cli.commands": Floor(
@@ -137,7 +145,8 @@ FLOORS: Mapping[str, Floor] = {
         "all that the author of a plugin needs for tests", "message plugins counting.folding"
     ),
     "utils": Floor(
-        "what plugins of 2015 imported from here, and nothing else", "times plugins config archive"
+        "what plugins of 2015 imported from here, and nothing else",
+        "times plugins plugins.installed config archive",
     ),
     "consumer": Floor("where installed configurations look for the consumer", "hub"),
     "wsgi": Floor("the application, for servers of WSGI", "logs app"),

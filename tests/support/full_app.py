@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from statscache.app.application import Application
 from statscache.message import Message
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 from tests.support.bundled import NOW, counted, recent
 from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import message

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.datagrepper import Datagrepper
 from tests.support.hub import Hub
 from tests.support.oracle import Oracle

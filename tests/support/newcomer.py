@@ -32,7 +32,7 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.databases import upgrade
 from tests.support.datagrepper import Datagrepper
 from tests.support.distributions import CHANGING, DISTRIBUTION, importing, python_path

@@ -13,7 +13,7 @@ from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 from tests.support.databases import upgrade
 
 _MOST_TOLD = 5

@@ -35,7 +35,7 @@ from statscache.app.http.problems import Problem
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES, Open, Steps
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 MOST_BUCKETS = 10_000
 """Of one answer."""

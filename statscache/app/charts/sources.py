@@ -22,7 +22,7 @@ from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Revision, Snapshot
 from statscache.app.state.steps import Steps
 from statscache.plugins.buckets import UNIX_EPOCH, ceiled, floored
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 from statscache.plugins.merges import RULES, MergeRule
 
 

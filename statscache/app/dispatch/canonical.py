@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from statscache.app.http.parameters import Parameter
 from statscache.app.state.filters import Filters
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 _NEVER = frozenset({"callback", "_", "format", "wait"})
 """Parameters that do not change the answer, or are a separate part of the key."""

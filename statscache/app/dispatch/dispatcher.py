@@ -41,7 +41,7 @@ from statscache.app.state.revisions import Revision, Snapshot
 from statscache.app.state.transaction import DefinitionsChanged, ReadTransaction, TableReplaced
 from statscache.config import Settings
 from statscache.errors import StatementTimeout, StatscacheError
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 log = logging.getLogger(__name__)
 

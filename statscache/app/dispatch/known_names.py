@@ -16,7 +16,7 @@ from statscache import people
 from statscache.app.dispatch.route import Call
 from statscache.app.state import filters
 from statscache.app.state.filters import Filter, Filters
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 def columns(dataset: Dataset) -> list[str]:

@@ -25,7 +25,7 @@ from statscache.app.state.digest import digest
 from statscache.app.state.filters import Filters
 from statscache.app.state.steps import Steps
 from statscache.app.state.transaction import ReadTransaction
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 class CallMaker(Protocol):

@@ -6,7 +6,7 @@ from statscache import people
 from statscache.app.dispatch.route import Call, Route, all_people
 from statscache.app.http.problems import Problem
 from statscache.people import LISTS, RANKINGS, People
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 def may_list(who: People, dataset: Dataset, column: str) -> bool:

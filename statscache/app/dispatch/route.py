@@ -66,7 +66,7 @@ from statscache.app.state.row_reader import RowQuery, RowReader
 from statscache.app.state.steps import Steps, steps_of
 from statscache.app.state.transaction import ReadTransaction
 from statscache.config import Settings
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 
 
 class Scope(enum.Enum):

@@ -11,7 +11,7 @@ from statscache.app.state.read_only import ReadOnlyDatabase
 from statscache.app.state.revisions import Revisions
 from statscache.config import Settings
 from statscache.errors import StatscacheError
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 
 
 class Service:

@@ -17,7 +17,7 @@ from statscache.app.http.problems import Problem
 from statscache.app.state import filters
 from statscache.app.state.filters import Filter, Filters
 from statscache.app.state.steps import Open
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 LARGEST_NUMBER = 10**9
 """Pages and limits beyond it are mistakes."""

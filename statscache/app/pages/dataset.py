@@ -25,7 +25,7 @@ from statscache.app.routes import messages
 from statscache.app.routes.plugins import entry_of
 from statscache.app.state.row_reader import MOST_NUMBERED_ROWS
 from statscache.app.state.steps import MINUTES
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.times import DAY, HOUR
 
 ROWS_SHOWN = 10

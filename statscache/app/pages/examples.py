@@ -17,7 +17,7 @@ from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
 from statscache.app.http.response import Response
 from statscache.app.state import filters
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 _LONGEST_ANSWER = 1_200
 """Characters of an answer that are shown."""

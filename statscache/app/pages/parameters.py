@@ -6,7 +6,7 @@ from typing import Any
 
 from statscache.app.dispatch.route import Route
 from statscache.app.http.parameters import LARGEST_NUMBER, Parameter, filters_of
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 def described(route: Route, dataset: Dataset | None) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from statscache.app.pages import rendering
 from statscache.app.pages.examples import address_for_browsers, is_by_category, is_telling
 from statscache.app.pages.parameters import described
 from statscache.app.routes import values
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 def _answer(call: Call) -> Answer:

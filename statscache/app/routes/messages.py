@@ -30,7 +30,7 @@ from statscache.app.state.filters import Filters
 from statscache.people import people_of
 from statscache.plugins.aggregate import Aggregate
 from statscache.plugins.columns import Key
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.models import plain
 
 LONGEST_KEY = 300

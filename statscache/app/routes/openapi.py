@@ -22,7 +22,7 @@ from statscache.app.routes import values
 from statscache.app.state.revisions import Snapshot
 from statscache.config import Settings
 from statscache.people import People
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 
 PROBLEM_SCHEMA: Mapping[str, Any] = {
     "type": "object",

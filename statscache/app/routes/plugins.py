@@ -21,7 +21,7 @@ from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES
 from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
-from statscache.plugins.discovery import Broken, Dataset, Installed, Source
+from statscache.plugins.installed.discovery import Broken, Dataset, Installed, Source
 from statscache.plugins.merges import RULES
 from statscache.plugins.models import plain
 from statscache.plugins.schedule import format_interval

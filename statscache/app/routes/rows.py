@@ -28,7 +28,7 @@ from statscache.app.state.row_reader import (
     Span,
     writes_otherwise,
 )
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.models import plain
 
 ALL = "all"

@@ -17,7 +17,7 @@ from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import coverage
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.merges import merged_in_order
 
 DEFAULT_BUCKETS = 100

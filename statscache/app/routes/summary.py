@@ -16,7 +16,7 @@ from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.state import coverage
 from statscache.app.state.revisions import Snapshot
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.merges import RULES
 from statscache.times import DAY
 

@@ -16,7 +16,7 @@ from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.routes.summary import amount, default_span
 from statscache.app.state import coverage
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.merges import RULES
 
 DEFAULT_LIMIT = 10

@@ -14,7 +14,7 @@ from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import filters
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 DEFAULT_LIMIT = 20
 MOST_VALUES = 1_000

@@ -36,7 +36,7 @@ from statscache.plugins.aggregate import Aggregate, accepted_before, table_name
 from statscache.plugins.base import BasePlugin
 from statscache.plugins.collation import PLAIN_TEXT
 from statscache.plugins.columns import Key, Value
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 from statscache.plugins.merges import NEWEST_AT
 from statscache.plugins.models import Serializable
 

@@ -10,7 +10,7 @@ from sqlalchemy import Column, ColumnElement, Integer, String, inspect, or_
 
 from statscache.people import People, people_of
 from statscache.plugins.columns import QUERY_PARAMETERS
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 NOT = "not_"
 """What stands before the name of a column in the filter that leaves rows out."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from statscache.database import migrations, privileges, schema, tables
 from statscache.database.connection import Database
 from statscache.errors import AccessDenied
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 class ReadOnlyDatabase:

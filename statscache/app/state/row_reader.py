@@ -15,7 +15,7 @@ from statscache.app.state.filters import Filters
 from statscache.app.state.memo import Memo
 from statscache.app.state.transaction import ReadTransaction
 from statscache.database.deadline import extend_deadline
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 from statscache.plugins.models import Serializable
 from statscache.times import naive
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from statscache.plugins.buckets import UNIX_EPOCH, floored
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 
 class Steps(Protocol):

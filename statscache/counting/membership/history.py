@@ -13,7 +13,7 @@ from statscache.counting.classic.runner import ClassicRunner
 from statscache.isolation.blame import blames_plugin
 from statscache.isolation.lost_connections import LostConnections
 from statscache.plugins.buckets import floored
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from statscache.times import DAY
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from statscache.database.definitions import definition_of, shadow_name
 from statscache.database.plugin_state import ACTIVE, FAILING, FILLING, GONE
 from statscache.isolation.lost_connections import LostConnections
 from statscache.isolation.time_limit import TimeLimit
-from statscache.plugins.discovery import Dataset, Installed
+from statscache.plugins.installed.discovery import Dataset, Installed
 from statscache.times import to_the_minute
 
 log = logging.getLogger(__name__)

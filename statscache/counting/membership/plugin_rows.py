@@ -11,7 +11,7 @@ from statscache.counting.lanes.lane import MAIN, ORDERED, Lane
 from statscache.counting.lanes.lanes import Lanes
 from statscache.database import tables
 from statscache.database.plugin_state import GONE
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 _CONCERN_OTHERS = {"lane", "state", "shadow", "pruned_until"}
 """The columns that decide what is written for a plugin, and to which table."""

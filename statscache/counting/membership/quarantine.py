@@ -18,7 +18,7 @@ from statscache.counting.lanes.lanes import Lanes
 from statscache.counting.membership.plugin_rows import PluginRows, home_name
 from statscache.database import tables
 from statscache.database.plugin_state import ACTIVE, FAILING
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from statscache.clock import Clock
 from statscache.counting.membership.plugin_rows import PluginRows
 from statscache.database import tables
 from statscache.database.definitions import shadow_table
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed.discovery import Installed
 
 _ROWS_AT_ONCE = 50_000
 

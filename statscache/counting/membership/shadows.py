@@ -29,7 +29,7 @@ from statscache.database.definitions import (
     swap,
 )
 from statscache.database.plugin_state import ACTIVE, FAILING, FILLING, block_reason, is_blocked
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from statscache.app.state.coverage import Coverage
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, Row, Value, discovery
+from statscache.plugins import Aggregate, Row, Value
+from statscache.plugins.installed import discovery
 from tests.support.charts import (
     DAY,
     EDGES,

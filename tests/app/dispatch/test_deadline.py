@@ -20,7 +20,7 @@ from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.database.deadline import limit
 from statscache.errors import RequestTimeout, StatementTimeout
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.api_fixture import api_fixture, things
 from tests.support.hub import wait_until
 from tests.support.messages import NOON

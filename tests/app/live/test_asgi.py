@@ -16,7 +16,7 @@ from statscache.cli import statscache as command_line
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.errors import StatscacheError
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.messages import NOON, message
 from tests.support.servers import Got, Server, get
 

@@ -26,7 +26,7 @@ from statscache.app.routes.batch import MOST_QUERIES
 from statscache.app.routes.health import READYZ
 from statscache.database.connection import Database
 from statscache.errors import DatabaseUnavailable
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from tests.support.databases import migrated, table
 from tests.support.full_app import FullApp
 from tests.support.routes import ROUTES

@@ -20,8 +20,9 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database.connection import Database
 from statscache.message import Message
-from statscache.plugins import Aggregate, BasePlugin, Key, ScalarModel, Value, discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins import Aggregate, BasePlugin, Key, ScalarModel, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.messages import message
 
 HOUR = 3600

@@ -13,7 +13,7 @@ from statscache.app import create_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.message import Message
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.hub import wait_until
 from tests.support.messages import NOON, message
 

@@ -21,7 +21,8 @@ from statscache.app.routes import downloads
 from statscache.database import tables
 from statscache.database.connection import Database
 from statscache.database.schema import create_missing
-from statscache.plugins import BaseModel, discovery
+from statscache.plugins import BaseModel
+from statscache.plugins.installed import discovery
 from tests.support.api_fixture import ApiFixture, Log, api_fixture, links, things, walk
 from tests.support.messages import NOON
 from tests.support.servers import Server

@@ -12,7 +12,7 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 
 
 def test_ready_when_the_hub_was_heard(migrated_uri: str) -> None:

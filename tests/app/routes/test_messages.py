@@ -23,8 +23,9 @@ from statscache.counting.folding import fold
 from statscache.database.connection import Database
 from statscache.message import Message
 from statscache.people import KNOWN_BOTS
-from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value, discovery
-from statscache.plugins.discovery import Dataset, Source
+from statscache.plugins import Aggregate, BaseModel, BasePlugin, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Dataset, Source
 from statscache.testing import rows_of
 from statscache.topics import matcher
 from tests.support.datagrepper import Datagrepper

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import (
 from statscache.app import create_app
 from statscache.config import Settings
 from statscache.counting.engine import Engine
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.messages import NOON, message
 from tests.support.prometheus import samples
 

@@ -28,7 +28,7 @@ from schemathesis import Case, CheckContext, GenerationMode, Response
 from statscache.app.application import build_app
 from statscache.app.routes.openapi import PROBLEM_SCHEMA
 from statscache.plugins import Aggregate
-from statscache.plugins.discovery import Dataset
+from statscache.plugins.installed.discovery import Dataset
 from tests.support.api_fixture import Sizes, api_fixture, things
 from tests.support.bundled import NOW
 from tests.support.examples import tried

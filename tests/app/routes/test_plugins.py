@@ -19,8 +19,8 @@ from statscache.config import Settings
 from statscache.counting.engine import Engine
 from statscache.database import tables
 from statscache.database.connection import Database
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Installed
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed
 from tests.support.databases import execute
 from tests.support.distributions import DISTRIBUTION
 from tests.support.messages import NOON, message

@@ -16,8 +16,9 @@ from statscache.config import Settings
 from statscache.database.announcements import announce
 from statscache.database.connection import Database
 from statscache.database.definitions import create_shadow, definition_of, swap
-from statscache.plugins import Aggregate, BasePlugin, CategorizedModel, Key, Value, discovery
-from statscache.plugins.discovery import Installed, Source
+from statscache.plugins import Aggregate, BasePlugin, CategorizedModel, Key, Value
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Installed, Source
 from tests.support.hub_fixture import POLLING, TODAY, HubFixture
 from tests.support.messages import message
 

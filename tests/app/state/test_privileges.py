@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 
 from statscache.app.application import build_app
 from statscache.config import Settings
-from statscache.plugins import discovery
-from statscache.plugins.discovery import Source
+from statscache.plugins.installed import discovery
+from statscache.plugins.installed.discovery import Source
 from tests.support.databases import execute
 from tests.support.hub_fixture import NOW, Hits, HubFixture, Log, complete, messages
 from tests.support.postgresql import administer

@@ -24,7 +24,7 @@ from statscache.counting.engine import Engine
 from statscache.database.announcements import CHANNEL, announce
 from statscache.database.connection import Database
 from statscache.errors import DatabaseMissing, DatabaseUnavailable, SchemaError
-from statscache.plugins import discovery
+from statscache.plugins.installed import discovery
 from tests.support.databases import upgrade
 from tests.support.hub import wait_until
 from tests.support.messages import NOON, message

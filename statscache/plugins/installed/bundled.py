@@ -17,7 +17,7 @@ BUNDLED_DISTRIBUTION = "statscache"
 _PACKAGE = "statscache_plugins"
 """The package of the bundled plugins; in 2015 a distribution of that name had one as well."""
 
-_OURS = Path(__file__).resolve().parents[2] / _PACKAGE
+_OURS = Path(__file__).resolve().parents[3] / _PACKAGE
 _REINSTALL = "'pip install --force-reinstall --no-deps statscache' puts ours back"
 
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from statscache.errors import ConfigurationError
-from statscache.plugins.bundled import BUNDLED_DISTRIBUTION
+from statscache.plugins.installed.bundled import BUNDLED_DISTRIBUTION
 
 log = logging.getLogger(__name__)
 

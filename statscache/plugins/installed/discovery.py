@@ -13,12 +13,12 @@ from weakref import WeakKeyDictionary
 
 from statscache import about
 from statscache.errors import InvalidPlugin, described, is_interrupt
-from statscache.plugins import bundled, surroundings
 from statscache.plugins.aggregate import Aggregate, AggregateTable, table_name
 from statscache.plugins.base import BasePlugin, make_ident
 from statscache.plugins.buckets import bucket_epoch
 from statscache.plugins.columns import Key, Value
-from statscache.plugins.disabled import Disabled, pattern_for
+from statscache.plugins.installed import bundled, surroundings
+from statscache.plugins.installed.disabled import Disabled, pattern_for
 from statscache.plugins.schedule import Schedule
 from statscache.topics import EVERYTHING
 

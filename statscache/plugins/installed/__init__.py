@@ -1,0 +1,1 @@
+"""Which plugins are installed: found, checked, and what is wrong with the others."""
