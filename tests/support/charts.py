@@ -26,8 +26,8 @@ from statscache.plugins import (
     Key,
     ScalarModel,
     Value,
-    discovery,
 )
+from statscache.plugins.installed import discovery
 from statscache.plugins.installed.discovery import Installed, Source
 from tests.support.messages import message
 
