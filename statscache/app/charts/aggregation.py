@@ -6,43 +6,34 @@ that are left of each bucket are merged here. Both do it by the rules that the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import (
-    ARRAY,
-    JSON,
-    BigInteger,
     ColumnElement,
     Connection,
-    DateTime,
-    Integer,
     Select,
-    Text,
-    cast,
     func,
-    inspect,
     literal,
     or_,
     select,
     true,
     union_all,
 )
-from sqlalchemy.exc import DBAPIError
 
 from statscache.app.charts.sources import Measure, Part, SourceTable
-from statscache.app.state import filters
+from statscache.app.charts.statements import Pieces, Statements
 from statscache.app.state.filters import Filters
 from statscache.plugins.columns import merges_of
-from statscache.plugins.merges import MergeRule, newest_columns
+from statscache.plugins.merges import newest_columns
 
 Number = int | float | None
 """None where there is no row."""
 
-_SQLITE_OVERFLOW = "integer overflow"
+Without = tuple[str, Sequence[Any]]
+"""A column, and keys in it whose rows are left out."""
 
 
 class Ranked(NamedTuple):
@@ -65,23 +56,20 @@ class Aggregation:
         self, connection: Connection, filters: Filters, measures: Sequence[Measure]
     ) -> None:
         self._connection = connection
-        self._filters = filters
         self._measures = measures
-        self._is_sqlite = connection.dialect.name == "sqlite"
-        self._existing: dict[str, bool] = {}
-        self._exceeds_64_bits = False
+        self._statements = Statements(connection, filters)
 
     def in_buckets(
-        self, parts: Iterable[Part], without: tuple[str, Sequence[Any]] | None = None
+        self, parts: Iterable[Part], without: Without | None = None
     ) -> dict[int, tuple[Number, ...]]:
         """The numbers of each bucket that has rows, by the number of the bucket.
 
         Args:
             without: a column, and keys in it whose rows are left out.
         """
-        folded = _Fold(self._measures, parts := self._there(parts))
+        folded = _Fold(self._measures, parts := self._statements.existing(parts))
         for part in parts:
-            for place, *row in self._execute(partial(self._per_piece, part, without)):
+            for place, *row in self._statements.execute(partial(self._per_piece, part, without)):
                 folded.add(part.pieces[place].number, row)
         return folded.result()
 
@@ -89,15 +77,17 @@ class Aggregation:
         self, parts: Iterable[Part], by: str, keys: Sequence[Any]
     ) -> dict[tuple[int, Any], tuple[Number, ...]]:
         """The numbers of each bucket and each of ``keys`` in the column ``by`` that have rows."""
-        folded = _Fold(self._measures, parts := self._there(parts))
+        folded = _Fold(self._measures, parts := self._statements.existing(parts))
         for part in parts:
-            for place, key, *row in self._execute(partial(self._per_key, part, by, keys)):
+            for place, key, *row in self._statements.execute(
+                partial(self._per_key, part, by, keys)
+            ):
                 folded.add((part.pieces[place].number, key), row)
         return folded.result()
 
     def keys(self, parts: Iterable[Part], by: str, most: int) -> list[Any]:
         """The keys in the column ``by`` that have rows, sorted; no more than ``most`` of them."""
-        parts = self._there(parts)
+        parts = self._statements.existing(parts)
         if not parts:
             return []
         table = self._rows(parts, by).subquery()
@@ -108,27 +98,25 @@ class Aggregation:
 
         The number is that of the first measure. Of equal ones, the smaller key comes first.
         """
-        parts = self._there(parts)
+        parts = self._statements.existing(parts)
         if not parts:
             return [], 0
-        found = self._execute(partial(self._largest, parts, by, limit))
+        found = self._statements.execute(partial(self._largest, parts, by, limit))
         count = found[0][2] if found else 0
         return [Ranked(key, plain(value)) for key, value, _ in found], count
 
     # Statements.
 
-    def _per_piece(self, part: Part, without: tuple[str, Sequence[Any]] | None) -> Select[Any]:
-        pieces, clauses = self._pieces(part), []
+    def _per_piece(self, part: Part, without: Without | None) -> Select[Any]:
+        pieces, clauses = self._statements.pieces(part), []
         if without is not None:
-            column = part.source.columns[without[0]]
-            others = column.not_in(without[1])
-            clauses.append(or_(others, column.is_(None)) if column.nullable else others)
+            clauses.append(others(part.source.columns[without[0]], without[1]))
         values = self._values(part.source, pieces, clauses)
         return select(pieces.place, *values).select_from(pieces.table)
 
     def _per_key(self, part: Part, by: str, keys: Sequence[Any]) -> Select[Any]:
         column = part.source.columns[by]
-        pieces, wanted = self._pieces(part), self._wanted(column, keys)
+        pieces, wanted = self._statements.pieces(part), self._statements.wanted(column, keys)
         key = wanted.c.key
         values = self._values(part.source, pieces, [column == key], wanted)
         everything = pieces.table.join(wanted, true())
@@ -142,80 +130,30 @@ class Aggregation:
             ranked = select(table.c.key, table.c.value, rank.label("rank")).subquery()
             merged = select(ranked.c.key, ranked.c.value).where(ranked.c.rank == 1).subquery()
         else:
-            value = self._merged(rule, table.c.value).label("value")
+            value = self._statements.merged(rule, table.c.value).label("value")
             merged = select(table.c.key, value).group_by(table.c.key).subquery()
         statement = select(merged.c.key, merged.c.value, func.count().over())
         return statement.order_by(merged.c.value.desc(), merged.c.key).limit(limit)
 
-    def _execute(self, statement: Callable[[], Select[Any]]) -> Sequence[Any]:
-        try:
-            return self._connection.execute(statement()).all()
-        except DBAPIError as error:
-            if str(error.orig) != _SQLITE_OVERFLOW:
-                raise
-        # Whole numbers beyond 64 bits, which SQLite does not add.
-        self._exceeds_64_bits = True
-        return self._connection.execute(statement()).all()
-
     # The parts of statements.
-
-    def _merged(self, rule: MergeRule, column: Any) -> Any:
-        if self._exceeds_64_bits:
-            return rule.merge_rows_beyond_64_bits(column)
-        return rule.merge_rows(column)
-
-    def _there(self, parts: Iterable[Part]) -> list[Part]:
-        """Without tables that the hub has not made yet: they have no rows."""
-        return [part for part in parts if self._exists(part.source)]
-
-    def _exists(self, source: SourceTable) -> bool:
-        name = source.table.name
-        if name not in self._existing:
-            self._existing[name] = inspect(self._connection).has_table(name)
-        return self._existing[name]
-
-    def _pieces(self, part: Part) -> _Pieces:
-        """The pieces as a table of one parameter, however many there are."""
-        lag = part.source.lag
-        pairs = [(piece.start + lag, piece.stop + lag) for piece in part.pieces]
-        if self._is_sqlite:
-            table = func.json_each(_json(pairs)).table_valued("key", "value", name="pieces")
-            start, stop = (func.json_extract(table.c.value, f"$[{end}]") for end in (0, 1))
-            return _Pieces(table, table.c.key, start, stop)
-        arrays = [_array(ends) for ends in zip(*pairs, strict=True)]
-        table = (
-            func.unnest(*arrays)
-            .table_valued("start", "stop", with_ordinality="number", name="pieces")
-            .render_derived()
-        )
-        return _Pieces(table, table.c.number - 1, table.c.start, table.c.stop)
-
-    def _wanted(self, column: ColumnElement[Any], keys: Sequence[Any]) -> Any:
-        """Keys as a table of one parameter, with the column ``key``."""
-        if self._is_sqlite:
-            table = func.json_each(_json(keys)).table_valued("value", name="keys")
-            return select(table.c.value.label("key")).subquery("wanted")
-        if isinstance(column.type, Integer):
-            values = func.unnest(_array(keys))
-        else:
-            values = func.json_array_elements_text(cast(_json(keys), JSON))
-        return select(values.column_valued("key")).subquery("wanted")
 
     def _values(
         self,
         source: SourceTable,
-        pieces: _Pieces,
+        pieces: Pieces,
         clauses: Sequence[ColumnElement[bool]],
         *others: Any,
     ) -> list[Any]:
         """What is read for a piece: a subquery for each column of :class:`_Fold`."""
-        at = source.timestamp
-        start, stop = (_stored(end, at, self._is_sqlite) for end in (pieces.start, pieces.stop))
-        conditions = (at >= start, at < stop, *clauses, *self._clauses(source))
+        conditions = (
+            *self._statements.within(source, pieces.start, pieces.stop),
+            *clauses,
+            *self._statements.clauses(source),
+        )
         newest = [source.columns[name] for name in _newest(self._measures, source)]
         order = [column.desc() for column in newest]
         found = [
-            select(self._merged(measure.rule, source.columns[measure.name]))
+            select(self._statements.merged(measure.rule, source.columns[measure.name]))
             for measure in self._measures
             if not measure.rule.takes_newest
         ]
@@ -234,33 +172,19 @@ class Aggregation:
         selects = []
         for part in parts:
             source, lag = part.source, part.source.lag
-            at = source.timestamp
             columns = [source.columns[by].label("key"), source.columns[measure.name].label("value")]
             if measure.rule.takes_newest:
                 names = enumerate(_newest(self._measures, source))
                 columns += [source.columns[name].label(f"newest_{i}") for i, name in names]
             for piece in part.pieces:
-                start, stop = (
-                    _stored(literal(end + lag), at, self._is_sqlite)
-                    for end in (piece.start, piece.stop)
+                ends = (literal(end + lag) for end in (piece.start, piece.stop))
+                query = select(*columns).where(
+                    *self._statements.within(source, *ends), *self._statements.clauses(source)
                 )
-                query = select(*columns).where(at >= start, at < stop, *self._clauses(source))
                 if source.columns[by].nullable:
                     query = query.where(source.columns[by].is_not(None))
                 selects.append(query)
         return union_all(*selects) if len(selects) > 1 else selects[0]
-
-    def _clauses(self, source: SourceTable) -> Sequence[ColumnElement[bool]]:
-        return filters.clauses(self._filters, source.dataset)
-
-
-class _Pieces(NamedTuple):
-    """A table of pieces: the place of each in its part, its start and its stop."""
-
-    table: Any
-    place: ColumnElement[int]
-    start: ColumnElement[int]
-    stop: ColumnElement[int]
 
 
 class _Fold:
@@ -319,18 +243,7 @@ def _newest(measures: Sequence[Measure], source: SourceTable) -> list[str]:
     return newest_columns(merges_of(source.dataset.values))
 
 
-def _stored(moment: Any, column: ColumnElement[Any], is_sqlite: bool) -> Any:
-    """A time, UNIX seconds, as ``column`` has it: classic models have naive datetimes in UTC."""
-    if not isinstance(column.type, DateTime):
-        return moment
-    if is_sqlite:
-        return func.strftime("%Y-%m-%d %H:%M:%f", moment, "unixepoch")
-    return func.timezone("UTC", func.to_timestamp(moment))
-
-
-def _json(value: Any) -> Any:
-    return literal(orjson.dumps(value).decode(), Text())
-
-
-def _array(values: Iterable[int]) -> Any:
-    return cast(literal("{" + ",".join(map(str, values)) + "}", Text()), ARRAY(BigInteger))
+def others(column: ColumnElement[Any], keys: Sequence[Any]) -> ColumnElement[bool]:
+    """The condition for the rows of all keys but ``keys``."""
+    found = column.not_in(keys)
+    return or_(found, column.is_(None)) if getattr(column, "nullable", False) else found
