@@ -149,7 +149,8 @@ class ChartsFixture:
 
     def __init__(self, uri: str, *classes: type, **config: Any) -> None:
         self.uri = uri
-        self.installed: Installed = discovery.load([(Source("t", "t", "1"), lambda: classes)], {})
+        sources = [(Source("t", "t", "1"), lambda: classes)]
+        self.installed: Installed = discovery.load(sources, config)
         self._epoch = datetime.fromtimestamp(SINCE, UTC).replace(tzinfo=None)
         self._config = {"statscache.sqlalchemy.uri": uri} | config
 

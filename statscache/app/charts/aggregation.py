@@ -7,9 +7,8 @@ that are left of each bucket are merged here. Both do it by the rules that the p
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,34 +16,21 @@ from sqlalchemy import (
     Select,
     func,
     literal,
-    or_,
     select,
     true,
     union_all,
 )
 
+from statscache.app.charts.lines import Line, Numbers, Ranked, Without, plain
 from statscache.app.charts.sources import Measure, Part, SourceTable
-from statscache.app.charts.statements import Pieces, Statements
+from statscache.app.charts.statements import Statements, others
 from statscache.app.state.filters import Filters
 from statscache.plugins.columns import merges_of
-from statscache.plugins.merges import newest_columns
-
-Number = int | float | None
-"""None where there is no row."""
-
-Without = tuple[str, Sequence[Any]]
-"""A column, and keys in it whose rows are left out."""
-
-
-class Ranked(NamedTuple):
-    """A key, and what its rows of a range are merged to."""
-
-    key: Any
-    value: Number
+from statscache.plugins.merges import NEWEST_AT, newest_columns
 
 
 class Aggregation:
-    """Reads and merges rows.
+    """Reads and merges rows; a :class:`~statscache.app.charts.lines.Reading`.
 
     Args:
         connection: in which all is of one moment.
@@ -59,9 +45,16 @@ class Aggregation:
         self._measures = measures
         self._statements = Statements(connection, filters)
 
+    joins_buckets = True
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """One of each column."""
+        return [Line(each.name, each.merge, each.rule.adds_up) for each in self._measures]
+
     def in_buckets(
         self, parts: Iterable[Part], without: Without | None = None
-    ) -> dict[int, tuple[Number, ...]]:
+    ) -> dict[int, Numbers]:
         """The numbers of each bucket that has rows, by the number of the bucket.
 
         Args:
@@ -70,12 +63,13 @@ class Aggregation:
         folded = _Fold(self._measures, parts := self._statements.existing(parts))
         for part in parts:
             for place, *row in self._statements.execute(partial(self._per_piece, part, without)):
-                folded.add(part.pieces[place].number, row)
+                # Latest values are one bucket, which has no pieces.
+                folded.add(part.pieces[place].number if part.pieces else 0, row)
         return folded.result()
 
     def in_buckets_by_key(
         self, parts: Iterable[Part], by: str, keys: Sequence[Any]
-    ) -> dict[tuple[int, Any], tuple[Number, ...]]:
+    ) -> dict[tuple[int, Any], Numbers]:
         """The numbers of each bucket and each of ``keys`` in the column ``by`` that have rows."""
         folded = _Fold(self._measures, parts := self._statements.existing(parts))
         for part in parts:
@@ -108,17 +102,23 @@ class Aggregation:
     # Statements.
 
     def _per_piece(self, part: Part, without: Without | None) -> Select[Any]:
-        pieces, clauses = self._statements.pieces(part), []
+        source, clauses = part.source, []
         if without is not None:
-            clauses.append(others(part.source.columns[without[0]], without[1]))
-        values = self._values(part.source, pieces, clauses)
+            clauses.append(others(source.columns[without[0]], without[1]))
+        if not source.width:
+            clauses += self._statements.between(source, *part.between)
+            return select(literal(0), *self._values(source, clauses))
+        pieces = self._statements.pieces(part)
+        clauses += self._statements.within(source, pieces.start, pieces.stop)
+        values = self._values(source, clauses, pieces.table)
         return select(pieces.place, *values).select_from(pieces.table)
 
     def _per_key(self, part: Part, by: str, keys: Sequence[Any]) -> Select[Any]:
         column = part.source.columns[by]
         pieces, wanted = self._statements.pieces(part), self._statements.wanted(column, keys)
         key = wanted.c.key
-        values = self._values(part.source, pieces, [column == key], wanted)
+        within = self._statements.within(part.source, pieces.start, pieces.stop)
+        values = self._values(part.source, [*within, column == key], pieces.table, wanted)
         everything = pieces.table.join(wanted, true())
         return select(pieces.place, key, *values).select_from(everything)
 
@@ -133,23 +133,15 @@ class Aggregation:
             value = self._statements.merged(rule, table.c.value).label("value")
             merged = select(table.c.key, value).group_by(table.c.key).subquery()
         statement = select(merged.c.key, merged.c.value, func.count().over())
-        return statement.order_by(merged.c.value.desc(), merged.c.key).limit(limit)
+        return statement.order_by(merged.c.value.desc().nulls_last(), merged.c.key).limit(limit)
 
     # The parts of statements.
 
     def _values(
-        self,
-        source: SourceTable,
-        pieces: Pieces,
-        clauses: Sequence[ColumnElement[bool]],
-        *others: Any,
+        self, source: SourceTable, clauses: Sequence[ColumnElement[bool]], *outer: Any
     ) -> list[Any]:
-        """What is read for a piece: a subquery for each column of :class:`_Fold`."""
-        conditions = (
-            *self._statements.within(source, pieces.start, pieces.stop),
-            *clauses,
-            *self._statements.clauses(source),
-        )
+        """A subquery for each column of :class:`_Fold`, which refers to the tables ``outer``."""
+        conditions = (*clauses, *self._statements.clauses(source))
         newest = [source.columns[name] for name in _newest(self._measures, source)]
         order = [column.desc() for column in newest]
         found = [
@@ -158,10 +150,7 @@ class Aggregation:
             if not measure.rule.takes_newest
         ]
         found += [select(column).order_by(*order).limit(1) for column in newest]
-        return [
-            query.where(*conditions).correlate(pieces.table, *others).scalar_subquery()
-            for query in found
-        ]
+        return [query.where(*conditions).correlate(*outer).scalar_subquery() for query in found]
 
     def _rows(self, parts: Iterable[Part], by: str) -> Any:
         """All the rows of ``parts``, unmerged, with the columns ``key`` and ``value``.
@@ -176,14 +165,16 @@ class Aggregation:
             if measure.rule.takes_newest:
                 names = enumerate(_newest(self._measures, source))
                 columns += [source.columns[name].label(f"newest_{i}") for i, name in names]
+            conditions = [*self._statements.clauses(source)]
+            if source.columns[by].nullable:
+                conditions.append(source.columns[by].is_not(None))
+            if not source.width:
+                conditions += self._statements.between(source, *part.between)
+                selects.append(select(*columns).where(*conditions))
             for piece in part.pieces:
                 ends = (literal(end + lag) for end in (piece.start, piece.stop))
-                query = select(*columns).where(
-                    *self._statements.within(source, *ends), *self._statements.clauses(source)
-                )
-                if source.columns[by].nullable:
-                    query = query.where(source.columns[by].is_not(None))
-                selects.append(query)
+                within = self._statements.within(source, *ends)
+                selects.append(select(*columns).where(*within, *conditions))
         return union_all(*selects) if len(selects) > 1 else selects[0]
 
 
@@ -219,7 +210,7 @@ class _Fold:
         if row[split:] > known[split:]:
             known[split:] = row[split:]
 
-    def result(self) -> dict[Any, tuple[Number, ...]]:
+    def result(self) -> dict[Any, Numbers]:
         """The numbers of each key, in the order of the measures."""
         return {
             key: tuple(plain(row[place]) for place in self._places)
@@ -227,23 +218,9 @@ class _Fold:
         }
 
 
-def plain(value: Any) -> Number:
-    """A number as JSON has it: whole ones beyond 64 bits are rounded."""
-    if isinstance(value, Decimal):
-        value = int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return float(value)
-    return value  # type: ignore[no-any-return]
-
-
 def _newest(measures: Sequence[Measure], source: SourceTable) -> list[str]:
     """The columns that tell which row is the newest, the first one that differs deciding."""
     if not any(measure.rule.takes_newest for measure in measures):
         return []
-    return newest_columns(merges_of(source.dataset.values))
-
-
-def others(column: ColumnElement[Any], keys: Sequence[Any]) -> ColumnElement[bool]:
-    """The condition for the rows of all keys but ``keys``."""
-    found = column.not_in(keys)
-    return or_(found, column.is_(None)) if getattr(column, "nullable", False) else found
+    clock = NEWEST_AT if source.width else "timestamp"
+    return newest_columns(merges_of(source.dataset.values), clock)

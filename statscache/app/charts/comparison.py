@@ -10,17 +10,27 @@ from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from statscache.app.charts import sources
+from statscache.app.charts import ranges, sources
 from statscache.app.charts.calendar import Buckets
+from statscache.app.charts.lines import Number
 from statscache.app.charts.ranges import Range
 from statscache.app.charts.sources import Unfit
 from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters
+from statscache.app.http.parameters import Parameter
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES, Steps, steps_of
 from statscache.plugins.buckets import floored
 
 PREVIOUS, YEAR = "previous", "year"
+
+COMPARE = Parameter(
+    "compare",
+    parameters.choice(PREVIOUS, YEAR),
+    "Also the number of the range of the same length before it, or of a year before.",
+    example=PREVIOUS,
+    suits=lambda dataset: dataset.schedule is not None,
+)
 
 Pair = tuple[Range, Range]
 
@@ -52,15 +62,20 @@ def compare(call: Call, found: Range) -> Pair | None:
     return min(pairs, key=_unknown, default=None)
 
 
+def change(value: Number, previous: Number) -> Number:
+    """From ``previous`` to ``value``, as a part of ``previous``; None where that is nothing."""
+    return None if value is None or not previous else (value - previous) / abs(previous)
+
+
 def state(call: Call, snapshot: Snapshot) -> Hashable:
-    """What a comparison depends on, besides the query: how far it has come, to the minute."""
-    return sources.state(call.installed, call.dataset, snapshot, _steps(call))
+    """What an answer depends on besides the query; a comparison also how far it has come."""
+    known = ranges.state(call, snapshot)
+    if call.values["compare"] is None or call.dataset.schedule is None:
+        return known
+    return known, sources.state(call.installed, call.dataset, snapshot, _steps(call))
 
 
 def _steps(call: Call) -> Steps:
-    if call.dataset.schedule is None:
-        # What has no buckets is refused when it is answered, with a comparison or without.
-        return MINUTES
     narrowest = sources.narrowest(call.installed, call.dataset)
     assert narrowest.schedule is not None
     is_finer = narrowest.schedule.interval < timedelta(seconds=MINUTES.width)
@@ -102,8 +117,8 @@ def _until(call: Call, found: Range, earlier: Buckets, end: int) -> Pair:
 def _unknown(pair: Pair) -> float:
     """The seconds that are not covered."""
     return sum(
-        stop - start - source.coverage.covered(start, stop)
+        stop - start - part.source.coverage.covered(start, stop)
         for each in pair
-        for source, pieces in each.whole.parts
-        for start, stop, _ in pieces
+        for part in each.whole.parts
+        for start, stop, _ in part.pieces
     )

@@ -26,12 +26,14 @@ from statscache.app.charts.calendar import (
     resolutions,
     time_zone,
 )
+from statscache.app.charts.lines import COMPLETE, COUNT, MISSING, PARTIAL
 from statscache.app.charts.sources import Measure, Part, SourceTable, Unfit
 from statscache.app.dispatch.route import Call
 from statscache.app.http import parameters, times
 from statscache.app.http.answer import Lifetime
 from statscache.app.http.parameters import Kind, Parameter
 from statscache.app.http.problems import Problem
+from statscache.app.state import coverage
 from statscache.app.state.coverage import Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES, Open, Steps
@@ -39,9 +41,6 @@ from statscache.plugins.installed.discovery import Dataset
 
 MOST_BUCKETS = 10_000
 """Of one answer."""
-
-COMPLETE, PARTIAL, MISSING = "complete", "partial", "missing"
-"""Whether all messages of a bucket have been counted, some, or an unknown number."""
 
 STATE_SCHEMA = {
     "enum": [COMPLETE, PARTIAL, MISSING],
@@ -56,8 +55,9 @@ _ZONE_EXAMPLES = (("Asia/Kolkata", 30 * 60), ("Europe/Berlin", 60 * 60))
 _LATEST_WITH_ZONE = datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
-def _resolution_kind(dataset: Dataset) -> Kind:
-    known = _resolutions(dataset)
+def resolution_kind(dataset: Dataset, *others: Resolution) -> Kind:
+    """A resolution that the rows of ``dataset`` make, or one of ``others``."""
+    known = {**_resolutions(dataset), **{each.name: each for each in others}}
 
     def parse(name: str, text: str) -> Resolution:
         if not known:
@@ -116,7 +116,7 @@ def _nothing_apart(dataset: Dataset) -> Kind:
 
 RESOLUTION = Parameter(
     "resolution",
-    _resolution_kind,
+    resolution_kind,
     "The width of the buckets; that of the ident where it is not said.",
     example="week",
 )
@@ -136,6 +136,15 @@ STOP = Parameter(
     "bucket that is still open.",
     times.NOW,
     example="now",
+)
+POINTS = Parameter(
+    "points",
+    parameters.number(1, MOST_BUCKETS),
+    "The finest resolution that makes at most so many buckets; none that is finer than "
+    "resolution, where that is said.",
+    example="300",
+    # A day may have more of the windows that cannot be merged.
+    suits=lambda dataset: merges(dataset),
 )
 SELECT = Parameter(
     "select", _measures_kind, "Only these columns of numbers, comma separated, in this order."
@@ -167,6 +176,28 @@ class Range:
         return "UTC" if self.calendar.zone is None else self.calendar.zone.key
 
     @property
+    def count(self) -> int:
+        """How many buckets there are."""
+        return self.buckets.count
+
+    @property
+    def axis(self) -> dict[str, Any]:
+        """What tells the buckets, for JSON."""
+        return {
+            "resolution": self.calendar.resolution.name,
+            "tz": self.tz,
+            "label": "start",
+            "start": self.buckets.start,
+            "stop": self.buckets.stop,
+            "times": self.buckets.starts,
+        }
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[int]]:
+        """What tells the buckets, for CSV: by the name of the column."""
+        return {"timestamp": self.buckets.starts}
+
+    @property
     def whole(self) -> Range:
         """The same time as one bucket."""
         return self.with_buckets(Buckets(self.buckets.whole, 1))
@@ -176,11 +207,11 @@ class Range:
         """Whether a bucket is made of several rows of one key."""
         return (
             any(
-                stop - start > source.width
-                for source, pieces in self.parts
-                for start, stop, _ in pieces
+                stop - start > part.source.width
+                for part in self.parts
+                for start, stop, _ in part.pieces
             )
-            or sum(len(pieces) for _, pieces in self.parts) > self.buckets.count
+            or sum(len(part.pieces) for part in self.parts) > self.buckets.count
         )
 
     @cached_property
@@ -188,7 +219,8 @@ class Range:
         """Of each bucket, whether its time is covered."""
         lacking: set[int] = set()
         touched: set[int] = set()
-        for source, pieces in self.parts:
+        for part in self.parts:
+            source, pieces = part.source, part.pieces
             if source.coverage.covers(pieces[0].start, pieces[-1].stop):
                 touched.update(piece.number for piece in pieces)
                 continue
@@ -264,6 +296,8 @@ def steps(dataset: Dataset | None, values: Mapping[str, Any]) -> Steps:
 
 def state(call: Call, snapshot: Snapshot) -> Hashable:
     """Revisions and coverage of all the tables that an answer may be made of."""
+    if call.dataset.schedule is None:
+        return coverage.measure(snapshot, call.dataset.ident).floored(MINUTES)
     return sources.state(call.installed, call.dataset, snapshot, steps(call.dataset, call.values))
 
 
@@ -315,20 +349,20 @@ def resolve(call: Call, default_span: Callable[[Resolution], float]) -> Range:
     problem: Callable[[], Problem] | None = None
     for resolution in candidates:
         calendar = Calendar(resolution, values["tz"])
-        ends = _ends(values, default_span(resolution if points is None else own))
+        between = ends_of(values, default_span(resolution if points is None else own))
         try:
-            buckets = _buckets_between(calendar, ends, points or MOST_BUCKETS)
+            buckets = _buckets_between(calendar, between, points or MOST_BUCKETS)
             if not buckets.count:
-                problem = partial(_empty, calendar)
+                problem = partial(empty, calendar)
                 continue
             found = Range(calendar, buckets, tables, sources.divide(buckets, tables))
-            if tables[-1].merges or not found.needs_merging:
+            if _is_countable(call) or tables[-1].merges or not found.needs_merging:
                 return found
-            problem = partial(_unfit, dataset, calendar, ends, tables)
+            problem = partial(_unfit, dataset, calendar, between, tables)
         except TooManyBuckets:
-            problem = partial(_too_many, dataset, calendar, ends, points)
+            problem = partial(_too_many, dataset, calendar, between, points)
         except Unfit:
-            problem = partial(_unfit, dataset, calendar, ends, tables)
+            problem = partial(_unfit, dataset, calendar, between, tables)
     assert problem is not None
     raise problem()
 
@@ -339,7 +373,7 @@ def check_merging(call: Call, found: Range) -> None:
     Raises:
         Problem: a 400.
     """
-    if found.buckets.count > 1 and not found.sources[-1].merges:
+    if found.buckets.count > 1 and not found.sources[-1].merges and not _is_countable(call):
         ident = call.dataset.ident
         parameters.refuse(
             "start",
@@ -348,8 +382,17 @@ def check_merging(call: Call, found: Range) -> None:
         )
 
 
-def _ends(values: Mapping[str, Any], default_span: float) -> tuple[float, float]:
-    """Start and stop, as the query has them."""
+def _is_countable(call: Call) -> bool:
+    """Whether rows of several windows are one number, however their own numbers are merged."""
+    return call.values.get(COUNT) is not None
+
+
+def ends_of(values: Mapping[str, Any], default_span: float) -> tuple[float, float]:
+    """Start and stop, as the query has them.
+
+    Args:
+        default_span: seconds before its end at which a range starts if the query does not say so.
+    """
     start, stop = values["start"], values["stop"]
     if values["tz"] is not None and stop > _LATEST_WITH_ZONE:
         parameters.refuse("stop", f"is later than {LAST_YEAR}: no time zone is known so far ahead")
@@ -370,7 +413,8 @@ def _buckets_between(calendar: Calendar, ends: tuple[float, float], most: int) -
     return calendar.between(start, stop, most)
 
 
-def _empty(calendar: Calendar) -> Problem:
+def empty(calendar: Calendar) -> Problem:
+    """That both ends of a range are in one bucket."""
     name = calendar.resolution.name
     return parameters.problem(
         "stop",
@@ -428,10 +472,11 @@ def _unfit(
 
 
 def _unbucketed(dataset: Dataset) -> str:
-    return (
-        f"{dataset.ident} is not counted in buckets of time: it has latest values or single "
-        f"entries, which /api/{dataset.ident} gives"
-    )
+    ident = dataset.ident
+    rows = f"{ident} is not counted in buckets of time: it has latest values or single entries"
+    if dataset.is_classic:
+        return f"{rows}, which /api/{ident} gives"
+    return f"{rows}, which /api/{ident} gives, and /api/{ident}/summary and top sum up"
 
 
 def _own(dataset: Dataset) -> Resolution:

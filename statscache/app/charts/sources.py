@@ -48,7 +48,7 @@ class SourceTable:
 
     Attributes:
         dataset: what the table is served as.
-        width: seconds that a row stands for.
+        width: seconds that a row stands for; 0 of latest values.
         offset: seconds from 1970 to the start of a row's time.
         lag: seconds from there to the ``timestamp`` of the row.
         coverage: cut off at the last step that has ended.
@@ -94,10 +94,20 @@ class SourceTable:
 
 
 class Part(NamedTuple):
-    """Pieces of buckets that are made of the rows of one source."""
+    """Pieces of buckets that are made of the rows of one source.
+
+    Attributes:
+        source: with the rows.
+        pieces: of time; none of a table of latest values.
+        is_by_hour_of_week: whether each row is in the bucket of its hour of the week; the number of
+            a piece is then the number of seconds by which clocks are ahead of UTC.
+        between: of latest values those whose own time is between these; None is any.
+    """
 
     source: SourceTable
-    pieces: Sequence[Piece]
+    pieces: Sequence[Piece] = ()
+    is_by_hour_of_week: bool = False
+    between: tuple[float | None, float | None] = (None, None)
 
 
 def tables(
@@ -154,7 +164,7 @@ def divide(buckets: Buckets, sources: Sequence[SourceTable]) -> list[Part]:
     """
     parts = []
     rest: Sequence[Piece] = buckets.pieces
-    for source in _complete(sources, buckets.start, buckets.stop):
+    for source in complete(sources, buckets.start, buckets.stop):
         if not rest:
             break
         if max(piece.stop - piece.start for piece in rest) < source.width:
@@ -185,7 +195,7 @@ def _split(pieces: Iterable[Piece], source: SourceTable) -> tuple[list[Piece], l
     return inside, outside
 
 
-def _complete(sources: Sequence[SourceTable], start: int, stop: int) -> list[SourceTable]:
+def complete(sources: Sequence[SourceTable], start: int, stop: int) -> list[SourceTable]:
     """Those of ``sources`` of which no narrower one covers more of a time.
 
     A table that was added later begins later, and those of the narrowest rows are pruned first.

@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
+    or_,
     select,
 )
 from sqlalchemy.exc import DBAPIError
@@ -126,6 +127,14 @@ class Statements:
         at = source.timestamp
         return at >= self._stored(start, at), at < self._stored(stop, at)
 
+    def between(
+        self, source: SourceTable, start: float | None, stop: float | None
+    ) -> list[ColumnElement[bool]]:
+        """The conditions for rows of an own time, UNIX seconds; None is any."""
+        at = source.timestamp
+        found = [] if start is None else [at >= start]
+        return found if stop is None else [*found, at < stop]
+
     def _stored(self, moment: Any, column: ColumnElement[Any]) -> Any:
         """A time as ``column`` has it: classic models have naive datetimes in UTC."""
         if not isinstance(column.type, DateTime):
@@ -141,3 +150,9 @@ def _json(value: Any) -> Any:
 
 def _array(values: Iterable[int | float], type_: Any) -> Any:
     return cast(literal("{" + ",".join(map(repr, values)) + "}", Text()), ARRAY(type_))
+
+
+def others(column: ColumnElement[Any], keys: Sequence[Any]) -> ColumnElement[bool]:
+    """The condition for the rows of all keys but ``keys``."""
+    found = column.not_in(keys)
+    return or_(found, column.is_(None)) if getattr(column, "nullable", False) else found

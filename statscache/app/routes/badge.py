@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from statscache import people
-from statscache.app.charts import ranges, sources
-from statscache.app.charts.aggregation import Aggregation, Number
+from statscache.app.charts import ranges, readings, sources
+from statscache.app.charts.lines import Number
 from statscache.app.dispatch import known_names
 from statscache.app.dispatch.route import Call, Route, all_people
 from statscache.app.http.answer import Answer, Lifetime
@@ -49,13 +49,12 @@ def answer(call: Call) -> Answer:
 
 def _amount(call: Call) -> tuple[str | None, Lifetime]:
     """The number of a range: the last bucket that has ended, where none is asked for."""
-    measure = ranges.measures(call)[0]
+    reading = readings.reading_of(call, most=1)
     if not {"start", "stop"} & call.given:
         call = replace(call, values={**call.values, "stop": call.now})
     found = ranges.resolve(call, lambda resolution: resolution.width)
     ranges.check_merging(call, found)
-    aggregation = Aggregation(call.connection, call.filters, [measure])
-    value, _ = summary.amount(found, aggregation, measure)
+    value, _ = summary.amount(found, reading)
     return None if value is None else short(value), found.lifetime
 
 
@@ -131,6 +130,7 @@ ROUTE = Route(
         ranges.RESOLUTION,
         ranges.TZ,
         ranges.COLUMN,
+        readings.COUNTED,
     ),
     filterable=True,
     state=ranges.state,

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from statscache.app.charts import ranges, sources
-from statscache.app.charts.aggregation import Aggregation, Number, plain
-from statscache.app.charts.ranges import COMPLETE, MISSING, PARTIAL, Range
-from statscache.app.charts.sources import Measure
+from statscache.app.charts import punch_card, ranges, readings, sources
+from statscache.app.charts.lines import (
+    COMPLETE,
+    COUNT,
+    MISSING,
+    NULL,
+    PARTIAL,
+    PREVIOUS,
+    ZERO,
+    Line,
+    Number,
+    Numbers,
+    Reading,
+    filled,
+    plain,
+)
+from statscache.app.charts.punch_card import HOUR_OF_WEEK, PunchCard
+from statscache.app.charts.ranges import Range
 from statscache.app.dispatch import rankings
 from statscache.app.dispatch.route import Call, Route
 from statscache.app.http import parameters
@@ -18,7 +32,7 @@ from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.state import coverage
 from statscache.plugins.installed.discovery import Dataset
-from statscache.plugins.merges import merged_in_order
+from statscache.plugins.merges import RULES, merged_in_order
 
 DEFAULT_BUCKETS = 100
 MOST_SERIES = 100
@@ -31,8 +45,6 @@ REST = "other"
 STATE = "_state"
 """The column of CSV that says whether a bucket is complete; no column of an aggregate begins so."""
 
-ZERO, NULL, PREVIOUS = "zero", "null", "previous"
-
 
 @dataclass(frozen=True)
 class Group:
@@ -40,30 +52,39 @@ class Group:
 
     Attributes:
         key: of the column that tells series apart; None where none does, and of the rest.
-        name: for a legend.
-        found: of the buckets that have rows, by number: one of each measure.
+        name: for a legend; None is that of the line.
+        found: of the buckets that have rows, by number: one of each line.
+        totals: of the whole range, one of each line, where those of buckets do not make them.
     """
 
     key: Any
-    name: str
-    found: Mapping[int, tuple[Number, ...]]
+    name: str | None
+    found: Mapping[int, Numbers]
+    totals: Numbers | None = None
 
 
 def answer(call: Call) -> Answer:
     """The series of a range."""
-    measures, by = ranges.measures(call), _by(call.dataset, call.values)
+    by = _by(call.dataset, call.values)
+    reading = readings.reading_of(call, by)
     if call.values["top"] is not None:
         assert by is not None, "without keys there is no top"
         rankings.check_ranking(call, by, "top")
-    count = call.values["points"] or DEFAULT_BUCKETS
-    found = ranges.resolve(call, lambda resolution: count * resolution.width)
-    _check_cells(found, len(measures))
-    groups = _groups(call, found, measures)
+    found = _resolve(call)
+    check_cells(found.count, len(reading.lines))
+    groups = _groups(call, found, reading)
     counted = {number for group in groups for number in group.found}
-    chart = Chart(call, found, measures, groups, counted)
+    chart = Chart(call, found, reading.lines, groups, counted)
     if call.format == "json":
         return Answer(chart.to_json(), lifetime=found.lifetime)
     return Answer(table=chart.to_table(), lifetime=found.lifetime)
+
+
+def _resolve(call: Call) -> Range | PunchCard:
+    if call.values["resolution"] is HOUR_OF_WEEK:
+        return punch_card.resolve(call)
+    count = call.values["points"] or DEFAULT_BUCKETS
+    return ranges.resolve(call, lambda resolution: count * resolution.width)
 
 
 def _by(dataset: Dataset, values: Mapping[str, Any]) -> str | None:
@@ -74,34 +95,42 @@ def _by(dataset: Dataset, values: Mapping[str, Any]) -> str | None:
     return by
 
 
-def _groups(call: Call, found: Range, measures: Sequence[Measure]) -> list[Group]:
+def _groups(call: Call, found: Range | PunchCard, reading: Reading) -> list[Group]:
     by, top = _by(call.dataset, call.values), call.values["top"]
-    aggregation = Aggregation(call.connection, call.filters, measures)
-    if by is None:
-        return [Group(None, measures[0].name, aggregation.in_buckets(found.parts))]
     whole = found.whole.parts
+    if by is None:
+        totals = None if reading.joins_buckets else reading.in_buckets(whole).get(0)
+        return [Group(None, None, reading.in_buckets(found.parts), totals)]
     if top is not None:
-        ranked, count = aggregation.ranking(whole, by, top)
+        ranked, count = reading.ranking(whole, by, top)
         keys = [key for key, _ in ranked]
     else:
-        keys = aggregation.keys(whole, by, MOST_SERIES + 1)
+        keys = reading.keys(whole, by, MOST_SERIES + 1)
         count = len(keys)
         if count > MOST_SERIES:
             reason = f"makes more than {MOST_SERIES} series: say top, or filter by {by}"
             parameters.refuse("by", reason)
-    _check_cells(found, len(measures) * (len(keys) + 1))
-    by_key: dict[Any, dict[int, tuple[Number, ...]]] = {key: {} for key in keys}
-    for (number, key), numbers in aggregation.in_buckets_by_key(found.parts, by, keys).items():
+    check_cells(found.count, len(reading.lines) * (len(keys) + 1))
+    by_key: dict[Any, dict[int, Numbers]] = {key: {} for key in keys}
+    for (number, key), numbers in reading.in_buckets_by_key(found.parts, by, keys).items():
         by_key[key][number] = numbers
-    groups = [Group(key, str(key), numbers) for key, numbers in by_key.items()]
+    of_all = {} if reading.joins_buckets else reading.in_buckets_by_key(whole, by, keys)
+    groups = [
+        Group(key, str(key), numbers, of_all.get((0, key))) for key, numbers in by_key.items()
+    ]
     if count > len(keys):
-        rest = aggregation.in_buckets(found.parts, without=(by, keys))
-        groups.append(Group(None, REST, rest))
+        rest = reading.in_buckets(found.parts, without=(by, keys))
+        totals = None if reading.joins_buckets else reading.in_buckets(whole, (by, keys)).get(0)
+        groups.append(Group(None, REST, rest, totals))
     return groups
 
 
-def _check_cells(found: Range, series: int) -> None:
-    buckets = found.buckets.count
+def check_cells(buckets: int, series: int) -> None:
+    """Refuse more numbers than one answer may have.
+
+    Raises:
+        Problem: a 400.
+    """
     if buckets * series > MOST_CELLS:
         raise Problem(
             400,
@@ -117,40 +146,36 @@ class Chart:
     Attributes:
         call: that asked.
         range: of time.
-        measures: the columns of numbers.
+        lines: the columns of numbers.
         groups: one per key.
         counted: the numbers of the buckets that have rows, of whatever key.
     """
 
     call: Call
-    range: Range
-    measures: Sequence[Measure]
+    range: Range | PunchCard
+    lines: Sequence[Line]
     groups: Sequence[Group]
     counted: set[int]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON: an array of times, and an array of numbers per series."""
-        found, by = self.range, _by(self.call.dataset, self.call.values)
-        buckets, states = found.buckets, self.states
+        found, by, states = self.range, _by(self.call.dataset, self.call.values), self.states
+        count = self.call.values[COUNT]
         return {
             "ident": self.call.dataset.ident,
             "by": by,
-            "resolution": found.calendar.resolution.name,
-            "tz": found.tz,
-            "label": "start",
-            "start": buckets.start,
-            "stop": buckets.stop,
-            "times": buckets.starts,
+            **({} if count is None else {COUNT: count}),
+            **found.axis,
             "series": [
                 {
-                    "name": self._name(group, measure),
+                    "name": self._name(group, line),
                     "key": None if group.key is None else {by: group.key},
-                    "column": measure.name,
+                    "column": line.column,
                     "total": self._total(group, place),
                     "values": self.values(group, place),
                 }
                 for group in self.groups
-                for place, measure in enumerate(self.measures)
+                for place, line in enumerate(self.lines)
             ],
             PARTIAL: [number for number, state in enumerate(states) if state == PARTIAL],
             MISSING: [number for number, state in enumerate(states) if state == MISSING],
@@ -160,22 +185,22 @@ class Chart:
     def to_table(self) -> Table:
         """As rows like those of the dataset: one per bucket and key, with the state."""
         by = _by(self.call.dataset, self.call.values)
-        names = [measure.name for measure in self.measures]
-        columns = ["timestamp", *([] if by is None else [by]), *names, STATE]
+        headings = [line.heading for line in self.lines]
+        columns = [*self.range.labels, *([] if by is None else [by]), *headings, STATE]
         return Table(columns, self._rows(has_key=by is not None))
 
     def _rows(self, *, has_key: bool) -> Iterator[tuple[Any, ...]]:
-        starts, states = self.range.buckets.starts, self.states
+        labels, states = zip(*self.range.labels.values(), strict=True), self.states
         lines = [
-            (group, [self.values(group, place) for place in range(len(self.measures))])
+            (group, [self.values(group, place) for place in range(len(self.lines))])
             for group in self.groups
         ]
         # Empty cells are keys too. NDJSON tells a key that is called so from the rest by null.
         rest = REST if self.call.format == "csv" else None
-        for number, start in enumerate(starts):
+        for number, label in enumerate(labels):
             for group, values in lines:
                 key = (rest if group.key is None else group.key,) if has_key else ()
-                yield (start, *key, *(line[number] for line in values), states[number])
+                yield (*label, *key, *(line[number] for line in values), states[number])
 
     @property
     def states(self) -> list[str]:
@@ -187,37 +212,26 @@ class Chart:
 
     def values(self, group: Group, place: int) -> list[Number]:
         """The numbers of all buckets: without rows, null where they are not covered."""
-        fill = self.call.values["fill"]
-        if fill is None:
-            # Nothing adds up to zero, but has neither a smallest nor a newest number.
-            fill = ZERO if self.measures[place].rule.adds_up else NULL
-        last: Number = None
-        line: list[Number] = []
-        for number, state in enumerate(self.range.states):
-            numbers = group.found.get(number)
-            if numbers is not None:
-                last = numbers[place]
-                line.append(last)
-            elif state == MISSING or fill == NULL:
-                line.append(None)
-            else:
-                line.append(0 if fill == ZERO else last)
-        return line
+        found = {number: numbers[place] for number, numbers in group.found.items()}
+        return filled(self.lines[place], found, self.range.states, self.call.values["fill"])
 
     def _total(self, group: Group, place: int) -> Number:
-        """The numbers of all buckets, merged to one."""
-        measure = self.measures[place]
-        numbers = (group.found[number][place] for number in sorted(group.found))
-        total = plain(merged_in_order(measure.merge, numbers))
-        if total is None and measure.rule.adds_up and set(self.range.states) != {MISSING}:
+        """The number of the whole range."""
+        line = self.lines[place]
+        total = None
+        if group.totals is not None:
+            total = group.totals[place]
+        elif group.found and line.merge in RULES:
+            numbers = (group.found[number][place] for number in sorted(group.found))
+            total = plain(merged_in_order(line.merge, numbers))
+        if total is None and line.is_zero and set(self.range.states) != {MISSING}:
             return 0
         return total
 
-    def _name(self, group: Group, measure: Measure) -> str:
-        if len(self.measures) == 1:
-            return group.name
-        is_alone = _by(self.call.dataset, self.call.values) is None
-        return measure.name if is_alone else f"{group.name} {measure.name}"
+    def _name(self, group: Group, line: Line) -> str:
+        if group.name is None:
+            return line.name
+        return group.name if len(self.lines) == 1 else f"{group.name} {line.name}"
 
 
 def _schema(_dataset: Dataset) -> Mapping[str, Any]:
@@ -228,15 +242,27 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
         "properties": {
             "ident": {"type": "string"},
             "by": {"type": ["string", "null"]},
+            COUNT: {"type": "string", "description": "The column whose values are counted."},
             "resolution": {"type": "string"},
             "tz": {"type": "string"},
             "label": {"const": "start"},
             "start": {"type": "integer"},
             "stop": {"type": "integer"},
             "times": {
-                "type": "array",
+                "type": ["array", "null"],
                 "items": {"type": "integer"},
-                "description": "The start of each bucket, UNIX seconds.",
+                "description": "The start of each bucket, UNIX seconds; null for hours of the "
+                "week.",
+            },
+            "weekdays": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 0, "maximum": 6},
+                "description": "Of each hour of the week; 0 is Monday.",
+            },
+            "hours": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 0, "maximum": 23},
+                "description": "Of each hour of the week.",
             },
             "series": {
                 "type": "array",
@@ -283,16 +309,13 @@ ROUTE = Route(
     parameters=(
         ranges.START,
         ranges.STOP,
-        ranges.RESOLUTION,
-        Parameter(
-            "points",
-            parameters.number(1, ranges.MOST_BUCKETS),
-            "The finest resolution that makes at most so many buckets; none that is finer than "
-            "resolution, where that is said.",
-            example="300",
-            # A day may have more of the windows that cannot be merged.
-            suits=ranges.merges,
+        replace(
+            ranges.RESOLUTION,
+            kind=punch_card.resolution_kind,
+            summary="The width of the buckets; that of the ident where it is not said. "
+            f"{HOUR_OF_WEEK.name} is the 168 hours of a week.",
         ),
+        ranges.POINTS,
         ranges.TZ,
         Parameter("by", ranges.key_kind, "A series for each value of this column."),
         Parameter(
@@ -302,6 +325,7 @@ ROUTE = Route(
             "the first key where by is not said.",
         ),
         ranges.SELECT,
+        readings.COUNTED,
         Parameter(
             "fill",
             parameters.choice(ZERO, NULL, PREVIOUS),

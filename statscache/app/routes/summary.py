@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from statscache.app.charts import comparison, ranges
-from statscache.app.charts.aggregation import Aggregation, Number
+from statscache.app.charts import comparison, latest, ranges, readings
 from statscache.app.charts.calendar import Resolution
-from statscache.app.charts.ranges import MISSING, PARTIAL, STATE_SCHEMA, Range
-from statscache.app.charts.sources import Measure
+from statscache.app.charts.latest import LatestRows
+from statscache.app.charts.lines import COUNT, MISSING, PARTIAL, Number, Reading
+from statscache.app.charts.ranges import STATE_SCHEMA, Range
 from statscache.app.dispatch.route import Call, Route, no_people
-from statscache.app.http import parameters
 from statscache.app.http.answer import Answer, Table
-from statscache.app.http.parameters import Parameter
 from statscache.app.state import coverage
-from statscache.app.state.revisions import Snapshot
 from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.merges import RULES
 from statscache.times import DAY
@@ -29,6 +26,10 @@ COMPARISON = (
 """What is said of a comparison, in this order."""
 
 
+AXIS = ("resolution", "tz", "start", "stop")
+"""What an answer says of its range; null of latest values."""
+
+
 def default_span(resolution: Resolution) -> float:
     """How long the range is if its start is not said, in seconds."""
     # No more than may be asked for.
@@ -38,61 +39,72 @@ def default_span(resolution: Resolution) -> float:
 
 def answer(call: Call) -> Answer:
     """The number of a range."""
-    measure = ranges.measures(call)[0]
-    found = ranges.resolve(call, default_span)
-    ranges.check_merging(call, found)
-    aggregation = Aggregation(call.connection, call.filters, [measure])
-    value, state = amount(found, aggregation, measure)
+    reading = readings.reading_of(call, most=1)
+    found = resolve(call)
+    line = reading.lines[0]
+    value, state = amount(found, reading)
     body: dict[str, Any] = {
         "ident": call.dataset.ident,
-        "column": measure.name,
-        "merge": measure.merge,
-        "resolution": found.calendar.resolution.name,
-        "tz": found.tz,
-        "start": found.buckets.start,
-        "stop": found.buckets.stop,
+        "column": line.column,
+        "merge": line.merge,
+        **{name: found.axis[name] for name in AXIS},
         "value": value,
         "state": state,
         "coverage": found.coverage.to_json(),
     }
     if call.values["compare"] is not None:
-        body |= _comparison(call, found, aggregation, measure)
+        assert isinstance(found, Range), "latest values are not compared"
+        body |= _comparison(call, found, reading)
     if call.format == "json":
         return Answer(body, lifetime=found.lifetime)
     del body["coverage"]
     return Answer(table=Table(list(body), [list(body.values())]), lifetime=found.lifetime)
 
 
-def amount(found: Range, aggregation: Aggregation, measure: Measure) -> tuple[Number, str]:
+def resolve(call: Call) -> Range | LatestRows:
+    """The range of one number, or what there is of latest values.
+
+    Raises:
+        Problem: it cannot be made of what is stored.
+    """
+    if latest.is_latest(call.dataset):
+        return latest.resolve(call)
+    found = ranges.resolve(call, default_span)
+    ranges.check_merging(call, found)
+    return found
+
+
+def amount(found: Range | LatestRows, reading: Reading) -> tuple[Number, str]:
     """The number of a whole range, and whether all of it is covered."""
-    whole = found.whole
-    numbers = aggregation.in_buckets(whole.parts).get(0)
+    whole, line = found.whole, reading.lines[0]
+    numbers = reading.in_buckets(whole.parts).get(0)
     state = whole.states[0]
     if numbers is not None:
         return numbers[0], PARTIAL if state == MISSING else state
-    return (0 if measure.rule.adds_up and state != MISSING else None), state
+    return (0 if line.is_zero and state != MISSING else None), state
 
 
-def _comparison(
-    call: Call, found: Range, aggregation: Aggregation, measure: Measure
-) -> dict[str, Any]:
+def _comparison(call: Call, found: Range, reading: Reading) -> dict[str, Any]:
     """What the number was before, and by which part of that it has changed."""
     both = comparison.compare(call, found)
     if both is None:
         return dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
-    (value, _), (previous, state) = (amount(each, aggregation, measure) for each in both)
-    change = None
-    if value is not None and previous:
-        change = (value - previous) / abs(previous)
+    (value, _), (previous, state) = (amount(each, reading) for each in both)
     ends = (end for each in both for end in (each.buckets.start, each.buckets.stop))
+    change = comparison.change(value, previous)
     return dict(zip(COMPARISON, (value, previous, state, change, *ends), strict=True))
 
 
-def _state(call: Call, snapshot: Snapshot) -> Hashable:
-    known = ranges.state(call, snapshot)
-    if call.values["compare"] is None:
-        return known
-    return known, comparison.state(call, snapshot)
+MERGE_SCHEMA = {
+    "enum": [*RULES, COUNT],
+    "description": "How rows become one number.",
+}
+AXIS_SCHEMA = {
+    "resolution": {"type": ["string", "null"]},
+    "tz": {"type": ["string", "null"]},
+    "start": {"type": ["number", "null"]},
+    "stop": {"type": ["number", "null"]},
+}
 
 
 def _schema(_dataset: Dataset) -> Mapping[str, Any]:
@@ -102,11 +114,8 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
         "properties": {
             "ident": {"type": "string"},
             "column": {"type": "string", "description": "What the number is of."},
-            "merge": {"enum": list(RULES)},
-            "resolution": {"type": "string"},
-            "tz": {"type": "string"},
-            "start": {"type": "integer"},
-            "stop": {"type": "integer"},
+            "merge": MERGE_SCHEMA,
+            **AXIS_SCHEMA,
             "value": number,
             "state": STATE_SCHEMA,
             "compared": number
@@ -143,23 +152,19 @@ ROUTE = Route(
     ),
     answer=answer,
     lists=no_people,
-    applies=ranges.merges,
+    applies=readings.have_totals,
     parameters=(
         ranges.START,
         ranges.STOP,
         ranges.RESOLUTION,
         ranges.TZ,
         ranges.COLUMN,
-        Parameter(
-            "compare",
-            parameters.choice(comparison.PREVIOUS, comparison.YEAR),
-            "Also the number of the range of the same length before it, or of a year before.",
-            example=comparison.PREVIOUS,
-        ),
+        readings.COUNTED,
+        comparison.COMPARE,
     ),
     filterable=True,
     formats=("json", "csv", "ndjson"),
-    state=_state,
+    state=comparison.state,
     steps=ranges.steps,
     schema=_schema,
     example="?start=-1d&compare=previous",

@@ -517,7 +517,8 @@ def test_whole_rows_make_every_bucket_once(
     assert sum(piece.stop - piece.start for piece in found) == sum(
         piece.stop - piece.start for piece in buckets.pieces
     )
-    for source, pieces in parts:
+    for part in parts:
+        source, pieces = part.source, part.pieces
         for piece in pieces:
             assert (piece.start - source.offset) % source.width == 0
             assert (piece.stop - source.offset) % source.width == 0
@@ -530,7 +531,8 @@ def test_whole_rows_make_every_bucket_once(
     assert all(one.stop <= other.start for one, other in itertools.pairwise(ordered))
     # The widest that there are: no piece holds a row of a wider source.
     widest = sources_of(900, *widths)
-    for source, pieces in parts:
+    for part in parts:
+        source, pieces = part.source, part.pieces
         for wider in widest[: [each.width for each in widest].index(source.width)]:
             for start, stop, _ in pieces:
                 first = start + (wider.offset - start) % wider.width

@@ -656,6 +656,10 @@ def test_windows_of_classic_plugins_stay_as_they_are(classics: ChartsFixture) ->
 def test_what_has_no_buckets_or_no_numbers(
     classics: ChartsFixture, route: str, ident: str, reason: str
 ) -> None:
+    if ident == "latest" and route != "series":
+        # Latest values have a sum, and largest keys.
+        assert classics.client().get(f"/api/{ident}/{route}").status_code == 200
+        return
     problem = refused(classics.client(), f"/api/{ident}/{route}", 404)
     assert reason in problem["detail"]
     assert f"/api/{ident}" in problem["detail"]

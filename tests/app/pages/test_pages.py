@@ -410,7 +410,7 @@ class Hostile(Aggregate):
     summary = f"summary {HOSTILE}"
     description = f"description {HOSTILE} </p></body>"
     keys = (Key("what"),)
-    values = (Value("count"), Value("text", "newest", str))
+    values = (Value("number"), Value("text", "newest", str))
     resolutions = (timedelta(hours=1),)
 
     def rows(self, message: Message) -> list[tuple[Any, ...]]:
