@@ -6,7 +6,7 @@ that are left of each bucket are merged here. Both do it by the rules that the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,11 @@ class Aggregation:
     def lines(self) -> Sequence[Line]:
         """One of each column."""
         return [Line(each.name, each.merge, each.rule.adds_up) for each in self._measures]
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What an answer says of them besides: nothing."""
+        return {}
 
     def in_buckets(
         self, parts: Iterable[Part], without: Without | None = None

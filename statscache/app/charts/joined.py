@@ -6,7 +6,7 @@ pieces of a bucket, of whatever tables, are read together, in one statement.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,11 @@ class Joined:
     def lines(self) -> Sequence[Line]:
         """The columns of numbers."""
         raise NotImplementedError
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What an answer says of them besides: nothing."""
+        return {}
 
     def _read(self, source: SourceTable) -> list[ColumnElement[Any]]:
         """The columns of ``source`` that are read."""
@@ -169,6 +174,11 @@ class DistinctCounts(Joined):
     def lines(self) -> Sequence[Line]:
         """One."""
         return [Line(self._column, COUNT, is_zero=True)]
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The column."""
+        return {COUNT: self._column}
 
     def _read(self, source: SourceTable) -> list[ColumnElement[Any]]:
         return [source.columns[self._column]]

@@ -72,6 +72,10 @@ class Reading(Protocol):
         """The columns of numbers."""
 
     @property
+    def details(self) -> Mapping[str, Any]:
+        """What an answer says of them besides."""
+
+    @property
     def joins_buckets(self) -> bool:
         """Whether the numbers of several buckets make that of all of them; otherwise the rows of
         all of them must be read again."""

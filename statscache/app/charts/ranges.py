@@ -98,16 +98,18 @@ def _measure_kind(dataset: Dataset) -> Kind:
 def key_kind(dataset: Dataset) -> Kind:
     """One of the columns that tell the rows of a bucket apart."""
     keys = sources.keys(dataset)
-    return parameters.choice(*keys) if keys else _nothing_apart(dataset)
+    return parameters.choice(*keys) if keys else nothing_apart(dataset)
 
 
 def keys_kind(most: int) -> Callable[[Dataset], Kind]:
     """How many keys, ``most`` at most, of a dataset that has any."""
     number = parameters.number(1, most)
-    return lambda dataset: number if sources.keys(dataset) else _nothing_apart(dataset)
+    return lambda dataset: number if sources.keys(dataset) else nothing_apart(dataset)
 
 
-def _nothing_apart(dataset: Dataset) -> Kind:
+def nothing_apart(dataset: Dataset) -> Kind:
+    """Of a parameter that takes the name of a key: refuses all, because there is none."""
+
     def parse(name: str, text: str) -> str:
         parameters.refuse(name, f"cannot be had: {dataset.ident} has nothing to tell apart", ())
 

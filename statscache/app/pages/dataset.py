@@ -54,7 +54,8 @@ def _answer(call: Call) -> Answer:
             raise
         refusal = problem.detail
     examples = [
-        example_of(call, title, address) for title, address in _queries(call, dataset, rows)
+        example_of(call, title, address)
+        for title, address in _queries(call, dataset, rows, entry["examples"])
     ]
     page = rendering.page(
         call,
@@ -115,8 +116,20 @@ def _asked(call: Call) -> list[tuple[str, str]]:
     return [pair for pair in split(call.request.query) if pair[0] != "format"]
 
 
-def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, str]]:
+_TITLES = {
+    "count": "How many different ones there are",
+    "quantile": "Quantiles",
+    "hour_of_week": "The hours of a week",
+    "top": "The largest, compared, with small charts",
+}
+"""Of the examples that discovery has."""
+
+
+def _queries(
+    call: Call, dataset: Dataset, rows: list[Any], more: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """Queries of one dataset, one of each kind that it can answer."""
+    root = quote(call.request.root.encode("latin-1"))
     base = f"/api/{quote(dataset.ident, safe='')}"
     found = [("The newest rows", f"{base}?limit=3"), ("As CSV", f"{base}?limit=3&format=csv")]
     columns = key_columns(dataset)
@@ -138,6 +151,7 @@ def _queries(call: Call, dataset: Dataset, rows: list[Any]) -> list[tuple[str, s
             if dataset.schedule is not None:
                 found.append((f"The largest by {key}", f"{base}/top?{start}&by={key}&limit=5"))
             found.append((f"What {key} there is", f"{base}/values/{key}?limit=5"))
+    found += [(_TITLES[name], address.removeprefix(root)) for name, address in more.items()]
     if dataset.layout is not None:
         found.append(("How it may be drawn", f"{base}/layout"))
     if messages.ROUTE.is_offered(call.service.settings):

@@ -130,7 +130,7 @@ ROUTE = Route(
         ranges.RESOLUTION,
         ranges.TZ,
         ranges.COLUMN,
-        readings.COUNTED,
+        *readings.PARAMETERS,
     ),
     filterable=True,
     state=ranges.state,

@@ -14,13 +14,14 @@ from statscache.app.charts import sources
 from statscache.app.dispatch import rankings
 from statscache.app.dispatch.route import Call, Route, Scope, no_people
 from statscache.app.http.answer import Answer
-from statscache.app.routes import values
+from statscache.app.routes import answerable, values
 from statscache.app.state import coverage, filters, table_sizes
 from statscache.app.state.coverage import LIVE_WITHIN, Coverage
 from statscache.app.state.revisions import Snapshot
 from statscache.app.state.steps import MINUTES
 from statscache.app.state.table_sizes import Size
 from statscache.config import Settings
+from statscache.plugins.columns import Value
 from statscache.plugins.installed.discovery import Broken, Dataset, Installed, Source
 from statscache.plugins.merges import RULES
 from statscache.plugins.models import plain
@@ -68,6 +69,7 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
     size = found[dataset.model.__table__.name]
     width = None if dataset.schedule is None else dataset.schedule.interval
     links = _links(call, dataset)
+    answers = answerable.answers(dataset)
     return {
         "ident": ident,
         "name": plugin.name,
@@ -78,6 +80,8 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         "error": covered.error,
         "columns": _columns(dataset),
         "people": _people(service.settings, dataset),
+        "source": _source(dataset),
+        "answers": answers,
         "topics": list(dataset.topics),
         "counts_messages": dataset.counts_messages,
         "resolution": None if width is None else _resolution(ident, width),
@@ -98,6 +102,7 @@ def _entry(call: Call, dataset: Dataset, found: Mapping[str, Size]) -> dict[str,
         "distribution": _distribution(dataset.source),
         "links": links,
         "example": f"{links['rows']}?{_example(service.settings, dataset)}",
+        "examples": answerable.examples(service.settings.people, dataset, links, answers),
     }
 
 
@@ -126,11 +131,9 @@ def _columns(dataset: Dataset) -> list[dict[str, Any]]:
     if not dataset.is_classic:
         found = [
             {"name": key.name, "kind": "key", "type": _TYPES[key.type], "role": key.role}
+            | ({"error": getattr(key, "error", 0.0)} if key.type is float else {})
             for key in dataset.keys
-        ] + [
-            {"name": value.name, "kind": "value", "type": _TYPES[value.type], "merge": value.merge}
-            for value in dataset.values
-        ]
+        ] + [_value(value) for value in dataset.values]
     else:
         found = _columns_of_model(dataset)
     timestamp: dict[str, Any] = {
@@ -140,6 +143,25 @@ def _columns(dataset: Dataset) -> list[dict[str, Any]]:
         "label": dataset.label,
     }
     return [column | {"filter": column["name"] in filterable} for column in (timestamp, *found)]
+
+
+def _value(value: Value) -> dict[str, Any]:
+    is_set = getattr(value.rule, "is_set", False)
+    type_ = _TYPES[value.type]
+    found = {
+        "name": value.name,
+        "kind": "value",
+        "type": f"set of {type_}" if is_set else type_,
+        "merge": value.merge,
+        "optional": getattr(value, "optional", False),
+    }
+    return found | {"most": getattr(value, "most", 0)} if is_set else found
+
+
+def _source(dataset: Dataset) -> str | None:
+    """The ident of what a derived statistic is derived from."""
+    table = getattr(dataset.plugin, "source_table", None)
+    return None if table is None else str(table.ident)
 
 
 def _people(settings: Settings, dataset: Dataset) -> dict[str, Any] | None:
@@ -317,9 +339,12 @@ _COLUMN = _object(
     "label",
     "role",
     "merge",
+    "optional",
+    "most",
+    "error",
     name=_TEXT,
     kind={"enum": ["time", "key", "value"]},
-    type={"enum": ["time", "text", "integer", "number"]},
+    type={"enum": ["time", "text", "integer", "number", "set of text", "set of integer"]},
     filter={"type": "boolean", "description": "Whether its name is a parameter of queries."},
     label=_LABEL,
     role={"enum": ["user", "package", "category", "topic", None]},
@@ -327,6 +352,12 @@ _COLUMN = _object(
         "enum": list(RULES),
         "description": "What becomes of two values of one row.",
     },
+    optional={"type": "boolean", "description": "Whether values may be null: not known yet."},
+    most={
+        "type": "integer",
+        "description": "How many members of a set are kept, the smallest ones.",
+    },
+    error={"type": "number", "description": "The relative error of the middle of a bin, at most."},
 )
 ENTRY_SCHEMA: dict[str, Any] = _object(
     ident=_TEXT,
@@ -354,6 +385,12 @@ ENTRY_SCHEMA: dict[str, Any] = _object(
         },
     )
     | {"type": ["object", "null"]},
+    source=_or_null("string", "The ident from whose rows it is derived."),
+    answers=_object(
+        count=_list(_TEXT, "The columns whose different values can be counted."),
+        quantile=_list(_TEXT, "The columns of which there are quantiles."),
+        hour_of_week={"type": "boolean", "description": "Whether it has punch cards."},
+    ),
     topics=_list(_TEXT, "That it counts; * is one token, # any number of them."),
     counts_messages={
         "type": "boolean",
@@ -382,6 +419,11 @@ ENTRY_SCHEMA: dict[str, Any] = _object(
     distribution=_DISTRIBUTION,
     links={"type": "object", "additionalProperties": _TEXT},
     example={"type": "string", "description": "The address of a query that works."},
+    examples={
+        "type": "object",
+        "additionalProperties": _TEXT,
+        "description": "Addresses of queries that work, by what they show.",
+    },
 )
 SCHEMA: dict[str, Any] = _object(
     plugins={"type": "array", "items": ENTRY_SCHEMA},

@@ -9,11 +9,11 @@ from typing import Any
 from statscache.app.charts import punch_card, ranges, readings, sources
 from statscache.app.charts.lines import (
     COMPLETE,
-    COUNT,
     MISSING,
     NULL,
     PARTIAL,
     PREVIOUS,
+    QUANTILE,
     ZERO,
     Line,
     Number,
@@ -74,7 +74,7 @@ def answer(call: Call) -> Answer:
     check_cells(found.count, len(reading.lines))
     groups = _groups(call, found, reading)
     counted = {number for group in groups for number in group.found}
-    chart = Chart(call, found, reading.lines, groups, counted)
+    chart = Chart(call, found, reading, groups, counted)
     if call.format == "json":
         return Answer(chart.to_json(), lifetime=found.lifetime)
     return Answer(table=chart.to_table(), lifetime=found.lifetime)
@@ -146,36 +146,36 @@ class Chart:
     Attributes:
         call: that asked.
         range: of time.
-        lines: the columns of numbers.
+        reading: of the numbers.
         groups: one per key.
         counted: the numbers of the buckets that have rows, of whatever key.
     """
 
     call: Call
     range: Range | PunchCard
-    lines: Sequence[Line]
+    reading: Reading
     groups: Sequence[Group]
     counted: set[int]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON: an array of times, and an array of numbers per series."""
         found, by, states = self.range, _by(self.call.dataset, self.call.values), self.states
-        count = self.call.values[COUNT]
         return {
             "ident": self.call.dataset.ident,
             "by": by,
-            **({} if count is None else {COUNT: count}),
+            **self.reading.details,
             **found.axis,
             "series": [
                 {
                     "name": self._name(group, line),
                     "key": None if group.key is None else {by: group.key},
                     "column": line.column,
+                    **({} if line.quantile is None else {QUANTILE: float(line.quantile)}),
                     "total": self._total(group, place),
                     "values": self.values(group, place),
                 }
                 for group in self.groups
-                for place, line in enumerate(self.lines)
+                for place, line in enumerate(self.reading.lines)
             ],
             PARTIAL: [number for number, state in enumerate(states) if state == PARTIAL],
             MISSING: [number for number, state in enumerate(states) if state == MISSING],
@@ -185,14 +185,14 @@ class Chart:
     def to_table(self) -> Table:
         """As rows like those of the dataset: one per bucket and key, with the state."""
         by = _by(self.call.dataset, self.call.values)
-        headings = [line.heading for line in self.lines]
+        headings = [line.heading for line in self.reading.lines]
         columns = [*self.range.labels, *([] if by is None else [by]), *headings, STATE]
         return Table(columns, self._rows(has_key=by is not None))
 
     def _rows(self, *, has_key: bool) -> Iterator[tuple[Any, ...]]:
         labels, states = zip(*self.range.labels.values(), strict=True), self.states
         lines = [
-            (group, [self.values(group, place) for place in range(len(self.lines))])
+            (group, [self.values(group, place) for place in range(len(self.reading.lines))])
             for group in self.groups
         ]
         # Empty cells are keys too. NDJSON tells a key that is called so from the rest by null.
@@ -213,11 +213,11 @@ class Chart:
     def values(self, group: Group, place: int) -> list[Number]:
         """The numbers of all buckets: without rows, null where they are not covered."""
         found = {number: numbers[place] for number, numbers in group.found.items()}
-        return filled(self.lines[place], found, self.range.states, self.call.values["fill"])
+        return filled(self.reading.lines[place], found, self.range.states, self.call.values["fill"])
 
     def _total(self, group: Group, place: int) -> Number:
         """The number of the whole range."""
-        line = self.lines[place]
+        line = self.reading.lines[place]
         total = None
         if group.totals is not None:
             total = group.totals[place]
@@ -231,7 +231,7 @@ class Chart:
     def _name(self, group: Group, line: Line) -> str:
         if group.name is None:
             return line.name
-        return group.name if len(self.lines) == 1 else f"{group.name} {line.name}"
+        return group.name if len(self.reading.lines) == 1 else f"{group.name} {line.name}"
 
 
 def _schema(_dataset: Dataset) -> Mapping[str, Any]:
@@ -242,7 +242,7 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
         "properties": {
             "ident": {"type": "string"},
             "by": {"type": ["string", "null"]},
-            COUNT: {"type": "string", "description": "The column whose values are counted."},
+            **readings.DETAILS_SCHEMA,
             "resolution": {"type": "string"},
             "tz": {"type": "string"},
             "label": {"const": "start"},
@@ -272,6 +272,7 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
                         "name": {"type": "string"},
                         "key": {"type": ["object", "null"]},
                         "column": {"type": "string"},
+                        QUANTILE: {"type": "number"},
                         "total": {"type": ["number", "null"]},
                         "values": numbers,
                     },
@@ -325,7 +326,7 @@ ROUTE = Route(
             "the first key where by is not said.",
         ),
         ranges.SELECT,
-        readings.COUNTED,
+        *readings.PARAMETERS,
         Parameter(
             "fill",
             parameters.choice(ZERO, NULL, PREVIOUS),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from statscache.app.charts import comparison, latest, ranges, readings
 from statscache.app.charts.calendar import Resolution
 from statscache.app.charts.latest import LatestRows
-from statscache.app.charts.lines import COUNT, MISSING, PARTIAL, Number, Reading
+from statscache.app.charts.lines import COUNT, MISSING, PARTIAL, QUANTILE, Number, Reading
 from statscache.app.charts.ranges import STATE_SCHEMA, Range
 from statscache.app.dispatch.route import Call, Route, no_people
 from statscache.app.http.answer import Answer, Table
@@ -19,12 +19,11 @@ from statscache.times import DAY
 
 DEFAULT_SPAN = 30 * DAY
 
-COMPARISON = (
-    *("compared", "previous", "previous_state", "change"),
-    *("compared_start", "compared_stop", "previous_start", "previous_stop"),
-)
-"""What is said of a comparison, in this order."""
+COMPARISON = ("compared", "previous", "previous_state", "change")
+"""What is said of the comparison of a number, in this order."""
 
+COMPARED_TIMES = ("compared_start", "compared_stop", "previous_start", "previous_stop")
+"""The two ranges of a comparison, in this order."""
 
 AXIS = ("resolution", "tz", "start", "stop")
 """What an answer says of its range; null of latest values."""
@@ -39,26 +38,41 @@ def default_span(resolution: Resolution) -> float:
 
 def answer(call: Call) -> Answer:
     """The number of a range."""
-    reading = readings.reading_of(call, most=1)
+    # Several numbers are quantiles.
+    reading = readings.reading_of(call, most=1 if call.values[QUANTILE] is None else None)
     found = resolve(call)
+    values, state = amounts(found, reading)
     line = reading.lines[0]
-    value, state = amount(found, reading)
-    body: dict[str, Any] = {
+    axis: dict[str, Any] = {
         "ident": call.dataset.ident,
         "column": line.column,
         "merge": line.merge,
+        **reading.details,
         **{name: found.axis[name] for name in AXIS},
-        "value": value,
-        "state": state,
-        "coverage": found.coverage.to_json(),
     }
+    numbers: list[dict[str, Any]] = [{"value": value} for value in values]
+    changes: Sequence[dict[str, Any]] = [{} for _ in values]
+    ends: dict[str, Any] = {}
     if call.values["compare"] is not None:
         assert isinstance(found, Range), "latest values are not compared"
-        body |= _comparison(call, found, reading)
-    if call.format == "json":
-        return Answer(body, lifetime=found.lifetime)
-    del body["coverage"]
-    return Answer(table=Table(list(body), [list(body.values())]), lifetime=found.lifetime)
+        changes, ends = _comparison(call, found, reading)
+    rows = [
+        axis | own | {"state": state} | change | ends
+        for own, change in zip(numbers, changes, strict=True)
+    ]
+    if line.quantile is not None:
+        parts = [{QUANTILE: float(line.quantile or 0)} for line in reading.lines]
+        numbers = [
+            part | own | change for part, own, change in zip(parts, numbers, changes, strict=True)
+        ]
+        rows = [part | row for part, row in zip(parts, rows, strict=True)]
+    if call.format != "json":
+        table = Table(list(rows[0]), [list(row.values()) for row in rows])
+        return Answer(table=table, lifetime=found.lifetime)
+    body = rows[0] | {"coverage": found.coverage.to_json()}
+    if line.quantile is not None:
+        body |= {"quantiles": numbers}
+    return Answer(body, lifetime=found.lifetime)
 
 
 def resolve(call: Call) -> Range | LatestRows:
@@ -74,29 +88,41 @@ def resolve(call: Call) -> Range | LatestRows:
     return found
 
 
-def amount(found: Range | LatestRows, reading: Reading) -> tuple[Number, str]:
-    """The number of a whole range, and whether all of it is covered."""
-    whole, line = found.whole, reading.lines[0]
+def amounts(found: Range | LatestRows, reading: Reading) -> tuple[Sequence[Number], str]:
+    """The numbers of a whole range, one of each line, and whether all of it is covered."""
+    whole = found.whole
     numbers = reading.in_buckets(whole.parts).get(0)
     state = whole.states[0]
     if numbers is not None:
-        return numbers[0], PARTIAL if state == MISSING else state
-    return (0 if line.is_zero and state != MISSING else None), state
+        return numbers, PARTIAL if state == MISSING else state
+    return [0 if line.is_zero and state != MISSING else None for line in reading.lines], state
 
 
-def _comparison(call: Call, found: Range, reading: Reading) -> dict[str, Any]:
-    """What the number was before, and by which part of that it has changed."""
+def amount(found: Range | LatestRows, reading: Reading) -> tuple[Number, str]:
+    """The first of :func:`amounts`."""
+    (value, *_), state = amounts(found, reading)
+    return value, state
+
+
+def _comparison(
+    call: Call, found: Range, reading: Reading
+) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
+    """What the numbers were before, and by which part of that they have changed; of which times."""
     both = comparison.compare(call, found)
     if both is None:
-        return dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
-    (value, _), (previous, state) = (amount(each, reading) for each in both)
+        unknown = dict.fromkeys(COMPARISON) | {"previous_state": MISSING}
+        return [unknown] * len(reading.lines), dict.fromkeys(COMPARED_TIMES)
+    (values, _), (before, state) = (amounts(each, reading) for each in both)
     ends = (end for each in both for end in (each.buckets.start, each.buckets.stop))
-    change = comparison.change(value, previous)
-    return dict(zip(COMPARISON, (value, previous, state, change, *ends), strict=True))
+    changes = [
+        dict(zip(COMPARISON, (now, then, state, comparison.change(now, then)), strict=True))
+        for now, then in zip(values, before, strict=True)
+    ]
+    return changes, dict(zip(COMPARED_TIMES, ends, strict=True))
 
 
 MERGE_SCHEMA = {
-    "enum": [*RULES, COUNT],
+    "enum": [*RULES, COUNT, QUANTILE],
     "description": "How rows become one number.",
 }
 AXIS_SCHEMA = {
@@ -115,6 +141,21 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
             "ident": {"type": "string"},
             "column": {"type": "string", "description": "What the number is of."},
             "merge": MERGE_SCHEMA,
+            QUANTILE: {"type": "number", "description": "The first one that is asked for."},
+            "quantiles": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        QUANTILE: {"type": "number"},
+                        **dict.fromkeys(("value", "compared", "previous", "change"), number),
+                        "previous_state": STATE_SCHEMA,
+                    },
+                    "required": [QUANTILE, "value"],
+                    "additionalProperties": False,
+                },
+            },
+            **readings.DETAILS_SCHEMA,
             **AXIS_SCHEMA,
             "value": number,
             "state": STATE_SCHEMA,
@@ -159,7 +200,7 @@ ROUTE = Route(
         ranges.RESOLUTION,
         ranges.TZ,
         ranges.COLUMN,
-        readings.COUNTED,
+        *readings.PARAMETERS,
         comparison.COMPARE,
     ),
     filterable=True,

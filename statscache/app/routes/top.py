@@ -8,7 +8,7 @@ from typing import Any
 
 from statscache.app.charts import comparison, ranges, readings, sources
 from statscache.app.charts.latest import LatestRows
-from statscache.app.charts.lines import MISSING, Line, Number, Reading, filled
+from statscache.app.charts.lines import MISSING, QUANTILE, Line, Number, Reading, filled
 from statscache.app.charts.ranges import STATE_SCHEMA, Range
 from statscache.app.dispatch import rankings
 from statscache.app.dispatch.route import Call, Route
@@ -17,7 +17,14 @@ from statscache.app.http.answer import Answer, Table
 from statscache.app.http.parameters import Parameter
 from statscache.app.http.problems import Problem
 from statscache.app.routes.series import check_cells
-from statscache.app.routes.summary import AXIS, AXIS_SCHEMA, MERGE_SCHEMA, amount, resolve
+from statscache.app.routes.summary import (
+    AXIS,
+    AXIS_SCHEMA,
+    COMPARED_TIMES,
+    MERGE_SCHEMA,
+    amount,
+    resolve,
+)
 from statscache.app.state import coverage
 from statscache.plugins.installed.discovery import Dataset
 from statscache.plugins.merges import RULES
@@ -84,6 +91,8 @@ def answer(call: Call) -> Answer:
         "by": by,
         "column": line.column,
         "merge": line.merge,
+        **_quantile(line),
+        **reading.details,
         **{name: found.axis[name] for name in AXIS},
         **({} if call.values["points"] is None else {"times": found.axis["times"]}),
         "top": [_row_json(row) for row in rows],
@@ -94,6 +103,10 @@ def answer(call: Call) -> Answer:
         "coverage": found.coverage.to_json(),
     }
     return Answer(body, lifetime=found.lifetime)
+
+
+def _quantile(line: Line) -> dict[str, Any]:
+    return {} if line.quantile is None else {QUANTILE: float(line.quantile)}
 
 
 def _row_json(row: Row) -> dict[str, Any]:
@@ -132,11 +145,13 @@ def _compared_json(call: Call, both: comparison.Pair | None) -> dict[str, Any]:
     """The two ranges that are compared."""
     if call.values["compare"] is None:
         return {}
-    names = ("compared_start", "compared_stop", "previous_start", "previous_stop")
     if both is None:
-        return {**dict.fromkeys(names), "previous_state": MISSING}
+        return {**dict.fromkeys(COMPARED_TIMES), "previous_state": MISSING}
     ends = (end for each in both for end in (each.buckets.start, each.buckets.stop))
-    return {**dict(zip(names, ends, strict=True)), "previous_state": both[1].whole.states[0]}
+    return {
+        **dict(zip(COMPARED_TIMES, ends, strict=True)),
+        "previous_state": both[1].whole.states[0],
+    }
 
 
 def _changes(
@@ -193,6 +208,8 @@ def _schema(_dataset: Dataset) -> Mapping[str, Any]:
             "by": {"type": "string"},
             "column": {"type": "string"},
             "merge": MERGE_SCHEMA,
+            QUANTILE: {"type": "number"},
+            **readings.DETAILS_SCHEMA,
             **AXIS_SCHEMA,
             "times": {
                 "type": "array",
@@ -267,7 +284,7 @@ ROUTE = Route(
         Parameter("by", ranges.key_kind, "The column of the keys; the first where it is not said."),
         Parameter("limit", parameters.number(1, MOST_KEYS), "How many keys.", DEFAULT_LIMIT),
         ranges.COLUMN,
-        readings.COUNTED,
+        *readings.PARAMETERS,
         comparison.COMPARE,
     ),
     filterable=True,

@@ -43,12 +43,12 @@ Filters = tuple[Filter, ...]
 def columns(dataset: Dataset) -> Mapping[str, Column[Any]]:
     """The columns of ``dataset`` that can be filtered by, under the names that clients see.
 
-    Those are the keys of an aggregate, and the text and integer columns of a classic model, without
-    ``scalar`` and ``message``.
+    Those are the keys of an aggregate, but for bins, whose middles nobody knows, and the text and
+    integer columns of a classic model, without ``scalar`` and ``message``.
     """
     table = dataset.model.__table__
     if not dataset.is_classic:
-        return {key.name: table.c[key.name] for key in dataset.keys}
+        return {key.name: table.c[key.name] for key in dataset.keys if key.type is not float}
     found = {}
     for attribute in inspect(dataset.model).column_attrs:
         name, column = str(attribute.key), attribute.columns[0]

@@ -80,9 +80,13 @@ def test_all_there_is_to_know_of_one(migrated_uri: str) -> None:
         "columns": [
             {"name": "timestamp", "kind": "time", "type": "time", "label": "start"} | NO,
             {"name": "category", "kind": "key", "type": "text", "role": "category"} | YES,
-            {"name": "volume", "kind": "value", "type": "integer", "merge": "add"} | NO,
+            {"name": "volume", "kind": "value", "type": "integer", "merge": "add"}
+            | {"optional": False}
+            | NO,
         ],
         "people": None,
+        "source": None,
+        "answers": {"count": ["category"], "quantile": [], "hour_of_week": True},
         "topics": ["#"],
         "counts_messages": True,
         "resolution": {"ident": "volume-by-category-1h", "schedule": "1h", "seconds": 3600},
@@ -107,6 +111,11 @@ def test_all_there_is_to_know_of_one(migrated_uri: str) -> None:
             "entry_point": "volume = statscache_plugins.volume:plugins",
         },
         "example": "/api/volume-by-category-1h?start=-7d&limit=10",
+        "examples": {
+            "count": "/api/volume-by-category-1h/series?count=category&points=12",
+            "hour_of_week": "/api/volume-by-category-1h/series?resolution=hour-of-week",
+            "top": "/api/volume-by-category-1h/top?by=category&limit=5&compare=previous&points=12",
+        },
     }
     assert revision["number"] == 1
     assert now <= revision["changed_at"] <= time.time()
