@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from benchmarks import api, catchup, charts, events, live, nginx, replay
+from benchmarks import api, catchup, charts, events, live, nginx, reading, replay
 
 BENCHMARKS = {
     "replay": replay.run,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "api": api.run,
     "nginx": nginx.run,
     "charts": charts.run,
+    "reading": reading.run,
     "events": events.run,
 }
 

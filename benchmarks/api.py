@@ -67,10 +67,10 @@ def _measure_kept(title: str, uri: str) -> None:
     results = []
     for name, path in KEPT.items():
         # The first request reads the rows, the second one finds them.
-        _, headers, body = _getter(app, path)()
-        floor = _rate(_getter(memory_view(body).wsgi_app, "/"))
+        _, headers, body = getter(app, path)()
+        floor = _rate(getter(memory_view(body).wsgi_app, "/"))
         for what, more in (("", {}), (", 304", {"HTTP_IF_NONE_MATCH": headers["ETag"]})):
-            rate = _rate(_getter(app, path, **more))
+            rate = _rate(getter(app, path, **more))
             label = f"{name}{what}, {len(body)} bytes"
             results.append(Result(label, rate, "requests/s", "memory", rate / floor))
     show(title, results)
@@ -102,7 +102,7 @@ def _asks(uri: str, size: int) -> dict[str, Callable[[], None]]:
     datasets = app.extensions["statscache"].service.datasets
 
     def asking(path: str) -> Callable[[], None]:
-        get = _getter(app.wsgi_app, path)
+        get = getter(app.wsgi_app, path)
 
         def ask() -> None:
             datasets.last.rows.forget_counts()
@@ -118,7 +118,7 @@ def _asks(uri: str, size: int) -> dict[str, Callable[[], None]]:
 def _deep(app: Any, size: int) -> str:
     """The address of a page in the midst of the table."""
     middle = EPOCH + size // KEYS_PER_BUCKET // 2 * 15
-    _, headers, _ = _getter(app, f"{ROWS}?stop={middle}")()
+    _, headers, _ = getter(app, f"{ROWS}?stop={middle}")()
     match = re.match(r"<http://localhost([^>]*)>", headers["Link"])
     assert match is not None
     return match[1].replace(f"stop={middle}&", "")
@@ -131,7 +131,7 @@ def memory_view(body: bytes) -> flask.Flask:
     return app
 
 
-def _getter(app: Callable[..., Iterable[bytes]], path: str, **more: str) -> Get:
+def getter(app: Callable[..., Iterable[bytes]], path: str, **more: str) -> Get:
     """Asks ``app`` as a server does; the client of tests would cost more than the answer."""
     environ = EnvironBuilder(path).get_environ() | more
 

@@ -148,7 +148,7 @@ class Joined:
         source, statements = part.source, self._statements
         if not source.width:
             return literal(0), None, statements.between(source, *part.between)
-        pieces = statements.pieces(part)
+        pieces = statements.pieces(part, is_joined=True)
         lower, upper = statements.within(source, pieces.start, pieces.stop)
         number = pieces.number
         if part.is_by_hour_of_week:
@@ -184,7 +184,11 @@ class DistinctCounts(Joined):
         return [source.columns[self._column]]
 
     def _grouped(self, rows: Any, groups: Sequence[Any]) -> Select[Any]:
-        return select(*groups, func.count(rows.c.read_0.distinct())).group_by(*groups)
+        # Faster than count(distinct ...), which sorts the rows of each group on its own.
+        names = [*(group.name for group in groups), "read_0"]
+        found = select(*(rows.c[name] for name in names)).distinct().subquery("different")
+        *own, value = (found.c[name] for name in names)
+        return select(*own, func.count(value)).group_by(*own)
 
 
 class Sums(Joined):

@@ -91,14 +91,25 @@ class Statements:
         """The conditions for the rows that are asked for, and may be shown."""
         return filters.clauses(self._filters, source.dataset)
 
-    def pieces(self, part: Part) -> Pieces:
-        """The pieces as a table of one parameter, however many there are."""
+    def pieces(self, part: Part, *, is_joined: bool = False) -> Pieces:
+        """The pieces as a table of one parameter, however many there are.
+
+        Args:
+            is_joined: whether many rows are compared with each piece.
+        """
         lag = part.source.lag
         rows = [(start + lag, stop + lag, number) for start, stop, number in part.pieces]
         if self._is_sqlite:
             table = func.json_each(_json(rows)).table_valued("key", "value", name="pieces")
-            columns = (func.json_extract(table.c.value, f"$[{place}]") for place in range(3))
-            return Pieces(table, table.c.key, *columns)
+            columns = [func.json_extract(table.c.value, f"$[{place}]") for place in range(3)]
+            if not is_joined:
+                return Pieces(table, table.c.key, *columns)
+            # Otherwise SQLite would extract them for each row.
+            names = ("place", "start", "stop", "number")
+            labelled = (c.label(n) for c, n in zip((table.c.key, *columns), names, strict=True))
+            found = select(*labelled).cte(f"pieces_{part.source.width}")
+            found = found.prefix_with("MATERIALIZED")
+            return Pieces(found, *(found.c[name] for name in names))
         arrays = [_array(column, BigInteger()) for column in zip(*rows, strict=True)]
         table = (
             func.unnest(*arrays)
