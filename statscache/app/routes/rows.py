@@ -70,7 +70,12 @@ def _page(downloads: Downloads, call: Call, size: int) -> Answer:
     reader, transaction, query = call.reader, call.transaction, call.row_query
     limit, number = call.values["limit"], call.values["page"]
     after = _position(call)
-    counted = reader.count(transaction, query)
+    first = _first_page(call, size) if after is None and number == 1 and limit is None else None
+    if first is None or first.has_more:
+        counted = reader.count(transaction, query)
+    else:
+        # Whoever looks up one key need not wait until it is counted as well.
+        counted = len(first.rows)
     total = counted if limit is None else min(counted, limit)
     offset = 0 if after is not None else (number - 1) * size
     if offset >= MOST_NUMBERED_ROWS == total:
@@ -90,13 +95,20 @@ def _page(downloads: Downloads, call: Call, size: int) -> Answer:
         said = _download(downloads, call, span, number, pages)
     else:
         is_beyond = after is None and offset >= total
-        page = Page(()) if is_beyond else reader.page(transaction, query, span)
+        page = first or (Page(()) if is_beyond else reader.page(transaction, query, span))
         said = Answer(headers=_numbers(number, pages), lifetime=_lifetime(call))
         _write(said, call, page)
     said.links = _links(call, page, number, pages, limit)
     if "next" in said.links and call.format not in STREAMED:
         said.headers[MAXIMUM] = str(call.service.settings.maximum_rows_per_page)
     return said
+
+
+def _first_page(call: Call, size: int) -> Page | None:
+    """The first page; None where it is too large to be kept in memory."""
+    if size > call.service.settings.maximum_rows_per_page:
+        return None
+    return call.reader.page(call.transaction, call.row_query, Span(size))
 
 
 def _numbers(number: int, pages: int) -> dict[str, str]:
