@@ -251,11 +251,12 @@ def parse(
     Raises:
         Problem: a parameter is unknown, comes twice, or has a value that it cannot have.
     """
-    known = {parameter.name: parameter for parameter in parameters}
+    filter_parameters = filters_of(dataset) if filterable and dataset is not None else {}
+    # A column that was there before a parameter of its name stays a filter: its addresses are used.
+    known = {each.name: each for each in parameters if each.name not in filter_parameters}
     given: dict[str, list[str]] = {}
     for name, text in pairs:
         given.setdefault(name, []).append(text)
-    filter_parameters = filters_of(dataset) if filterable and dataset is not None else {}
     for name, texts in given.items():
         parameter = known.get(name) or filter_parameters.get(name)
         if parameter is None:
@@ -268,11 +269,10 @@ def parse(
         for text in texts:
             if len(text) > LONGEST_VALUE:
                 refuse(name, f"is longer than {LONGEST_VALUE} characters")
-    values = {}
+    values = {parameter.name: parameter.default for parameter in parameters}
     for name, parameter in known.items():
         texts = given.get(name, [])
         if not texts:
-            values[name] = parameter.default
             continue
         kind = parameter.kind_for(dataset)
         parsed = [kind.parse(name, text) for text in texts]

@@ -12,7 +12,9 @@ from statscache.plugins.installed.discovery import Dataset
 def described(route: Route, dataset: Dataset | None) -> list[dict[str, Any]]:
     parameters: list[Parameter] = [*route.all_parameters]
     if route.filterable and dataset is not None:
-        parameters += filters_of(dataset).values()
+        available = filters_of(dataset)
+        parameters = [each for each in parameters if each.name not in available]
+        parameters += available.values()
     return [
         {
             "name": parameter.name,

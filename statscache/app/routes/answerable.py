@@ -7,6 +7,7 @@ from typing import Any
 
 from statscache.app.charts import latest, punch_card, quantiles, ranges, readings, sources
 from statscache.app.dispatch import rankings
+from statscache.app.state import filters
 from statscache.people import People
 from statscache.plugins.installed.discovery import Dataset
 
@@ -17,6 +18,8 @@ def answers(dataset: Dataset) -> dict[str, Any]:
     is_added = any(measure.rule.adds_up for measure in sources.measures(dataset))
     has_buckets = dataset.schedule is not None
     is_read = has_buckets or latest.is_latest(dataset)
+    # A column that is called so is a filter.
+    is_read = is_read and "count" not in filters.columns(dataset)
     counted = readings.countable(dataset) if is_read else ()
     return {
         "count": list(counted),

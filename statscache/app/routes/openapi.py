@@ -132,9 +132,11 @@ def _operation(
         defaults = {each.name: each.default for each in parameters}
         listed = () if who.lists else tuple(route.lists(dataset, defaults))
         named = [name for name in people.columns(dataset) if name in listed]
+        available = filters_of(dataset)
+        parameters = [each for each in parameters if each.name not in available]
         parameters += [
             replace(each, is_required=True, example="somebody") if each.name in named else each
-            for each in filters_of(dataset).values()
+            for each in available.values()
         ]
     schema = route.schema
     if callable(schema):

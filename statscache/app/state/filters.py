@@ -21,6 +21,13 @@ MOST_VALUES = 100
 _SAYINGS = frozenset({"scalar", "message"})
 """The columns of our classic models that say something of a row, and do not tell it from others."""
 
+_YOUNGER_PARAMETERS = frozenset({"count", "quantile"})
+"""Words of queries since columns of classic models may be called so: there they stay filters, and
+the dataset does without the parameter. An aggregate with such a column is refused when it is
+loaded, because its author can still name it otherwise."""
+
+_NO_FILTERS = _SAYINGS | (QUERY_PARAMETERS - _YOUNGER_PARAMETERS) | {"id", "timestamp"}
+
 
 @dataclass(frozen=True, order=True)
 class Filter:
@@ -52,7 +59,7 @@ def columns(dataset: Dataset) -> Mapping[str, Column[Any]]:
     found = {}
     for attribute in inspect(dataset.model).column_attrs:
         name, column = str(attribute.key), attribute.columns[0]
-        if name in _SAYINGS | QUERY_PARAMETERS | {"id", "timestamp"} or name.startswith(NOT):
+        if name in _NO_FILTERS or name.startswith(NOT):
             continue
         if isinstance(column.type, String | Integer) and isinstance(column, Column):
             found[name] = column

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from sqlalchemy import delete, update
 
 from statscache.database import tables
 from statscache.message import Message
+from statscache.plugins import CategorizedModel
 from tests.support.charts import (
     DAY,
     EDGES,
@@ -312,6 +314,39 @@ def test_windows_of_classic_plugins_are_counted_together(migrated_uri: str) -> N
     (line,) = get(client, "/api/log-1d/series", **query)["series"]
     assert (line["values"], line["total"]) == ([2, 2], 3)
     assert get(client, "/api/log-1d/summary", **query)["value"] == 3
+
+
+class ShelvesModel(CategorizedModel):
+    __tablename__ = "chart_shelves"
+
+    count: Any = sa.Column(sa.Integer, nullable=False)
+
+
+class Shelves(Log):
+    """A classic plugin with a column that is called like a parameter."""
+
+    name = "shelves"
+    model = ShelvesModel
+
+
+def test_a_column_of_a_classic_plugin_that_is_called_so_stays_a_filter(migrated_uri: str) -> None:
+    charts = ChartsFixture(migrated_uri, Shelves)
+    charts.count([])
+    charts.cover()
+    ended = datetime.fromtimestamp(MIDNIGHT + DAY, UTC).replace(tzinfo=None)
+    for category, count, scalar in (("a", 3, 5), ("b", 4, 7)):
+        row = {"category": category, "count": count, "scalar": scalar, "timestamp": ended}
+        charts.execute(ShelvesModel.__table__.insert().values(row))
+    client = charts.client()
+    (row,) = get(client, "/api/shelves-1d", count=4)
+    assert (row["category"], row["count"]) == ("b", 4)
+    query = {"start": MIDNIGHT, "stop": MIDNIGHT + DAY, "select": "scalar"}
+    found = get(client, "/api/shelves-1d/series", count=4, **query)
+    assert found["series"][0]["values"] == [7]
+    document = get(client, "/openapi.json")["paths"]["/api/shelves-1d/series"]["get"]
+    names = [each["name"] for each in document["parameters"]]
+    assert names.count("count") == 1
+    assert get(client, "/api/plugins/shelves-1d")["answers"]["count"] == []
 
 
 def test_csv_does_not_call_a_number_like_a_key(client: FlaskClient) -> None:
