@@ -24,9 +24,8 @@ from sqlalchemy import (
 from statscache.app.charts.lines import Line, Numbers, Ranked, Without, plain
 from statscache.app.charts.sources import Measure, Part, SourceTable
 from statscache.app.charts.statements import Statements, others
+from statscache.app.charts.taken import is_taken, taken
 from statscache.app.state.filters import Filters
-from statscache.plugins.columns import merges_of
-from statscache.plugins.merges import NEWEST_AT, newest_columns
 
 
 class Aggregation:
@@ -129,8 +128,11 @@ class Aggregation:
 
     def _largest(self, parts: Sequence[Part], by: str, limit: int) -> Select[Any]:
         table, rule = self._rows(parts, by).subquery(), self._measures[0].rule
-        if rule.takes_newest:
-            order = [column.desc() for column in table.c if column.name not in ("key", "value")]
+        if is_taken(rule):
+            source = parts[0].source
+            (decision,) = taken(self._measures[:1], source)
+            columns = [table.c[f"taken_{place}"] for place, _ in enumerate(decision.names)]
+            order = decision.order(source, columns)
             rank = func.row_number().over(partition_by=table.c.key, order_by=order)
             ranked = select(table.c.key, table.c.value, rank.label("rank")).subquery()
             merged = select(ranked.c.key, ranked.c.value).where(ranked.c.rank == 1).subquery()
@@ -147,29 +149,33 @@ class Aggregation:
     ) -> list[Any]:
         """A subquery for each column of :class:`_Fold`, which refers to the tables ``outer``."""
         conditions = (*clauses, *self._statements.clauses(source))
-        newest = [source.columns[name] for name in _newest(self._measures, source)]
-        order = [column.desc() for column in newest]
         found = [
             select(self._statements.merged(measure.rule, source.columns[measure.name]))
             for measure in self._measures
-            if not measure.rule.takes_newest
+            if not is_taken(measure.rule)
         ]
-        found += [select(column).order_by(*order).limit(1) for column in newest]
+        if any(measure.optional for measure in self._measures):
+            # Rows that know nothing yet are rows all the same.
+            found.insert(0, select(func.max(source.timestamp)))
+        for decision in taken(self._measures, source):
+            columns = decision.columns(source)
+            order = decision.order(source, columns)
+            found += [select(column).order_by(*order).limit(1) for column in columns]
         return [query.where(*conditions).correlate(*outer).scalar_subquery() for query in found]
 
     def _rows(self, parts: Iterable[Part], by: str) -> Any:
         """All the rows of ``parts``, unmerged, with the columns ``key`` and ``value``.
 
-        Behind them is what tells which value is the newest, where that matters.
+        Behind them is what tells which value is taken, where that matters.
         """
         measure = self._measures[0]
         selects = []
         for part in parts:
             source, lag = part.source, part.source.lag
             columns = [source.columns[by].label("key"), source.columns[measure.name].label("value")]
-            if measure.rule.takes_newest:
-                names = enumerate(_newest(self._measures, source))
-                columns += [source.columns[name].label(f"newest_{i}") for i, name in names]
+            for decision in taken([measure], source):
+                deciding = enumerate(decision.columns(source))
+                columns += [column.label(f"taken_{place}") for place, column in deciding]
             conditions = [*self._statements.clauses(source)]
             if source.columns[by].nullable:
                 conditions.append(source.columns[by].is_not(None))
@@ -186,17 +192,24 @@ class Aggregation:
 class _Fold:
     """Merges the rows of pieces into those of buckets.
 
-    A row has the merged columns of the measures that are not of the newest message, and then
-    what tells which that is: the time of the message, and all the newest columns of its row.
+    A row has a time where values are optional, the merged columns of the measures, and then what
+    is taken from one message: its time, and all such columns of its row.
     """
 
     def __init__(self, measures: Sequence[Measure], parts: Sequence[Part]) -> None:
-        self._rules = [measure.rule for measure in measures if not measure.rule.takes_newest]
-        self._split = len(self._rules)
-        names = _newest(measures, parts[0].source) if parts else []
-        others = iter(range(self._split))
+        rules = [measure.rule for measure in measures if not is_taken(measure.rule)]
+        first = 1 if any(measure.optional for measure in measures) else 0
+        self._rules = list(enumerate(rules, first))
+        self._decisions = []
+        places: dict[str, int] = {}
+        end = first + len(rules)
+        for decision in taken(measures, parts[0].source) if parts else []:
+            self._decisions.append((decision, end, end + len(decision.names)))
+            places |= {name: end + place for place, name in enumerate(decision.names)}
+            end += len(decision.names)
+        merged = iter(range(first, end))
         self._places = [
-            self._split + names.index(measure.name) if measure.rule.takes_newest else next(others)
+            places[measure.name] if is_taken(measure.rule) else next(merged)
             for measure in measures
             if parts
         ]
@@ -209,11 +222,11 @@ class _Fold:
         known = self._rows.setdefault(key, row)
         if known is row:
             return
-        for place, rule in enumerate(self._rules):
+        for place, rule in self._rules:
             known[place] = rule.merge_in_order(known[place], row[place])
-        split = self._split
-        if row[split:] > known[split:]:
-            known[split:] = row[split:]
+        for decision, start, stop in self._decisions:
+            if decision.beats(row[start:stop], known[start:stop]):
+                known[start:stop] = row[start:stop]
 
     def result(self) -> dict[Any, Numbers]:
         """The numbers of each key, in the order of the measures."""
@@ -221,11 +234,3 @@ class _Fold:
             key: tuple(plain(row[place]) for place in self._places)
             for key, row in self._rows.items()
         }
-
-
-def _newest(measures: Sequence[Measure], source: SourceTable) -> list[str]:
-    """The columns that tell which row is the newest, the first one that differs deciding."""
-    if not any(measure.rule.takes_newest for measure in measures):
-        return []
-    clock = NEWEST_AT if source.width else "timestamp"
-    return newest_columns(merges_of(source.dataset.values), clock)

@@ -31,10 +31,14 @@ class Unfit(Exception):
 
 
 class Measure(NamedTuple):
-    """A column of numbers, and how two of them become one (see ``Value.merge``)."""
+    """A column of numbers, how two of them become one, and whether there may be none in a row.
+
+    See ``Value.merge`` and ``Value.optional``.
+    """
 
     name: str
     merge: str
+    optional: bool = False
 
     @property
     def rule(self) -> MergeRule:
@@ -227,7 +231,9 @@ def measures(dataset: Dataset) -> tuple[Measure, ...]:
     """
     if not dataset.is_classic:
         return tuple(
-            Measure(value.name, value.merge) for value in dataset.values if value.type is not str
+            Measure(value.name, value.merge, getattr(value, "optional", False))
+            for value in dataset.values
+            if value.type is not str and not getattr(value.rule, "is_set", False)
         )
     return tuple(
         Measure(name, "add")

@@ -12,14 +12,12 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import DateTime, Float
-
 from statscache.app.dispatch.route import Call
 from statscache.app.http import formats
 from statscache.app.http.answer import Answer, Table
 from statscache.app.http.problems import Problem
+from statscache.app.state import served_values
 from statscache.app.state.row_reader import Span
-from statscache.plugins.models import plain
 
 FEWEST_AT_A_TIME = 3
 """Downloads that a process always lets run: what one page may want at once."""
@@ -140,8 +138,10 @@ def _writer(call: Call) -> Write:
         return _Own(call.dataset.model.to_csv)
     reader = call.reader
     names = call.values["select"] or list(reader.columns)
-    tidy = _tidier([reader.columns[name].type for name in names])
-    return partial(_csv if call.format == "csv" else _ndjson, call, names, tidy)
+    types = [reader.columns[name].type for name in names]
+    is_csv = call.format == "csv"
+    tidy = served_values.writer(call.dataset, names, types, as_text=is_csv)
+    return partial(_csv if is_csv else _ndjson, call, names, tidy)
 
 
 def _csv(call: Call, names: Sequence[str], tidy: Any, rows: Sequence[Any], is_first: bool) -> bytes:
@@ -174,10 +174,3 @@ class _Own:
             text = f"\r\n{text}"
         self._ended = text.endswith("\n")
         return text.encode()
-
-
-def _tidier(types: Sequence[Any]) -> Callable[[Sequence[Any]], Sequence[Sequence[Any]]]:
-    """Makes values plain, where a type needs it."""
-    if not any(isinstance(type_, DateTime | Float) for type_ in types):
-        return lambda rows: rows
-    return lambda rows: [[plain(value) for value in row] for row in rows]

@@ -20,7 +20,7 @@ from statscache.app.http.answer import Answer, Lifetime, Table
 from statscache.app.http.parameters import Kind, Parameter
 from statscache.app.live.long_poll import WAIT
 from statscache.app.routes.downloads import Downloads
-from statscache.app.state import coverage
+from statscache.app.state import coverage, served_values
 from statscache.app.state.row_reader import (
     MOST_NUMBERED_ROWS,
     Page,
@@ -29,7 +29,6 @@ from statscache.app.state.row_reader import (
     writes_otherwise,
 )
 from statscache.plugins.installed.discovery import Dataset
-from statscache.plugins.models import plain
 
 ALL = "all"
 """Instead of a number of rows per page: everything, piece by piece."""
@@ -135,13 +134,16 @@ def _links(
 
 def _write(said: Answer, call: Call, page: Page) -> None:
     reader, model, names = call.reader, call.dataset.model, call.values["select"]
-    if names is None and call.format == "json":
+    has_sets = bool(served_values.sets(call.dataset))
+    if names is None and call.format == "json" and not has_sets:
         said.body = model.to_json(page.rows)
     elif names is None and call.format == "csv" and reader.writes_csv:
         said.body = model.to_csv(page.rows)
     else:
         names = names or list(reader.columns)
-        said.table = Table(names, [[plain(getattr(row, n)) for n in names] for row in page.rows])
+        types = [reader.columns[name].type for name in names]
+        tidy = served_values.writer(call.dataset, names, types, as_text=call.format == "csv")
+        said.table = Table(names, tidy([[getattr(row, n) for n in names] for row in page.rows]))
 
 
 def _position(call: Call) -> Position | None:
@@ -234,10 +236,20 @@ SELECT = Parameter(
 def row_schema(dataset: Dataset) -> dict[str, Any]:
     """The JSON schema of a row; no column is required, because clients may select some."""
     columns = inspect(dataset.model).column_attrs
+    sets = {
+        name: _set_schema(dataset, name, most) for name, most in served_values.sets(dataset).items()
+    }
     properties = {
-        name: _value_schema(columns[name].columns[0]) for name in dataset.model.served_columns()
+        name: sets.get(name) or _value_schema(columns[name].columns[0])
+        for name in dataset.model.served_columns()
     }
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _set_schema(dataset: Dataset, name: str, most: int) -> dict[str, Any]:
+    (value,) = (value for value in dataset.values if value.name == name)
+    member = {"type": "string" if value.type is str else "integer"}
+    return {"type": "array", "items": member, "uniqueItems": True, "maxItems": most}
 
 
 def _value_schema(column: Column[Any]) -> dict[str, Any]:

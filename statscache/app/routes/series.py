@@ -224,7 +224,12 @@ class Chart:
         elif group.found and line.merge in RULES:
             numbers = (group.found[number][place] for number in sorted(group.found))
             total = plain(merged_in_order(line.merge, numbers))
-        if total is None and line.is_zero and set(self.range.states) != {MISSING}:
+        if (
+            total is None
+            and line.is_zero
+            and not group.found
+            and set(self.range.states) != {MISSING}
+        ):
             return 0
         return total
 
