@@ -377,11 +377,13 @@ def check_merging(call: Call, found: Range) -> None:
     """
     if found.buckets.count > 1 and not found.sources[-1].merges and not _is_countable(call):
         ident = call.dataset.ident
-        parameters.refuse(
-            "start",
+        reason = (
             f"and stop must be those of one window of {ident}, since its plugin does not say how "
-            f"several are merged; /api/{ident}/series has them one by one",
+            f"several are merged; /api/{ident}/series has them one by one"
         )
+        keys = sources.keys(call.dataset)
+        cure = f", and {COUNT}={keys[0]} counts the different ones of all of them" if keys else ""
+        parameters.refuse("start", reason + cure)
 
 
 def _is_countable(call: Call) -> bool:

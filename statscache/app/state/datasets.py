@@ -161,7 +161,7 @@ def _aggregate(datasets: list[Dataset], content: Mapping[str, Any]) -> list[Data
         topics=tuple(content["topics"]),
         keys=tuple(_keys(plugin, [pair for pair in columns if pair[0] in content["key"]])),
         values=tuple(
-            Value(name, content["merge"][name], type_)
+            _as_declared(getattr(plugin, "values", ()), Value(name, content["merge"][name], type_))
             for name, type_ in columns
             if name in content["merge"]
         ),
@@ -187,6 +187,16 @@ def _aggregate(datasets: list[Dataset], content: Mapping[str, Any]) -> list[Data
     ]
 
 
+def _as_declared(values: Iterable[Value], stored: Value) -> Value:
+    """The value of a table as it is declared now, with what no definition says, if it is alike."""
+    alike = (
+        value
+        for value in values
+        if (value.name, value.merge, value.type) == (stored.name, stored.merge, stored.type)
+    )
+    return next(alike, stored)
+
+
 def _keys(plugin: Any, columns: Iterable[tuple[str, type]]) -> list[Key]:
     """The keys of a table, with the roles that they have in ``plugin``.
 
@@ -194,6 +204,7 @@ def _keys(plugin: Any, columns: Iterable[tuple[str, type]]) -> list[Key]:
     """
     declared: tuple[Key, ...] = getattr(plugin, "keys", ())
     roles = {key.name: key.role for key in declared}
+    same = {(key.name, key.type): key for key in declared}
     columns = [pair for pair in columns if pair[0] != "timestamp"]
     names = {name for name, _ in columns}
     found = []
@@ -201,7 +212,8 @@ def _keys(plugin: Any, columns: Iterable[tuple[str, type]]) -> list[Key]:
         role = roles.get(name)
         if name not in roles and place < len(declared) and declared[place].name not in names:
             role = declared[place].role
-        found.append(Key(name, role, type_))
+        # One of bins tells their error.
+        found.append(same.get((name, type_)) or Key(name, role, type_))
     return found
 
 
