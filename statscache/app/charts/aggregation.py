@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from statscache.app.charts.lines import Line, Numbers, Ranked, Without, plain
 from statscache.app.charts.sources import Measure, Part, SourceTable
+from statscache.app.charts.sources import keys as key_columns
 from statscache.app.charts.statements import Statements, others
 from statscache.app.charts.taken import is_taken, taken
 from statscache.app.state.filters import Filters
@@ -128,8 +129,13 @@ class Aggregation:
 
     def _largest(self, parts: Sequence[Part], by: str, limit: int) -> Select[Any]:
         table, rule = self._rows(parts, by).subquery(), self._measures[0].rule
+        source = parts[0].source
+        if not source.width and key_columns(source.dataset) == (by,):
+            # Each row is a key of its own: there is nothing to merge, and few need be sorted.
+            count = select(func.count()).select_from(self._rows(parts, by).subquery())
+            statement = select(table.c.key, table.c.value, count.scalar_subquery())
+            return statement.order_by(table.c.value.desc().nulls_last(), table.c.key).limit(limit)
         if is_taken(rule):
-            source = parts[0].source
             (decision,) = taken(self._measures[:1], source)
             columns = [table.c[f"taken_{place}"] for place, _ in enumerate(decision.names)]
             order = decision.order(source, columns)
