@@ -343,3 +343,14 @@ def test_numbered_rows_are_estimated_by_their_numbers(
     engine.count([message(edit, NOON, {"title": f"Page {n}"}) for n in range(200)])
     engine.close()
     assert size(migrated_uri, "wiki-edits-by-title-1d", installed) == Size(200, "estimate")
+
+
+def test_every_example_is_answered(migrated_uri: str, installed: Installed) -> None:
+    count(migrated_uri, installed)
+    client = app_of(migrated_uri, installed).test_client()
+    shown = set()
+    for entry in get(client, "/api/plugins")["plugins"]:
+        for name, address in entry["examples"].items():
+            assert client.get(address).status_code == 200, address
+            shown.add(name)
+    assert {"count", "hour_of_week", "top"} <= shown
