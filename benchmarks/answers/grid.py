@@ -219,6 +219,8 @@ def _addresses(dataset: Dataset) -> Iterator[str | list[Request]]:
         yield from (f"{path}?start=-5d&select={name}" for name in dataset.values)
         yield from (f"{path}?{each}" for each in (CALENDAR if number < 2 else CALENDAR[:1]))
     yield from _series(dataset, f"{base}/series")
+    for number, chart in enumerate(charts[:4]):
+        yield from _readings(dataset, f"{base}/{chart}", number)
     for compared in ("previous", "year", "nothing"):
         yield f"{base}/summary?start=-2d&compare={compared}"
         yield f"{base}/summary?start=-20h&stop=now&resolution=1h&compare={compared}"
@@ -311,6 +313,19 @@ def _series(dataset: Dataset, path: str) -> Iterator[str]:
         yield f"{path}?start=-1d&by={name}"
         yield f"{path}?start=-9d&by={name}&top=3&resolution=1d&format=csv"
         yield f"{path}?start=-9d&by={name}&top=3&resolution=week&format=ndjson&tz=Asia/Tokyo"
+
+
+def _readings(dataset: Dataset, path: str, number: int) -> Iterator[str]:
+    """Counts, quantiles, the hours of a week, and comparisons of the largest keys."""
+    for name in (*dataset.keys, "nothing"):
+        yield f"{path}?start=-9d&count={name}"
+        yield f"{path}?start=2012&stop=2024&resolution=month&count={name}&tz=Asia/Tokyo"
+        yield f"{path}?start=-9d&count={name}&by={dataset.keys[0]}" if dataset.keys else path
+    for quantiles in ("0.5", "0.5,0.9", "2"):
+        yield f"{path}?start=-9d&quantile={quantiles}"
+    yield f"{path}?start=-30d&resolution=hour-of-week&tz={ZONES[number % 3]}"
+    yield f"{path}?points=5&limit=3&compare=previous"
+    yield f"{path}?start=-9d&points=20&limit=2&compare=year&format=csv"
 
 
 def _values(path: str) -> Iterator[str]:
