@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from types import EllipsisType
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ class Message:
     """
 
     __slots__ = (
+        "_agent",
         "_digest",
         "_packages",
         "_usernames",
@@ -60,6 +62,7 @@ class Message:
     _digest: str | None
     _usernames: frozenset[str] | None
     _packages: frozenset[str] | None
+    _agent: str | EllipsisType | None
 
     @classmethod
     def from_fedmsg(cls, raw: dict[str, Any]) -> Message:
@@ -103,6 +106,7 @@ class Message:
         self._digest = None
         self._usernames = None
         self._packages = None
+        self._agent = ...
         msg_id = raw.get("msg_id")
         if isinstance(msg_id, str) and msg_id:
             self.has_own_id = True
@@ -157,6 +161,16 @@ class Message:
         if self._packages is None:
             self._packages = frozenset(about.packages(self.raw))
         return self._packages
+
+    @property
+    def agent(self) -> str | None:
+        """The name of the account that did what the message says; None where nobody is named.
+
+        Somebody acts, and others may be concerned: :attr:`usernames` has both.
+        """
+        if self._agent is ...:
+            self._agent = about.agent(self.raw)
+        return self._agent
 
     def to_json(self) -> str:
         """:attr:`raw` as JSON text, from which :func:`decode` makes the same message."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from statscache import about
 from statscache.about import tables
+from statscache.about.agents import AGENTS
 from statscache.about.paths import TRANSFORMS, compile_finder
 from statscache.errors import ConfigurationError
 from statscache_plugins.volume.by_package import VolumeByPackage
@@ -40,11 +41,29 @@ def test_every_published_message_agrees() -> None:
     assert disagreements == []
 
 
+NOT_WHO_ACTED = {("askbot", "ralph"), ("irc", "ralph"), ("trac", "ralph")}
+"""Of these services the published agent is an arbitrary user; here is who acted in its place."""
+
+
+def test_every_published_agent_agrees() -> None:
+    raws, published = lines("bus-messages.jsonl"), lines("bus-messages-expected.jsonl")
+    assert sum(expected["agent"] is not None for expected in published) == 167
+    disagreements = [
+        (raw["topic"].split(".")[3], about.agent(raw), expected)
+        for raw, expected in zip(raws, published, strict=True)
+        if about.agent(raw) != expected["agent"]
+    ]
+    assert len(disagreements) == len(NOT_WHO_ACTED)
+    assert {(service, agent) for service, agent, _ in disagreements} == NOT_WHO_ACTED
+    for _, agent, expected in disagreements:
+        assert {agent, expected["agent"]} == set(expected["usernames"])
+
+
 SERVICES = sorted({pattern.split(".")[0] for pattern in (*tables.USERS, *tables.PACKAGES)})
 WORDS = sorted(
     {
         word
-        for paths in (*tables.USERS.values(), *tables.PACKAGES.values())
+        for paths in (*tables.USERS.values(), *tables.PACKAGES.values(), *AGENTS.values())
         for path in paths
         for word in re.findall(r"\w+", path)
     }
@@ -64,11 +83,77 @@ def test_any_body_gives_names(service: str, rest: str, body: Any) -> None:
     for names in (about.usernames(raw), about.packages(raw)):
         assert isinstance(names, set)
         assert all(type(name) is str and name for name in names)
+    agent = about.agent(raw)
+    assert agent is None or (type(agent) is str and agent)
 
 
 @pytest.mark.parametrize("raw", [{}, {"topic": 7}, {"topic": ""}, {"topic": "a.b.c.git.receive"}])
 def test_what_lacks_a_topic_or_a_body_has_none(raw: dict[str, Any]) -> None:
     assert about.usernames(raw) == about.packages(raw) == set()
+    assert about.agent(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "agent"),
+    [
+        # In the shape that the services' schemas have; the corpus has no message of these topics.
+        ("bodhi.update.comment", {"comment": {"user": {"name": "a"}, "text": "@b"}}, "a"),
+        (
+            "bodhi.update.comment",
+            {"comment": {"author": "a", "update": {"user": {"name": "b"}}}},
+            "a",
+        ),
+        ("bodhi.update.comment", {"agent": "a", "comment": {"author": "b"}}, "a"),
+        ("bodhi.update.complete.stable", {"update": {"user": {"name": "a"}}}, "a"),
+        ("bodhi.update.request.stable", {"agent": "a", "update": {"user": {"name": "b"}}}, "a"),
+        ("buildsys.untag", {"user": "a", "owner": "b"}, "a"),
+        ("buildsys.untag", {"owner": "b"}, None),
+        ("copr.build.start", {"user": "a", "owner": "b", "copr": "x"}, "a"),
+        ("copr.chroot.start", {"user": "a", "owner": "@group"}, "a"),
+        ("fas.user.create", {"agent": "a", "user": "a"}, "a"),
+        ("fas.user.create", {"agent": {"username": "a"}, "user": {"username": "a"}}, "a"),
+        ("fas.group.member.sponsor", {"agent": "a", "user": "b", "group": "x"}, "a"),
+        ("fedbadges.person.rank.advance", {"person": {"nickname": "a", "rank": 1}}, "a"),
+        ("fedimg.image.publish", {"compose": "x", "destination": "x"}, None),
+        ("git.receive", {"agent": "a", "commit": {"username": "b"}}, "a"),
+        ("git.receive", {"commit": {"agent": "a", "username": "b"}}, "a"),
+        ("github.issue.reopened", {"fas_usernames": {"x": "b", "y": "a"}, "sender": {}}, None),
+        (
+            "github.issue.reopened",
+            {"fas_usernames": {"x": "b", "y": "a"}, "sender": {"login": "y"}},
+            "a",
+        ),
+        (
+            "github.member",
+            {"fas_usernames": {"x": "github_org_x"}, "sender": {"login": "x"}},
+            None,
+        ),
+        ("github.star", {"fas_usernames": [], "sender": {"login": ["y"]}}, None),
+        ("gitlab.issue", {"user": {"username": "a"}, "assignees": [{"username": "b"}]}, "a"),
+        ("irc.karma", {"agent": "a", "recipient": "b"}, "a"),
+        ("koschei.package.state.change", {"name": "x", "repo": "x"}, None),
+        ("mbs.module.state.change", {"owner": "a", "name": "x"}, "a"),
+        ("meetbot.meeting.start", {"owner": "a", "attendees": {"b": 1}, "chairs": {}}, "a"),
+        ("meetbot.meeting.complete", {"owner": "a", "attendees": {"b": 1}}, "a"),
+        ("mailman.receive", {"msg": {"from": '"A" <a@fedoraproject.org>'}}, "a"),
+        ("nuancier.candidate.denied", {"agent": "a", "candidate": {"submitter": "b"}}, "a"),
+        ("pagure.git.receive", {"agent": "a", "commit": {"username": "b"}}, "a"),
+        ("pkgdb.acl.update", {"agent": ["a"], "acl": {"fas_name": "b"}}, "a"),
+        ("planet.post.new", {"username": "a", "post": {}}, "a"),
+        ("pungi.compose.status.change", {"status": "STARTED"}, None),
+        ("trac.ticket.new", {"agent": "a", "ticket": {"owner": "b", "reporter": "a"}}, "a"),
+        ("waiverdb.waiver.new", {"username": "a", "proxied_by": "x"}, "a"),
+        ("wiki.article.edit", {"user": "A", "title": "x"}, "a"),
+        ("anitya.project.version.update", {"message": {"agent": "anitya"}}, "anitya"),
+        ("anitya.project.version.update", {}, None),
+        ("brandnew.thing.done", {"agent": "a", "username": "b", "user": "c"}, "a"),
+        ("brandnew.thing.done", {"username": "b"}, "b"),
+        ("brandnew.thing.done", {"agent": "somebody@example.com"}, None),
+    ],
+)
+def test_the_agent_is_who_acted(topic: str, body: Any, agent: str | None) -> None:
+    raw = {"topic": f"org.fedoraproject.prod.{topic}", "username": "apache", "msg": body}
+    assert about.agent(raw) == agent
 
 
 def find(path: str, body: Any, **aliases: str) -> set[str]:
@@ -148,9 +233,8 @@ def test_paths(path: str, body: Any, found: set[str]) -> None:
 
 
 def test_every_transform_is_used_and_every_path_compiles() -> None:
-    paths = [
-        path for rules in (tables.USERS, tables.PACKAGES) for p in rules.values() for path in p
-    ]
+    rules = (*tables.USERS.values(), *tables.PACKAGES.values(), *AGENTS.values())
+    paths = [path for group in rules for path in group]
     compile_finder(paths, {})
     used = {
         name.strip()
@@ -165,6 +249,12 @@ def test_every_service_with_packages_has_a_row_for_its_users() -> None:
     """Without one its users would be looked for as those of an unknown service."""
     known = {pattern.split(".")[0] for pattern in tables.USERS}
     assert {pattern.split(".")[0] for pattern in tables.PACKAGES} <= known
+
+
+def test_the_services_with_users_are_those_with_agents() -> None:
+    """Without a row the agent would be looked for as that of an unknown service."""
+    services = [{pattern.split(".")[0] for pattern in each} for each in (AGENTS, tables.USERS)]
+    assert services[0] == services[1]
 
 
 @pytest.mark.parametrize(
@@ -305,6 +395,7 @@ def test_aliases_are_configuration() -> None:
     assert about.usernames(raw) == set()
     about.configure({"statscache.about.aliases": {"x@y.org": "ralph"}})
     assert about.usernames(raw) == {"ralph"}
+    assert about.agent(raw) == "ralph"
     with pytest.raises(ConfigurationError, match="must map names to accounts"):
         about.configure({"statscache.about.aliases": ["x"]})
 
@@ -330,6 +421,11 @@ class Processor(BaseProcessor):
             raise RuntimeError("a processor with a bug")
         return {"told-by-processor"}
 
+    def agent(self, msg, **config):
+        if msg["topic"].endswith("fail"):
+            raise RuntimeError("a processor with a bug")
+        return None if msg["topic"].endswith("nobody") else "agent-told-by-processor"
+
     def packages(self, msg, **config):
         return {"package-told-by-processor"}
 """
@@ -352,6 +448,8 @@ def test_fedmsg_meta_answers_where_processors_are_installed(
         "raw = {'topic': 'org.example.prod.knower.x', 'msg': {'agent': 'ralph'}}\n"
         "print(about.usernames(raw), about.packages(raw))\n"
         "print(about.usernames(raw | {'topic': 'org.example.prod.knower.fail'}))\n"
+        "print([about.agent(raw | {'topic': f'org.example.prod.knower.{topic}'})"
+        " for topic in ('x', 'nobody', 'fail')])\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = subprocess.run(
@@ -360,4 +458,5 @@ def test_fedmsg_meta_answers_where_processors_are_installed(
     assert done.stdout.splitlines() == [
         "{'told-by-processor'} {'package-told-by-processor'}",
         "{'ralph'}",
+        "['agent-told-by-processor', None, 'ralph']",
     ], done.stderr

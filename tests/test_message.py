@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from statscache import about
 from statscache.errors import InvalidMessage
 from statscache.message import Message, decode
 from tests.support.examples import JSON
@@ -29,9 +30,20 @@ def test_attributes() -> None:
     assert found.raw is raw
     assert found.usernames == {"ralph"}
     assert found.packages == {"datanommer"}
+    assert found.agent == "ralph"
     # Shared by all plugins: none may add a name for the others.
     assert isinstance(found.usernames, frozenset)
     assert isinstance(found.packages, frozenset)
+
+
+def test_what_is_found_in_a_body_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = message(msg={"commit": {"username": "ralph", "repo": "datanommer"}})
+    nobody = message(msg={})
+    before = (found.usernames, found.packages, found.agent, nobody.agent)
+    for name in ("usernames", "packages", "agent"):
+        monkeypatch.delattr(about, name)
+    assert (found.usernames, found.packages, found.agent, nobody.agent) == before
+    assert before == ({"ralph"}, {"datanommer"}, "ralph", None)
 
 
 @pytest.mark.parametrize(

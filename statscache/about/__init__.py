@@ -1,7 +1,7 @@
-"""Which users and packages a message is about.
+"""Which users and packages a message is about, and who did it.
 
-Told by tables (:mod:`statscache.about.tables`), or by the processors of ``fedmsg.meta`` where they
-are installed and the configuration asks for them.
+Told by tables (:mod:`statscache.about.tables`, :mod:`statscache.about.agents`), or by the
+processors of ``fedmsg.meta`` where they are installed and the configuration asks for them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from statscache.about.agents import AGENTS, UNKNOWN_SERVICE_AGENTS
 from statscache.about.paths import Finder, compile_finder
 from statscache.about.tables import ALIASES, PACKAGES, UNKNOWN_SERVICE_USERS, USERS
 from statscache.errors import ConfigurationError
@@ -20,6 +21,8 @@ from statscache.topics import matcher
 log = logging.getLogger(__name__)
 
 Names = Callable[[dict[str, Any]], set[str]]
+Name = Callable[[dict[str, Any]], str | None]
+T = TypeVar("T")
 
 _TOPIC_PREFIXES = (
     r"^(io\.pagure|org\.fedoraproject|org\.centos|org\.release-monitoring)\.(dev|stg|prod)"
@@ -64,6 +67,15 @@ class Tables:
         finder(raw, found.add)
         return found
 
+    def first(self, raw: dict[str, Any]) -> str | None:
+        """The first name, in the order of the paths; None where there is none."""
+        topic = raw.get("topic")
+        if type(topic) is not str:
+            return None
+        found: list[str] = []
+        (self._finders.get(topic) or self._compile(topic))(raw, found.append)
+        return found[0] if found else None
+
     def _compile(self, topic: str) -> Finder:
         if len(self._finders) >= _MOST_TOPICS_REMEMBERED:
             self._finders.clear()
@@ -81,20 +93,17 @@ class Tables:
         return finder
 
 
-class _FedmsgMeta:
-    """Asks the processors of fedmsg.meta, and the tables when one of them fails."""
+def _or_tables(ask: Callable[[dict[str, Any]], T], tables: Callable[[dict[str, Any]], T]) -> Any:
+    """Asks fedmsg.meta, and the tables when one of its processors fails."""
 
-    def __init__(self, function: Callable[..., set[str]], tables: Names, config: Any) -> None:
-        self._function = function
-        self._tables = tables
-        self._config = config
-
-    def names(self, raw: dict[str, Any]) -> set[str]:
+    def answer(raw: dict[str, Any]) -> T:
         try:
-            return {str(name) for name in self._function(raw, **self._config) if name}
+            return ask(raw)
         except Exception:
             log.warning("fedmsg.meta fails on %r", raw.get("topic"), exc_info=True)
-            return self._tables(raw)
+            return tables(raw)
+
+    return answer
 
 
 def usernames(raw: dict[str, Any]) -> set[str]:
@@ -107,6 +116,11 @@ def packages(raw: dict[str, Any]) -> set[str]:
     return _packages(raw)
 
 
+def agent(raw: dict[str, Any]) -> str | None:
+    """The name of the account that did what the fedmsg dict ``raw`` says; None for nobody's."""
+    return _agent(raw)
+
+
 def configure(config: Mapping[str, Any]) -> None:
     """Choose by ``statscache.about`` who answers: ``tables`` or ``fedmsg.meta``.
 
@@ -115,7 +129,7 @@ def configure(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: fedmsg.meta is asked for and has no processors but its own default.
     """
-    global _usernames, _packages
+    global _usernames, _packages, _agent
     aliases = config.get("statscache.about.aliases", {})
     if not isinstance(aliases, Mapping):
         raise ConfigurationError(
@@ -123,6 +137,8 @@ def configure(config: Mapping[str, Any]) -> None:
         )
     _usernames = Tables(USERS, UNKNOWN_SERVICE_USERS, ALIASES | dict(aliases)).names
     _packages = Tables(PACKAGES).names
+    # The processors of Fedora look up the addresses of whom a message is about, not of its agent.
+    _agent = Tables(AGENTS, UNKNOWN_SERVICE_AGENTS, aliases).first
     if config.get("statscache.about") != "fedmsg.meta":
         return
     import fedmsg.meta  # costly, see make_processors()
@@ -134,14 +150,20 @@ def configure(config: Mapping[str, Any]) -> None:
             "statscache.about to 'tables'"
         )
     whole = _with_prefixes(config)
-    _usernames = _FedmsgMeta(fedmsg.meta.msg2usernames, _usernames, whole).names
-    _packages = _FedmsgMeta(fedmsg.meta.msg2packages, _packages, whole).names
+
+    def names(function: Callable[..., set[str]]) -> Names:
+        return lambda raw: {str(name) for name in function(raw, **whole) if name}
+
+    _usernames = _or_tables(names(fedmsg.meta.msg2usernames), _usernames)
+    _packages = _or_tables(names(fedmsg.meta.msg2packages), _packages)
+    if hasattr(fedmsg.meta, "msg2agent"):  # older ones do not know agents
+        _agent = _or_tables(lambda raw: _text(fedmsg.meta.msg2agent(raw, **whole)), _agent)
 
 
 def make_processors(config: Mapping[str, Any]) -> bool:
     """Let ``fedmsg.meta`` answer in this process; returns whether processors are installed for it.
 
-    Where none are, our tables answer for users and packages.
+    Where none are, our tables answer for users, packages and agents.
     """
     # It takes a third of a second to import, and most processes do not need it.
     import fedmsg.meta
@@ -155,6 +177,7 @@ def make_processors(config: Mapping[str, Any]) -> bool:
     default = fedmsg.meta.processors[-1]
     default.usernames = lambda message, **_: usernames(message)
     default.packages = lambda message, **_: packages(message)
+    default.agent = lambda message, **_: agent(message)
     return False
 
 
@@ -176,6 +199,11 @@ def _with_prefixes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"topic_prefix_re": _TOPIC_PREFIXES} | dict(config)
 
 
+def _text(name: Any) -> str | None:
+    return str(name) if name else None
+
+
 _usernames: Names
 _packages: Names
+_agent: Name
 configure({})

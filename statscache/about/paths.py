@@ -285,6 +285,14 @@ def _changed_package(_: Mapping[str, str], entry: Any) -> Iterable[str]:
     return (name.split("(", 1)[0],) if isinstance(name, str) else ()
 
 
+def _sender(_: Mapping[str, str], body: Any) -> Iterable[Any]:
+    """The account of who sent an event of GitHub, whose accounts are by login."""
+    try:
+        return (body["fas_usernames"][body["sender"]["login"]],)
+    except (KeyError, TypeError, IndexError):
+        return ()
+
+
 TRANSFORMS: Mapping[str, Callable[..., Iterable[Any]]] = {
     "account": _of_text(_account),
     "nick": _of_text(lambda aliases, text: (aliases.get(text, text),)),
@@ -298,5 +306,6 @@ TRANSFORMS: Mapping[str, Callable[..., Iterable[Any]]] = {
     "component": _of_text(_component),
     "repository": _of_text(_repository_in_topic),
     "changed": _changed_package,
+    "sender": _sender,
 }
 """From a value to what is found in it; the first argument are the aliases."""
