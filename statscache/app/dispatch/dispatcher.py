@@ -315,7 +315,10 @@ class Dispatcher:
     ) -> Entry | StreamResponse:
         plan = planned.plan
         if plan.dataset is not None:
-            self._check(plan, transaction.snapshot)
+            is_endless = plan.format == formats.ENDLESS
+            # Who listens reads no rows here: the copy that all threads share needs no connection.
+            snapshot = self._service.revisions.all() if is_endless else transaction.snapshot
+            self._check(plan, snapshot)
         call = plan.call(transaction=transaction, client=client)
         try:
             answer = plan.route.answer(call)
@@ -363,7 +366,11 @@ class Dispatcher:
             # Nothing else would close it.
             stream.close()
             raise
-        call.transaction.keep_open(until)
+        if plan.format == formats.ENDLESS:
+            # A listener stays for hours, and would keep a connection and a snapshot as long.
+            call.transaction.close()
+        else:
+            call.transaction.keep_open(until)
         return stream
 
     def _is_outdated(self, transaction: ReadTransaction) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from statscache.app import create_app
 from statscache.counting.engine import Engine
@@ -297,6 +298,49 @@ def test_others_are_answered_while_many_wait(
                 event = each.event()
                 if (event["ident"], event["revision"]) == (IDENT, 11):
                     break
+
+
+@pytest.mark.parametrize(
+    ("server_name", "arguments"),
+    [("serve", ("--threads", "130")), ("events", ())],
+)
+@pytest.mark.parametrize("rows", ["", "?rows=true"])
+def test_listeners_take_no_connections(
+    start: Starter,
+    server_name: str,
+    arguments: tuple[str, ...],
+    rows: str,
+    engine: Engine,
+    migrated_uri: str,
+) -> None:
+    """Sixty come at once, to a process that has fifteen connections."""
+    server = start(server_name, *arguments)
+    engine.count([message()])
+    with ExitStack() as waiting:
+        connections = [waiting.enter_context(closing(server.connect())) for _ in range(60)]
+        for connection in connections:
+            connection.request("GET", f"/api/{IDENT}/events{rows}")
+        listening = []
+        for connection in connections:
+            answer = waiting.enter_context(connection.getresponse())
+            assert answer.status == 200, answer.read()
+            listening.append(Listening(answer))
+        for each in listening:
+            assert each.event()["revision"] == 1
+        if migrated_uri.startswith("postgresql"):
+            # Nor does any of them keep a transaction open, which would keep dead rows from vacuum.
+            with sa.create_engine(migrated_uri, poolclass=sa.NullPool).connect() as sql:
+                assert sql.scalar(_OPEN_TRANSACTIONS) == 0
+        engine.count([message()])
+        for each in listening:
+            assert each.event()["revision"] == 2
+        assert server.get(f"/api/{IDENT}").json[0]["volume"] == 2
+
+
+_OPEN_TRANSACTIONS = sa.text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND state = 'idle in transaction'
+""")
 
 
 @threads_or_none
