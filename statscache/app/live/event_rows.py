@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from statscache.app.dispatch.dispatcher import Dispatcher
 from statscache.app.http.problems import Problem
 from statscache.app.http.request import Request
-from statscache.app.state.revisions import Revision
+from statscache.app.state.revisions import Revision, Snapshot
 from statscache.app.state.transaction import ReadTransaction, TableReplaced
 from statscache.errors import StatementTimeout
 
@@ -53,16 +53,28 @@ class EventRows:
         self._kept: dict[str, RevisionRows] = {}
         self._wanted: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
-    def want(self, idents: Collection[str]) -> None:
-        """Keep the rows of ``idents`` from now on, and read them.
+    def want(self, idents: Collection[str], snapshot: Snapshot) -> None:
+        """Keep the rows of ``idents`` from now on, and read those that are older than ``snapshot``.
+
+        Of many listeners that come at once only the first one reads, one after the other.
 
         Raises:
             DatabaseUnavailable, SchemaError: they cannot be read, and are not kept.
         """
-        self._read(idents)
         with self._lock:
             self._wanted.update(idents)
+        try:
+            with self._reading:
+                self._read([ident for ident in idents if not self._has(ident, snapshot)])
+        except BaseException:
+            self.release(idents)
+            raise
+
+    def _has(self, ident: str, snapshot: Snapshot) -> bool:
+        kept = self._kept.get(ident)
+        return snapshot.revisions.get(ident) == (None if kept is None else kept.revision)
 
     def release(self, idents: Collection[str]) -> None:
         """Undo one :meth:`want`."""

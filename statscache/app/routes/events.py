@@ -28,7 +28,7 @@ def _answer(listeners: Listeners, event_rows: EventRows, call: Call) -> Answer:
     with ExitStack() as undoing:
         undoing.callback(listener.close)
         if sends_rows:
-            event_rows.want(idents)
+            event_rows.want(idents, revisions.all())
             undoing.callback(event_rows.release, idents)
         snapshot = revisions.all()
         for ident in list(known):

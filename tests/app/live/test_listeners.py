@@ -257,7 +257,7 @@ def test_rows_that_take_too_long_are_left_out(migrated_uri: str, engine: Engine)
             return transaction.connection.execute(sa.text(f"{numbers} {forever}"))
 
     newest = EventRows(Slow(), begin, 100)  # type: ignore[arg-type]
-    newest.want(["volume-1m", "volume-1h"])
+    newest.want(["volume-1m", "volume-1h"], service.revisions.all())
     assert newest.get("volume-1m") == RevisionRows(Revision(1, ANY), None)
     found = newest.get("volume-1h")
     assert found is not None
