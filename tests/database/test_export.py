@@ -40,7 +40,7 @@ DECEMBER = datetime(2023, 12, 1, tzinfo=UTC).timestamp()
 class Newest(Aggregate):
     name, summary, description = "newest", "newest", "For tests."
     keys = (Key("place"), Key("number", type=int))
-    values = (Value("text", "newest", str), Value("share", "largest", float), Value("count", "add"))
+    values = (Value("text", "newest", str), Value("share", "largest", float), Value("visits", "add"))
 
     def rows(self, message: Message) -> list[tuple[Any, ...]]:
         body = message.msg
@@ -158,7 +158,7 @@ def test_what_csv_looks_like(tmp_path: Path, migrated_uri: str) -> None:
 
     # Latest values: one row a key, in the month of its newest message; by code points.
     assert read("newest-2023-11.csv") == (
-        "timestamp,place,number,text,share,count\r\n"
+        "timestamp,place,number,text,share,visits\r\n"
         "1700049600,Z,3,z,5e-324,1\r\n"
         "1700049600,Z,4,Z,2,1\r\n"
         "1700049600,Z,5,Z,2,1\r\n"
@@ -168,13 +168,13 @@ def test_what_csv_looks_like(tmp_path: Path, migrated_uri: str) -> None:
         "1700049602.5,é,-1,ä\N{SNOWMAN},0,1\r\n"
     )
     assert read("newest-2023-12.csv") == (
-        "timestamp,place,number,text,share,count\r\n"
+        "timestamp,place,number,text,share,visits\r\n"
         "1701388800,a,6,first,0.1,2\r\n"
         "1701475200,c,7,\N{COMBINING ACUTE ACCENT},0.1,1\r\n"
     )
     # Buckets: by time first; what decides which value is the newest is there too.
     assert read("visits-1d-2023-12.csv") == (
-        "timestamp,place,number,text,share,count,_newest_at\r\n"
+        "timestamp,place,number,text,share,visits,_newest_at\r\n"
         "1701388800,a,6,first,0.1,1,1701388800\r\n"
         "1701475200,c,7,\N{COMBINING ACUTE ACCENT},0.1,1,1701475200\r\n"
     )
@@ -246,7 +246,7 @@ def test_an_earlier_export_is_replaced_and_what_it_had_more_is_removed(
     count(migrated_uri, MESSAGES, Newest, Visits)
     (tmp_path / "notes.txt").write_text("mine")
     write(migrated_uri, tmp_path, Newest, Visits)
-    execute(migrated_uri, "UPDATE visits_1d SET count = 1000")
+    execute(migrated_uri, "UPDATE visits_1d SET visits = 1000")
     again = write(migrated_uri, tmp_path, Visits, stop=DECEMBER)
     assert again.removed == ["newest-2023-11.csv", "newest-2023-12.csv", "visits-1d-2023-12.csv"]
     assert ",1000," in (tmp_path / "visits-1d-2023-11.csv").read_text()
