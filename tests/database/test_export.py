@@ -40,7 +40,11 @@ DECEMBER = datetime(2023, 12, 1, tzinfo=UTC).timestamp()
 class Newest(Aggregate):
     name, summary, description = "newest", "newest", "For tests."
     keys = (Key("place"), Key("number", type=int))
-    values = (Value("text", "newest", str), Value("share", "largest", float), Value("visits", "add"))
+    values = (
+        Value("text", "newest", str),
+        Value("share", "largest", float),
+        Value("visits", "add"),
+    )
 
     def rows(self, message: Message) -> list[tuple[Any, ...]]:
         body = message.msg

@@ -39,7 +39,7 @@ from tests.support.messages import message
 MESSAGES = visits(900, seed=3)
 NOON = datetime(2023, 11, 15, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = int(NOON) - 12 * HOUR
-ZONES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
+TIME_ZONE_NAMES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
 few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -93,7 +93,7 @@ def by_label(found: list[Message], resolution: str, zone: str) -> dict[Any, list
 @given(
     edge=st.sampled_from(EDGES),
     span=st.sampled_from([900, DAY, 30 * DAY, 400 * DAY]),
-    zone=st.sampled_from(ZONES),
+    zone=st.sampled_from(TIME_ZONE_NAMES),
     resolution=st.sampled_from(["15m", "6h", "1d", "week", "month", "year"]),
     key=st.sampled_from(["site", "gate", "user"]),
     filtered=st.booleans(),

@@ -31,7 +31,7 @@ from tests.support.messages import message
 
 MESSAGES = visits(900, seed=4)
 MONDAY = datetime(2023, 11, 13, tzinfo=UTC).timestamp()
-ZONES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
+TIME_ZONE_NAMES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
 few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -71,7 +71,7 @@ def visit(moment: float, user: str = "ralph") -> Message:
 @given(
     edge=st.sampled_from(EDGES),
     span=st.sampled_from([8 * DAY, 40 * DAY, 400 * DAY]),
-    zone=st.sampled_from(ZONES),
+    zone=st.sampled_from(TIME_ZONE_NAMES),
     key=st.sampled_from(["site", "user"]),
 )
 @few

@@ -25,7 +25,7 @@ from tests.support.messages import message
 
 ERROR = 0.02
 GROWTH = (1 + ERROR) / (1 - ERROR)
-ZONES = ("America/St_Johns", "Asia/Kathmandu", "Asia/Tokyo", "Europe/Berlin", "UTC")
+TIME_ZONE_NAMES = ("America/St_Johns", "Asia/Kathmandu", "Asia/Tokyo", "Europe/Berlin", "UTC")
 few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -127,7 +127,7 @@ def is_near(one: float | None, other: float | None) -> bool:
 
 @given(
     edge=st.sampled_from(EDGES),
-    zone=st.sampled_from(ZONES),
+    zone=st.sampled_from(TIME_ZONE_NAMES),
     resolution=st.sampled_from(["1d", "week", "month"]),
     parts=st.lists(
         st.sampled_from(["0", "0.1", "0.5", "0.9", "0.99", "1"]), min_size=1, unique=True
