@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
@@ -29,6 +31,7 @@ from statscache.plugins import (
 )
 from statscache.plugins.installed import discovery
 from statscache.plugins.installed.discovery import Installed, Source
+from tests.support.databases import migrated
 from tests.support.messages import message
 
 HOUR, DAY = 3600, 86_400
@@ -82,6 +85,7 @@ ZONE_NAMES = (
     *("Asia/Kathmandu", "Asia/Kolkata", "Asia/Pyongyang", "Australia/Eucla"),
     *("Australia/Lord_Howe", "Europe/Berlin", "Pacific/Apia", "Pacific/Chatham", "UTC"),
 )
+TIME_ZONE_NAMES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
 
 
 def visits(count: int = 1500, seed: int = 0) -> list[Message]:
@@ -107,6 +111,11 @@ def visits(count: int = 1500, seed: int = 0) -> list[Message]:
         }
         found.append(message("org.fedoraproject.prod.site.visit", moment, body))
     return found
+
+
+def visit(moment: float, **body: Any) -> Message:
+    whole = {"site": "a", "gate": 1, "user": "ralph", "visits": 1, "seconds": 1.0, "mood": 1}
+    return message("org.fedoraproject.prod.site.visit", moment, whole | {"note": "x"} | body)
 
 
 MERGES: dict[str, Callable[[Sequence[Message]], Any]] = {
@@ -183,6 +192,37 @@ class ChartsFixture:
         app = build_app(Settings.from_config(self._config), self.installed)
         app.testing = True
         return app.test_client()
+
+
+@contextmanager
+def counted(
+    request: pytest.FixtureRequest,
+    folders: pytest.TempPathFactory,
+    messages: Iterable[Message],
+    *classes: type,
+) -> Iterator[ChartsFixture]:
+    """A database of the backend ``request.param`` that has counted ``messages``, all covered."""
+    with migrated(request, request.param, folders.mktemp("charts")) as uri:
+        charts = ChartsFixture(uri, *classes)
+        charts.count(messages)
+        charts.cover()
+        yield charts
+
+
+def get(client: FlaskClient, path: str, **query: Any) -> Any:
+    """The JSON of an answer."""
+    answer = client.get(path, query_string=query or None)
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    return answer.json
+
+
+def refused(client: FlaskClient, path: str, status: int = 400, **query: Any) -> dict[str, Any]:
+    """The problem of an answer."""
+    answer = client.get(path, query_string=query or None)
+    assert answer.status_code == status, answer.get_data(as_text=True)
+    assert answer.mimetype == "application/problem+json"
+    problem: dict[str, Any] = answer.json
+    return problem
 
 
 def quarters(start: float, stop: float) -> Iterator[float]:

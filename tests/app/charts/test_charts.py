@@ -39,11 +39,14 @@ from tests.support.charts import (
     Days,
     Latest,
     Visits,
+    counted,
+    get,
     label,
+    refused,
+    visit,
     visits,
 )
 from tests.support.databases import BACKENDS, migrated
-from tests.support.messages import message
 from tests.support.paths import ROOT
 
 MESSAGES = visits(600, seed=1)
@@ -55,10 +58,7 @@ few = settings(max_examples=30, deadline=None, suppress_health_check=list(Health
 @pytest.fixture(scope="module", params=BACKENDS)
 def charts(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[ChartsFixture]:
     """A database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
-        charts = ChartsFixture(uri, Visits, Days, Latest)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Visits, Days, Latest) as charts:
         yield charts
 
 
@@ -71,25 +71,6 @@ def client(charts: ChartsFixture) -> FlaskClient:
 def own(migrated_uri: str) -> ChartsFixture:
     """A database that the test may change."""
     return ChartsFixture(migrated_uri, Visits, Days)
-
-
-def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
-
-
-def refused(client: FlaskClient, path: str, status: int = 400) -> dict[str, Any]:
-    answer = client.get(path)
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    assert answer.mimetype == "application/problem+json"
-    problem: dict[str, Any] = answer.json
-    return problem
-
-
-def visit(moment: float, **body: Any) -> Message:
-    whole = {"site": "a", "gate": 1, "user": "ralph", "visits": 1, "seconds": 1.0, "mood": 1}
-    return message("org.fedoraproject.prod.site.visit", moment, whole | {"note": "x"} | body)
 
 
 @given(

@@ -23,33 +23,32 @@ from tests.support.charts import (
     DAY,
     EDGES,
     HOUR,
-    ZONE_NAMES,
+    TIME_ZONE_NAMES,
     ChartsFixture,
     Days,
     Latest,
     Log,
     LogModel,
     Visits,
+    counted,
+    get,
     label,
+    refused,
+    visit,
     visits,
 )
-from tests.support.databases import BACKENDS, migrated
-from tests.support.messages import message
+from tests.support.databases import BACKENDS
 
 MESSAGES = visits(900, seed=3)
 NOON = datetime(2023, 11, 15, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = int(NOON) - 12 * HOUR
-TIME_ZONE_NAMES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
 few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("distinct")) as uri:
-        charts = ChartsFixture(uri, Visits, Days, Latest)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Visits, Days, Latest) as charts:
         yield charts.client()
 
 
@@ -57,24 +56,6 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Fl
 def own(migrated_uri: str) -> ChartsFixture:
     """A database that the test may change."""
     return ChartsFixture(migrated_uri, Visits, Days)
-
-
-def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
-
-
-def refused(client: FlaskClient, path: str, status: int = 400, **query: Any) -> dict[str, Any]:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    problem: dict[str, Any] = answer.json
-    return problem
-
-
-def visit(moment: float, **body: Any) -> Message:
-    whole = {"site": "a", "gate": 1, "user": "ralph", "visits": 1, "seconds": 1.0, "mood": 1}
-    return message("org.fedoraproject.prod.site.visit", moment, whole | {"note": "x"} | body)
 
 
 def distinct(

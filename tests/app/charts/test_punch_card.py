@@ -14,58 +14,45 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statscache.message import Message
+from tests.support import charts as support
 from tests.support.charts import (
     DAY,
     EDGES,
     HOUR,
-    ZONE_NAMES,
+    TIME_ZONE_NAMES,
     ChartsFixture,
     Days,
     Visits,
+    counted,
     local,
+    visit,
     visits,
 )
-from tests.support.databases import BACKENDS, migrated
-from tests.support.messages import message
+from tests.support.databases import BACKENDS
 
 MESSAGES = visits(900, seed=4)
 MONDAY = datetime(2023, 11, 13, tzinfo=UTC).timestamp()
-TIME_ZONE_NAMES = (*ZONE_NAMES, "Asia/Tokyo", "America/St_Johns")
 few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("cells")) as uri:
-        charts = ChartsFixture(uri, Visits, Days)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Visits, Days) as charts:
         yield charts.client()
 
 
 def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string={"resolution": "hour-of-week"} | query)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
+    return support.get(client, path, **{"resolution": "hour-of-week"} | query)
 
 
 def refused(client: FlaskClient, path: str, **query: Any) -> dict[str, Any]:
-    answer = client.get(path, query_string={"resolution": "hour-of-week"} | query)
-    assert answer.status_code == 400, answer.get_data(as_text=True)
-    problem: dict[str, Any] = answer.json
-    return problem
+    return support.refused(client, path, **{"resolution": "hour-of-week"} | query)
 
 
 def cell(moment: float, zone: str) -> int:
     now = local(moment, zone)
     return now.weekday() * 24 + now.hour
-
-
-def visit(moment: float, user: str = "ralph") -> Message:
-    body = {"site": "a", "gate": 1, "user": user, "visits": 1, "seconds": 1.0, "mood": 1}
-    return message("org.fedoraproject.prod.site.visit", moment, body | {"note": "x"})
 
 
 @given(

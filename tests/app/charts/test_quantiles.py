@@ -19,8 +19,17 @@ from hypothesis import strategies as st
 
 from statscache.message import Message
 from statscache.plugins import Aggregate, Key, Value
-from tests.support.charts import DAY, EDGES, HOUR, ChartsFixture, Visits, label
-from tests.support.databases import BACKENDS, migrated
+from tests.support.charts import (
+    DAY,
+    EDGES,
+    HOUR,
+    Visits,
+    counted,
+    get,
+    label,
+    refused,
+)
+from tests.support.databases import BACKENDS
 from tests.support.messages import message
 
 ERROR = 0.02
@@ -90,24 +99,8 @@ MESSAGES = durations()
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("bins")) as uri:
-        charts = ChartsFixture(uri, Durations, Sites)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Durations, Sites) as charts:
         yield charts.client()
-
-
-def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
-
-
-def refused(client: FlaskClient, path: str, **query: Any) -> dict[str, Any]:
-    answer = client.get(path, query_string=query)
-    assert answer.status_code == 400, answer.get_data(as_text=True)
-    problem: dict[str, Any] = answer.json
-    return problem
 
 
 def quantile(found: Sequence[Message], part: str, weight: str = "builds") -> float | None:

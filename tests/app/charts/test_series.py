@@ -37,11 +37,14 @@ from tests.support.charts import (
     Visits,
     Weights,
     WeightsModel,
+    counted,
+    get,
+    refused,
+    visit,
 )
 from tests.support.charts import label as label_of
 from tests.support.charts import visits as make_visits
 from tests.support.databases import BACKENDS, migrated
-from tests.support.messages import message
 
 MESSAGES = make_visits()
 few = settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
@@ -50,22 +53,13 @@ few = settings(max_examples=35, deadline=None, suppress_health_check=list(Health
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("charts")) as uri:
-        charts = ChartsFixture(uri, Visits, Days)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Visits, Days) as charts:
         yield charts.client()
 
 
 @pytest.fixture
 def charts(migrated_uri: str) -> ChartsFixture:
     return ChartsFixture(migrated_uri, Visits, Days)
-
-
-def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
 
 
 RANGES = st.builds(
@@ -300,11 +294,6 @@ NOON = datetime(2023, 11, 15, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = int(NOON) - 12 * HOUR
 
 
-def visit(moment: float, **body: Any) -> Message:
-    whole = {"site": "a", "gate": 1, "user": "ralph", "visits": 1, "seconds": 1.0, "mood": 1}
-    return message("org.fedoraproject.prod.site.visit", moment, whole | {"note": "x"} | body)
-
-
 def test_missing_zero_and_open_buckets_are_told_apart(charts: ChartsFixture) -> None:
     charts.count([visit(NOON), visit(NOON + 2 * DAY), visit(NOON + 2 * DAY, site="b")])
     charts.execute(
@@ -492,14 +481,6 @@ def test_a_narrower_table_that_was_pruned_is_not_read(charts: ChartsFixture) -> 
 
 
 # What is refused.
-
-
-def refused(client: FlaskClient, path: str, status: int = 400) -> dict[str, Any]:
-    answer = client.get(path)
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    assert answer.mimetype == "application/problem+json"
-    problem: dict[str, Any] = answer.json
-    return problem
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,16 @@ from flask.testing import FlaskClient
 
 from statscache.message import Message
 from statscache.plugins import Key
-from tests.support.charts import DAY, MERGES, ChartsFixture, Latest, Visits, visits
-from tests.support.databases import BACKENDS, migrated
+from tests.support.charts import (
+    DAY,
+    MERGES,
+    Latest,
+    Visits,
+    counted,
+    get,
+    visits,
+)
+from tests.support.databases import BACKENDS
 
 
 class Sites(Latest):
@@ -33,17 +41,8 @@ RANGE: dict[str, Any] = {"start": "2023-10", "stop": "2023-12", "resolution": "m
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[FlaskClient]:
     """The API on a database that no test changes."""
-    with migrated(request, request.param, tmp_path_factory.mktemp("top")) as uri:
-        charts = ChartsFixture(uri, Visits, Latest, Sites)
-        charts.count(MESSAGES)
-        charts.cover()
+    with counted(request, tmp_path_factory, MESSAGES, Visits, Latest, Sites) as charts:
         yield charts.client()
-
-
-def get(client: FlaskClient, path: str, **query: Any) -> Any:
-    answer = client.get(path, query_string=query or None)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return answer.json
 
 
 @pytest.mark.parametrize("compare", ["previous", "year"])
