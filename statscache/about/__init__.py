@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from statscache.about.agents import AGENTS, UNKNOWN_SERVICE_AGENTS
-from statscache.about.paths import Finder, compile_finder
-from statscache.about.tables import ALIASES, PACKAGES, UNKNOWN_SERVICE_USERS, USERS
+from statscache.about.agents import AGENTS
+from statscache.about.paths import Add, Finder, compile_finder
+from statscache.about.tables import ALIASES, PACKAGES, UNKNOWN_SERVICE, USERS
 from statscache.errors import ConfigurationError
 from statscache.topics import matcher
 
@@ -57,24 +57,24 @@ class Tables:
 
     def names(self, raw: dict[str, Any]) -> set[str]:
         """The names in the fedmsg dict ``raw``; any body will do, an odd one has none."""
-        topic = raw.get("topic")
-        if type(topic) is not str:
-            return set()
-        finder = self._finders.get(topic)
-        if finder is None:
-            finder = self._compile(topic)
         found: set[str] = set()
-        finder(raw, found.add)
+        self._find(raw, found.add)
         return found
 
     def first(self, raw: dict[str, Any]) -> str | None:
         """The first name, in the order of the paths; None where there is none."""
+        found: list[str] = []
+        self._find(raw, found.append)
+        return found[0] if found else None
+
+    def _find(self, raw: dict[str, Any], add: Add) -> None:
         topic = raw.get("topic")
         if type(topic) is not str:
-            return None
-        found: list[str] = []
-        (self._finders.get(topic) or self._compile(topic))(raw, found.append)
-        return found[0] if found else None
+            return
+        finder = self._finders.get(topic)
+        if finder is None:
+            finder = self._compile(topic)
+        finder(raw, add)
 
     def _compile(self, topic: str) -> Finder:
         if len(self._finders) >= _MOST_TOPICS_REMEMBERED:
@@ -135,10 +135,10 @@ def configure(config: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"statscache.about.aliases must map names to accounts, not {aliases!r}"
         )
-    _usernames = Tables(USERS, UNKNOWN_SERVICE_USERS, ALIASES | dict(aliases)).names
+    _usernames = Tables(USERS, UNKNOWN_SERVICE, ALIASES | dict(aliases)).names
     _packages = Tables(PACKAGES).names
     # The processors of Fedora look up the addresses of whom a message is about, not of its agent.
-    _agent = Tables(AGENTS, UNKNOWN_SERVICE_AGENTS, aliases).first
+    _agent = Tables(AGENTS, UNKNOWN_SERVICE, aliases).first
     if config.get("statscache.about") != "fedmsg.meta":
         return
     import fedmsg.meta  # costly, see make_processors()

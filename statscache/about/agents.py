@@ -11,12 +11,6 @@ return who acted.
 
 from __future__ import annotations
 
-UNKNOWN_SERVICE_AGENTS: tuple[str, ...] = (
-    "agent | account",
-    "username | account",
-    "user | account",
-)
-
 AGENTS: dict[str, tuple[str, ...]] = {
     "allpackages.#": ("username",),
     "announce.#": ("^username",),

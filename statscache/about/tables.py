@@ -21,7 +21,8 @@ ALIASES: dict[str, str] = {
 }
 """Addresses and nicks in the published messages; ``statscache.about.aliases`` adds to them."""
 
-UNKNOWN_SERVICE_USERS: tuple[str, ...] = ("agent | account", "username | account", "user | account")
+UNKNOWN_SERVICE: tuple[str, ...] = ("agent | account", "username | account", "user | account")
+"""Where the users of a service without rules may be; the first of them is who acted."""
 
 USERS: dict[str, tuple[str, ...]] = {
     "allpackages.#": ("username",),
