@@ -76,7 +76,7 @@ def _added(call: Call, measures: Sequence[Measure]) -> Sequence[Measure]:
     """Those of the columns that are added up; all of them must be, if they were chosen."""
     added = [measure for measure in measures if measure.rule.adds_up]
     if not added or (call.values["select"] is not None and len(added) < len(measures)):
-        allowed = [each.name for each in sources.measures(call.dataset) if each.rule.adds_up]
+        allowed = _names_added(call.dataset)
         if not allowed:
             parameters.refuse(
                 "resolution",
@@ -90,6 +90,11 @@ def _added(call: Call, measures: Sequence[Measure]) -> Sequence[Measure]:
             allowed,
         )
     return added
+
+
+def _names_added(dataset: Dataset) -> list[str]:
+    """The columns that are added up."""
+    return [each.name for each in sources.measures(dataset) if each.rule.adds_up]
 
 
 def _quantiles(call: Call, wanted: Sequence[str], by: str | None, most: int | None) -> Reading:
@@ -111,7 +116,7 @@ def _quantiles(call: Call, wanted: Sequence[str], by: str | None, most: int | No
             parameters.refuse(
                 "select",
                 f"must be one column that is added up with {QUANTILE}: it weighs the bins",
-                [each.name for each in sources.measures(call.dataset) if each.rule.adds_up],
+                _names_added(call.dataset),
             )
     if not weights:
         parameters.refuse(
